@@ -1,0 +1,1 @@
+"""ai-proxy: one HTTP endpoint in front of every inference backend."""

@@ -1,0 +1,1 @@
+"""The management API, a FastAPI application behind the gateway."""

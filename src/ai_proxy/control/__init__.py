@@ -1,0 +1,1 @@
+"""The imperative shell: supervisors, the scheduler, recovery and reload."""

@@ -1,0 +1,1 @@
+"""The pure heart: facts, decisions and ports. No I/O, no event loop, no clock, standard library only."""

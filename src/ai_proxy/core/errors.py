@@ -1,0 +1,181 @@
+"""Every error that the proxy answers itself, with its code and HTTP status.
+
+ProxyError
+├── RequestError                     the client's request cannot be served as it stands
+│   ├── MalformedRequestError        400 malformed_request
+│   ├── RequestTimeoutError          408 request_timeout
+│   ├── BodyTooLargeError            413 body_too_large
+│   ├── HeadTooLargeError            431 head_too_large
+│   ├── UnknownPathError             404 unknown_path
+│   └── UnknownServiceError          404 unknown_service
+├── UnavailableError                 the service cannot take the request now
+│   ├── ServiceStoppedError          503 service_stopped
+│   ├── ServiceFailedError           503 service_failed
+│   ├── StartTimeoutError            503 start_timeout
+│   ├── QueueFullError               503 queue_full
+│   └── ShuttingDownError            503 shutting_down
+├── UpstreamError                    the backend did not answer as it should
+│   ├── UpstreamConnectError         502 upstream_connect_failed
+│   ├── UpstreamClosedError          502 upstream_closed
+│   ├── UpstreamInvalidError         502 upstream_invalid_response
+│   └── UpstreamTimeoutError         504 upstream_timeout
+├── RuntimeFailureError              500 runtime_failure: a backend could not be started or stopped
+│   └── RuntimeUnavailableError      503 runtime_unavailable: what runs it (the Docker daemon) is away
+└── InvalidConfigError               422 invalid_config
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class ProxyError(Exception):
+    """An error of the proxy's own making, told to the client.
+
+    Attributes:
+        code: Stable name, sent in `X-AI-Proxy-Error`.
+        status: HTTP status.
+        title: The kind of error in a few words; the same for all errors of a code.
+        retry_after: Seconds after which trying again may help; None when it will not.
+        log_tail: The backend's last log lines, when they explain it.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self, detail: str, *, retry_after: float | None = None, log_tail: Sequence[str] = ()
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+        self.log_tail = tuple(log_tail)
+
+
+class RequestError(ProxyError):
+    """The client's request cannot be served as it stands."""
+
+
+class MalformedRequestError(RequestError):
+    """Not well-formed HTTP, or ambiguous enough to be dangerous."""
+
+    code, status, title = "malformed_request", 400, "Malformed request"
+
+
+class RequestTimeoutError(RequestError):
+    """The client took too long to send its request."""
+
+    code, status, title = "request_timeout", 408, "Request timeout"
+
+
+class BodyTooLargeError(RequestError):
+    """The body is over the limit for bodies that are kept in memory."""
+
+    code, status, title = "body_too_large", 413, "Body too large"
+
+
+class HeadTooLargeError(RequestError):
+    """Request line and headers are over the limit, in size or in number."""
+
+    code, status, title = "head_too_large", 431, "Request header fields too large"
+
+
+class UnknownPathError(RequestError):
+    """No part of the proxy answers on this path."""
+
+    code, status, title = "unknown_path", 404, "Unknown path"
+
+
+class UnknownServiceError(RequestError):
+    """No service of that name is declared."""
+
+    code, status, title = "unknown_service", 404, "Unknown service"
+
+    def __init__(self, service_id: str, near: Sequence[str] = ()) -> None:
+        hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        super().__init__(f"no service {service_id!r} is configured{hint}")
+        self.near = tuple(near)
+
+
+class UnavailableError(ProxyError):
+    """The service cannot take the request now."""
+
+    status: ClassVar[int] = 503
+
+
+class ServiceStoppedError(UnavailableError):
+    """Stopped by hand, or never started by itself."""
+
+    code, title = "service_stopped", "Service stopped"
+
+
+class ServiceFailedError(UnavailableError):
+    """The last start failed or the backend crashed."""
+
+    code, title = "service_failed", "Service failed"
+
+
+class StartTimeoutError(UnavailableError):
+    """The service did not become ready in time."""
+
+    code, title = "start_timeout", "Start timeout"
+
+
+class QueueFullError(UnavailableError):
+    """Too many requests wait for the service already."""
+
+    code, title = "queue_full", "Queue full"
+
+
+class ShuttingDownError(UnavailableError):
+    """The proxy is on its way out."""
+
+    code, title = "shutting_down", "Shutting down"
+
+
+class UpstreamError(ProxyError):
+    """The backend did not answer as it should."""
+
+    status: ClassVar[int] = 502
+
+
+class UpstreamConnectError(UpstreamError):
+    """No connection to the backend could be made."""
+
+    code, title = "upstream_connect_failed", "Backend unreachable"
+
+
+class UpstreamClosedError(UpstreamError):
+    """The backend closed the connection before it answered."""
+
+    code, title = "upstream_closed", "Backend closed the connection"
+
+
+class UpstreamInvalidError(UpstreamError):
+    """What the backend answered is not HTTP."""
+
+    code, title = "upstream_invalid_response", "Backend answered garbage"
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The backend took too long."""
+
+    code, status, title = "upstream_timeout", 504, "Backend timeout"
+
+
+class RuntimeFailureError(ProxyError):
+    """A backend could not be started or stopped; the detail says why and what to do."""
+
+    code, title = "runtime_failure", "Backend could not be run"
+
+
+class RuntimeUnavailableError(RuntimeFailureError):
+    """What runs the backend is away."""
+
+    code, status, title = "runtime_unavailable", 503, "Runtime unavailable"
+
+
+class InvalidConfigError(ProxyError):
+    """The configuration has errors; each is one line of the detail."""
+
+    code, status, title = "invalid_config", 422, "Invalid configuration"

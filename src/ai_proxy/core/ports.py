@@ -1,0 +1,141 @@
+"""What the proxy asks of the outside world; implemented by runtimes, engines and telemetry, faked in tests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ai_proxy.core.logring import LogRing
+from ai_proxy.core.service import Exit, Handle, Lease, Outcome, Service, Upstream
+
+
+class Clock(Protocol):
+    """Time, so that tests own it."""
+
+    def now(self) -> float:
+        """Return monotonic seconds; for durations and deadlines."""
+
+    def wall(self) -> float:
+        """Return seconds since the epoch; for people."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after that many seconds."""
+
+
+class Runtime(Protocol):
+    """How services are run.
+
+    Every method may be cancelled. `handles` is the truth that ownership rests on: whatever `start` may have
+    left behind, even when it was cancelled or its answer was lost, is listed there.
+    """
+
+    async def start(self, service: Service) -> Handle:
+        """Launch the service; return as soon as it runs, ready or not.
+
+        Raises:
+            RuntimeFailureError: It could not be launched; nothing is left behind.
+        """
+
+    async def stop(self, handle: Handle, grace: float) -> None:
+        """End it politely, after `grace` seconds by force; return only when nothing of it runs.
+
+        Stopping what has already ended is not an error.
+
+        Raises:
+            RuntimeFailureError: It may still be running.
+        """
+
+    async def wait(self, handle: Handle) -> Exit:
+        """Return when it has ended and nothing of it runs; at once when it had ended before."""
+
+    async def handles(self) -> Sequence[Handle]:
+        """Return what runs now and is ours, also from before a restart of the proxy.
+
+        Raises:
+            RuntimeFailureError: It cannot be told now.
+        """
+
+    def logs(self, service_id: str) -> LogRing:
+        """Return the ring that holds the last lines of the service's output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What an engine said about its readiness.
+
+    Attributes:
+        ready: Whether it can answer requests.
+        detail: In words, for people: `loading model`, `connection refused`.
+    """
+
+    ready: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model an engine lists."""
+
+    id: str
+    context_length: int | None = None
+
+
+class Engine(Protocol):
+    """The software that answers."""
+
+    @property
+    def name(self) -> str:
+        """The engine's name as services declare it."""
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What it can do: `chat`, `stream`, `embeddings`, `tools`, `vision`, `audio`."""
+
+    async def probe(self, service: Service, upstream: Upstream) -> Probe:
+        """Ask for readiness: health path, then model list. Never raises; answers within a few seconds."""
+
+    async def models(self, service: Service, upstream: Upstream) -> Sequence[Model]:
+        """Return the models it lists; empty when it cannot tell."""
+
+
+class Admission(Protocol):
+    """All that the data plane needs of the control plane."""
+
+    def acquire(self, service_id: str) -> Lease | None:
+        """Return a lease when the service is ready, else None. Immediate."""
+
+    async def admit(self, service_id: str) -> Lease:
+        """Wait for a lease, starting the service if need be; cancelling gives up the place.
+
+        Raises:
+            ProxyError: The request cannot be served; says why.
+        """
+
+    def release(self, lease: Lease, outcome: Outcome) -> None:
+        """Give a lease back."""
+
+
+class Recorder(Protocol):
+    """Where measurements go."""
+
+    def exchange(
+        self, service_id: str, status: int, seconds: float, first_byte: float, received: int, sent: int
+    ) -> None:
+        """Record a finished exchange.
+
+        Args:
+            service_id: The service; empty for the proxy's own answers.
+            status: HTTP status sent; 499 when the client left first, 599 when the response broke off.
+            seconds: From the head of the request to the end of the response.
+            first_byte: From the head of the request to the first byte of the response; negative for none.
+            received: Body bytes from the client.
+            sent: Body bytes to the client.
+        """
+
+    def state(self, service_id: str, state: str) -> None:
+        """Record that a service entered a state."""
+
+    def started(self, service_id: str, seconds: float) -> None:
+        """Record a start that reached READY, and how long it took."""
+
+    def forget(self, service_id: str) -> None:
+        """Drop what is held about a service that is no longer declared."""

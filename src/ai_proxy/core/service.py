@@ -1,0 +1,260 @@
+"""What a service is: the facts the proxy is told, and the proof of a running one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class RuntimeKind(StrEnum):
+    """How a service is run."""
+
+    DOCKER = "docker"
+    PROCESS = "process"
+    SWARM = "swarm"
+    EXTERNAL = "external"
+
+
+class StartPolicy(StrEnum):
+    """When a service is started."""
+
+    ON_DEMAND = "on_demand"
+    MANUAL = "manual"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """An address of a ready service.
+
+    Attributes:
+        host: Name or IP address.
+        port: TCP port.
+        tls: Whether to speak TLS to it.
+        base_path: Put in front of every path; empty or `/prefix` without a trailing slash.
+        unix_path: A Unix socket to connect to instead of host and port.
+    """
+
+    host: str
+    port: int
+    tls: bool = False
+    base_path: str = ""
+    unix_path: str | None = None
+
+    @property
+    def url(self) -> str:
+        """The address as people write it.
+
+        >>> Upstream("127.0.0.1", 8080).url
+        'http://127.0.0.1:8080'
+        >>> Upstream("::1", 443, tls=True, base_path="/llm").url
+        'https://[::1]:443/llm'
+        """
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.base_path}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLaunch:
+    """A backend run as a child process.
+
+    Attributes:
+        command: Program and arguments; `${port}` in any of them becomes the port chosen at start.
+        fallback: Replaces the program (the first word) when that is not on PATH; empty: none.
+        env: Variables added to the proxy's own environment.
+        workdir: Working directory; None for the proxy's own.
+        port: Fixed port the backend listens on, on 127.0.0.1; None for a free one chosen at each start.
+    """
+
+    command: tuple[str, ...]
+    fallback: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    workdir: str | None = None
+    port: int | None = None
+
+    @property
+    def runtime(self) -> RuntimeKind:
+        """The runtime that carries this out."""
+        return RuntimeKind.PROCESS
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A host folder or file seen inside a container."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Healthcheck:
+    """A container's own health check; durations in seconds."""
+
+    test: tuple[str, ...]
+    interval: float = 30.0
+    timeout: float = 30.0
+    retries: int = 3
+    start_period: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DockerLaunch:
+    """A backend run as a container.
+
+    Attributes:
+        image: Image reference.
+        port: Port inside the container.
+        args: Arguments after the image's entry point.
+        command: Replaces the image's entry point; empty keeps it.
+        host_port: Port on 127.0.0.1; None for a free one.
+        gpus: `all`, `none`, a count as digits, or device ids.
+        memory_mb: Memory limit in MB; None for no limit.
+        cpus: CPU limit in cores; None for no limit.
+        pids: Limit of processes and threads; None for no limit.
+        shm_size_mb: Size of /dev/shm in MB; None for the engine's default.
+        pull: `missing`, `always` or `never`.
+    """
+
+    image: str
+    port: int
+    args: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    host_port: int | None = None
+    mounts: tuple[Mount, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    gpus: tuple[str, ...] = ()
+    memory_mb: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    shm_size_mb: int | None = None
+    read_only: bool = False
+    cap_drop: tuple[str, ...] = ()
+    user: str | None = None
+    networks: tuple[str, ...] = ()
+    healthcheck: Healthcheck | None = None
+    pull: str = "missing"
+
+    @property
+    def runtime(self) -> RuntimeKind:
+        """The runtime that carries this out."""
+        return RuntimeKind.DOCKER
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalLaunch:
+    """A backend that somebody else runs; it is watched, never started or stopped."""
+
+    upstreams: tuple[Upstream, ...]
+
+    @property
+    def runtime(self) -> RuntimeKind:
+        """The runtime that carries this out."""
+        return RuntimeKind.EXTERNAL
+
+
+type Launch = ProcessLaunch | DockerLaunch | ExternalLaunch
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a service declares that it needs, in MB; 0 when it declares nothing."""
+
+    memory_mb: int = 0
+    vram_mb: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A declared, named backend.
+
+    All durations are in seconds.
+
+    Attributes:
+        id: Its name in paths, logs and commands.
+        type: The template it was declared with.
+        engine: The software that answers: `llamacpp`, `vllm`, ..., `generic`.
+        launch: How it is run.
+        config_hash: Changes exactly when a running instance no longer matches its declaration.
+        models: Names it answers to; empty for its id and what the engine lists.
+        api_key: Sent to the backend instead of the client's key.
+        health_path: Path that tells readiness; None when accepting a connection is enough.
+        idle_timeout: Unused time after which it is stopped; 0 for never.
+        start_timeout: Longest time from start to ready.
+        stop_grace: Time between the polite and the forced end.
+        drain_timeout: Longest wait for requests in flight before an unload, a restart or a reload stops it.
+        response_timeout: Longest wait for the head of a response; 0 for no limit.
+        stream_idle_timeout: Longest silence within a response; 0 for no limit.
+        max_waiting: Requests that may wait for it at once.
+        keep_on_exit: Whether it goes on running when the proxy ends.
+    """
+
+    id: str
+    type: str
+    engine: str
+    launch: Launch
+    config_hash: str
+    start: StartPolicy = StartPolicy.ON_DEMAND
+    models: tuple[str, ...] = ()
+    api_key: str | None = field(default=None, repr=False)
+    health_path: str | None = "/health"
+    idle_timeout: float = 600.0
+    start_timeout: float = 300.0
+    stop_grace: float = 10.0
+    drain_timeout: float = 30.0
+    response_timeout: float = 600.0
+    stream_idle_timeout: float = 300.0
+    max_waiting: int = 1000
+    keep_on_exit: bool = False
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Persisted proof of a running thing.
+
+    Attributes:
+        service_id: The service it belongs to.
+        config_hash: Of the declaration it was started with.
+        ref: What the runtime calls it: a pid, a container id, a URL.
+        started: Start time as the system tells it, in seconds since the epoch; with `ref` it names one
+            instance for ever, since pids are used again.
+        upstreams: Where it answers.
+    """
+
+    service_id: str
+    config_hash: str
+    ref: str
+    started: float
+    upstreams: tuple[Upstream, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a running thing ended.
+
+    Attributes:
+        code: Exit code; negative for a signal, as in `subprocess`; None when it cannot be known.
+        detail: In words, for people.
+    """
+
+    code: int | None
+    detail: str
+
+
+@dataclass(slots=True)
+class Lease:
+    """One request's right to use an upstream; given back exactly once."""
+
+    service_id: str
+    upstream: Upstream
+    released: bool = False
+
+
+class Outcome(StrEnum):
+    """How the use of a lease ended, as far as the upstream is to blame."""
+
+    OK = "ok"
+    CLIENT_GONE = "client_gone"
+    CONNECT_FAILED = "connect_failed"
+    BROKEN = "broken"
+    TIMEOUT = "timeout"

@@ -1,0 +1,1 @@
+"""How services are run: one module per runtime, each an implementation of core.ports.Runtime."""
