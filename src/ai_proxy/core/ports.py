@@ -1,4 +1,4 @@
-"""What the proxy asks of the outside world; implemented by runtimes, engines and telemetry, faked in tests."""
+"""What the proxy asks of the outside world; implemented by runtimes, engines, telemetry, and fakes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -106,7 +106,7 @@ def _refusal(name: str, facts: ServiceFacts, now: float) -> ProxyError | None:
     if facts.held:
         return ServiceStoppedError(f"{name} was stopped by hand and stays so until 'ai-proxy start {name}'")
     if facts.state is State.FAILED and (
-        facts.failure and facts.start is StartPolicy.MANUAL or now < facts.retry_at
+        (facts.failure and facts.start is StartPolicy.MANUAL) or now < facts.retry_at
     ):
         return ServiceFailedError(
             f"{name} failed: {facts.failure}",

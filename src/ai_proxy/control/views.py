@@ -1,0 +1,80 @@
+"""What the control plane tells about itself: immutable snapshots for the API, the CLI and metrics."""
+
+from dataclasses import dataclass
+
+from ai_proxy.core.lifecycle import State
+from ai_proxy.core.service import RuntimeKind, StartPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """One service as it stands.
+
+    Attributes:
+        id: Its name.
+        type: The template it was declared with.
+        engine: The software that answers.
+        runtime: How it is run.
+        start: When it is started.
+        state: Where it stands.
+        reason: Why, in words.
+        since: When it entered its state, in seconds since the epoch.
+        held: Stopped by hand until started by hand.
+        models: Names it answers to: those declared, else its id and those the engine listed when last ready.
+        upstreams: Addresses, while something runs.
+        ref: What the runtime calls the running thing: a pid, a container id; None when nothing runs.
+        in_flight: Leases held.
+        waiting: Requests that wait for it.
+        starts: Starts since the proxy began.
+        failures: Failures in a row.
+        failure: What went wrong last; empty if nothing did.
+        exit_code: Of the last exit that was not asked for; None when there was none or it is unknown.
+        log_tail: Last log lines at the time of the last failure.
+        retry_in: Seconds until a request may start it again after a failure; 0 when it may.
+        load_time: Seconds from start to ready, learned from the last start.
+        idle_stop_in: Seconds until it is stopped for want of use; None when it will not be.
+    """
+
+    id: str
+    type: str
+    engine: str
+    runtime: RuntimeKind
+    start: StartPolicy
+    state: State
+    reason: str
+    since: float
+    held: bool
+    models: tuple[str, ...]
+    upstreams: tuple[str, ...]
+    ref: str | None
+    in_flight: int
+    waiting: int
+    starts: int
+    failures: int
+    failure: str
+    exit_code: int | None
+    log_tail: tuple[str, ...]
+    retry_in: float
+    load_time: float | None
+    idle_stop_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadReport:
+    """What a reload of the configuration changed, by service id.
+
+    Attributes:
+        added: Declared now, not before.
+        removed: No longer declared; stopped.
+        restarted: Changed in a way that a running instance must be replaced for.
+        updated: Changed in settings that apply without a restart.
+        unchanged: Left alone.
+        needs_restart: Settings of the server itself that changed, and take effect only when it is restarted.
+    """
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    restarted: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
