@@ -127,6 +127,12 @@ class QueueFullError(UnavailableError):
     code, title = "queue_full", "Queue full"
 
 
+class OverloadedError(UnavailableError):
+    """The proxy has no room for another client."""
+
+    code, title = "overloaded", "Overloaded"
+
+
 class ShuttingDownError(UnavailableError):
     """The proxy is on its way out."""
 

@@ -1,0 +1,50 @@
+"""The pages that show the API. All they load comes from here: the machine may be off the internet."""
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from starlette.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+ASSETS = "/docs/assets"
+
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; worker-src 'self' blob:"
+)
+"""Content-Security-Policy: has the browser refuse whatever the bundled pages would fetch from elsewhere."""
+
+
+def install(app: FastAPI) -> None:
+    """Serve `/docs` and `/redoc`."""
+    app.mount(ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
+    app.add_api_route("/docs", _swagger, include_in_schema=False)
+    app.add_api_route("/redoc", _redoc, include_in_schema=False)
+
+
+async def _swagger() -> HTMLResponse:
+    return _confined(
+        get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="ai-proxy",
+            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{ASSETS}/favicon.png",
+        )
+    )
+
+
+async def _redoc() -> HTMLResponse:
+    return _confined(
+        get_redoc_html(
+            openapi_url="/openapi.json",
+            title="ai-proxy",
+            redoc_js_url=f"{ASSETS}/redoc.standalone.js",
+            redoc_favicon_url=f"{ASSETS}/favicon.png",
+            with_google_fonts=False,
+        )
+    )
+
+
+def _confined(page: HTMLResponse) -> HTMLResponse:
+    page.headers["Content-Security-Policy"] = POLICY
+    return page

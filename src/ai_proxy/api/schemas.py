@@ -1,0 +1,139 @@
+"""The shapes of the management API's answers that are not facts of the control plane themselves."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, Field
+
+from ai_proxy.control.views import ReloadReport, ServiceView
+from ai_proxy.core.lifecycle import State
+from ai_proxy.core.logring import LogLine
+
+
+class Services(BaseModel):
+    """Every service as it stands."""
+
+    services: list[ServiceView] = Field(description="In the order of the configuration.")
+
+
+class Message(BaseModel):
+    """What became of a request to start or stop something."""
+
+    message: str = Field(description="In words.", examples=["Container 'llama3' starting"])
+
+
+class ContainerStatus(StrEnum):
+    """Where what runs a service stands, as container tools say it."""
+
+    RUNNING = "running"
+    EXITED = "exited"
+    STARTING = "starting"
+    STOPPING = "stopping"
+    NOT_FOUND = "not_found"
+    ERROR = "error"
+
+
+class Container(BaseModel):
+    """What runs a service."""
+
+    service_id: str = Field(description="The service.")
+    status: ContainerStatus = Field(description="Where it stands; `not_found`: nothing has run yet.")
+    runtime: str = Field(description="How it is run.")
+    ref: str | None = Field(
+        description="What the runtime calls it: a pid, a container id; null when nothing runs."
+    )
+    upstreams: list[str] = Field(description="Addresses, while it runs.")
+    exit_code: int | None = Field(description="Of the last exit that was not asked for; null if unknown.")
+    detail: str = Field(description="Why it stands there, in words.")
+
+
+_STATUS = {
+    State.STARTING: ContainerStatus.STARTING,
+    State.LOADING: ContainerStatus.STARTING,
+    State.READY: ContainerStatus.RUNNING,
+    State.DRAINING: ContainerStatus.RUNNING,
+    State.STOPPING: ContainerStatus.STOPPING,
+    State.STOPPED: ContainerStatus.EXITED,
+    State.FAILING: ContainerStatus.ERROR,
+    State.FAILED: ContainerStatus.ERROR,
+    State.UNKNOWN: ContainerStatus.ERROR,
+}
+
+
+def container_status(state: State, starts: int) -> ContainerStatus:
+    """Say in container terms where a service stands.
+
+    Args:
+        state: Of the service.
+        starts: How often it was started.
+
+    >>> container_status(State.LOADING, starts=1)
+    <ContainerStatus.STARTING: 'starting'>
+    >>> container_status(State.STOPPED, starts=0), container_status(State.STOPPED, starts=1)
+    (<ContainerStatus.NOT_FOUND: 'not_found'>, <ContainerStatus.EXITED: 'exited'>)
+    """
+    if state is State.STOPPED and starts == 0:
+        return ContainerStatus.NOT_FOUND
+    return _STATUS[state]
+
+
+def container(view: ServiceView) -> Container:
+    """Return what is told of the thing that runs a service."""
+    return Container(
+        service_id=view.id,
+        status=container_status(view.state, view.starts),
+        runtime=view.runtime,
+        ref=view.ref,
+        upstreams=list(view.upstreams),
+        exit_code=view.exit_code,
+        detail=view.failure or view.reason,
+    )
+
+
+class Logs(BaseModel):
+    """The last lines of a service's output."""
+
+    service_id: str = Field(description="The service.")
+    lines: list[LogLine] = Field(description="Oldest first.")
+
+
+class Health(BaseModel):
+    """The proxy lives."""
+
+    status: str = Field(description="Always `ok`.", examples=["ok"])
+    version: str = Field(description="Of the proxy.", examples=["1.2.3"])
+
+
+class Readiness(BaseModel):
+    """Whether the proxy serves all that it should."""
+
+    ready: bool = Field(description="Whether nothing is waited for.")
+    waiting_for: list[str] = Field(
+        description="Services with `start: always` that are not ready, but for those stopped by hand."
+    )
+
+
+class Reloaded(BaseModel):
+    """What a reload of the configuration changed, by service id."""
+
+    added: tuple[str, ...] = Field(description="Declared now, not before.")
+    changed: tuple[str, ...] = Field(description="Declared differently: `restarted` and `updated` together.")
+    removed: tuple[str, ...] = Field(description="No longer declared; stopped.")
+    restarted: tuple[str, ...] = Field(description="Changed so that a running instance is replaced.")
+    updated: tuple[str, ...] = Field(description="Changed in settings that apply without a restart.")
+    unchanged: tuple[str, ...] = Field(description="Left alone.")
+    needs_restart: tuple[str, ...] = Field(
+        description="Changed settings of the server itself, which take effect when it is restarted."
+    )
+
+
+def reloaded(report: ReloadReport) -> Reloaded:
+    """Return what is told of a reload."""
+    return Reloaded(
+        added=report.added,
+        changed=tuple(sorted((*report.restarted, *report.updated))),
+        removed=report.removed,
+        restarted=report.restarted,
+        updated=report.updated,
+        unchanged=report.unchanged,
+        needs_restart=report.needs_restart,
+    )

@@ -1,0 +1,114 @@
+"""The proxy itself: health, metrics, events, configuration."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+from loguru import logger
+
+from ai_proxy.api.deps import Plane, Principal, TheContext
+from ai_proxy.api.problems import Problem
+from ai_proxy.api.schemas import Health, Readiness, Reloaded, reloaded
+from ai_proxy.api.sse import EventStream, documented, event, follow
+from ai_proxy.control.events import EventBus
+from ai_proxy.control.views import ServiceView
+from ai_proxy.core.events import ServiceEvent
+from ai_proxy.core.lifecycle import Event, State
+from ai_proxy.core.service import StartPolicy
+
+_EXAMPLE = ServiceEvent(1, 1700000000.0, "llama3", Event.START, State.STARTING, "a request came")
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/health", summary="Does the proxy live?")
+async def health(context: TheContext) -> Health:
+    """Answers whenever the proxy can answer at all; says nothing about the services."""
+    return Health(status="ok", version=context.version)
+
+
+@router.get(
+    "/ready",
+    summary="Is the proxy ready?",
+    responses={503: {"model": Readiness, "description": "Services that should always run are not ready."}},
+)
+async def ready(plane: Plane, response: Response) -> Readiness:
+    """Whether every service with `start: always` is ready. One that was stopped by hand is not waited for."""
+    waiting_for = not_ready(plane.services())
+    response.status_code = 503 if waiting_for else 200
+    return Readiness(ready=not waiting_for, waiting_for=waiting_for)
+
+
+def not_ready(services: Iterable[ServiceView]) -> list[str]:
+    """Return the services that should always run, but do not serve now."""
+    serving = (State.READY, State.DRAINING)
+    return [s.id for s in services if s.start is StartPolicy.ALWAYS and not s.held and s.state not in serving]
+
+
+@router.get(
+    "/metrics",
+    summary="Measurements",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "In Prometheus' text format.",
+            "content": {
+                "text/plain": {
+                    "schema": {"type": "string"},
+                    "example": 'ai_proxy_requests_total{service="llama3",status="200"} 42.0\n',
+                }
+            },
+        }
+    },
+)
+async def metrics(context: TheContext) -> Response:
+    """Requests, durations, time to first byte, bytes, states and starts by service; the process itself."""
+    body, content_type = context.metrics()
+    return Response(body, headers={"Content-Type": content_type})
+
+
+@router.get(
+    "/api/v1/events",
+    summary="Follow what happens",
+    response_class=EventStream,
+    responses={
+        200: documented(
+            "Server-sent events of the kind `service`, one for each change of a state.",
+            event(asdict(_EXAMPLE), id=_EXAMPLE.seq, kind="service"),
+        )
+    },
+)
+async def events(
+    plane: Plane,
+    recent: Annotated[int, Query(ge=0, le=1000, description="Events of the past to begin with.")] = 0,
+    last_event_id: Annotated[int, Header(description="The last event got, when connecting again.")] = 0,
+) -> Response:
+    """Every change of a service's state, as it happens, until you leave. Event ids count from 1."""
+    return _follow(plane.events, recent, last_event_id)
+
+
+def _follow(bus: EventBus, count: int, seen: int) -> EventStream:
+    def recent() -> list[ServiceEvent]:
+        # Who comes back wants what was missed, whatever the address says.
+        return [fact for fact in bus.recent(1000 if seen else count) if fact.seq > seen]
+
+    return EventStream(
+        follow(recent, bus.listen, lambda fact: event(asdict(fact), id=fact.seq, kind="service"))
+    )
+
+
+@router.post(
+    "/api/v1/config/reload",
+    summary="Reload the configuration",
+    responses={
+        422: {
+            "model": Problem,
+            "description": "It has errors, one on each line of `detail`; nothing was changed.",
+        }
+    },
+)
+async def reload_config(plane: Plane, principal: Principal) -> Reloaded:
+    """Read the configuration again and apply it. Only services that changed are restarted."""
+    logger.info("reload of the configuration asked for by {}", principal)
+    return reloaded(await plane.reload())

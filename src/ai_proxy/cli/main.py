@@ -1,0 +1,122 @@
+"""The command line's entry point.
+
+Everything heavy is imported inside the commands, so that `--help` is quick.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ai_proxy.cli import config, reload, services
+from ai_proxy.cli.output import INTERRUPTED, OK, Format, Globals, RunDirOption, show_error
+from ai_proxy.core.options import LogFormat, LogLevel, ServeOptions
+
+app = typer.Typer(
+    name="ai-proxy",
+    help="One HTTP endpoint in front of every inference backend: started on demand, stopped when idle.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich would double the time that --help takes
+    pretty_exceptions_enable=False,
+)
+reload.add_to(config.app)
+app.add_typer(config.app, name="config")
+services.add_to(app)
+
+LogLevelOption = Annotated[
+    LogLevel,
+    typer.Option("--log-level", envvar="AI_PROXY_LOG_LEVEL", help="The least severe log records shown."),
+]
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ai-proxy {version('ai-inference-proxy')}")
+        raise typer.Exit
+
+
+@app.callback()
+def set_globals(
+    ctx: typer.Context,
+    *,
+    output: Annotated[
+        Format, typer.Option("--format", help="Print for people or for scripts.")
+    ] = Format.TEXT,
+    log_level: LogLevelOption = LogLevel.INFO,
+    version: Annotated[  # noqa: ARG001 - its callback does it
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Keep what stands before the command."""
+    ctx.obj = Globals(output, log_level)
+
+
+@app.command()
+def serve(
+    ctx: typer.Context,
+    *,
+    config: Annotated[Path | None, typer.Option(help="The configuration file.", dir_okay=False)] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port; 0 for a free one.")] = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option("--log-level", help="The least severe log records shown.")
+    ] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="For people or for machines.")] = LogFormat.TEXT,
+    log_file: Annotated[Path | None, typer.Option(help="Write the log here, too.", dir_okay=False)] = None,
+    run_dir: RunDirOption = None,
+) -> None:
+    """Serve, until Ctrl-C or SIGTERM."""
+    from ai_proxy.app import serve as serve_until_told
+
+    level = log_level or (ctx.find_object(Globals) or Globals()).log_level
+    options = ServeOptions(config, host, port, level, log_format, log_file, run_dir)
+    raise typer.Exit(serve_until_told(options))
+
+
+@app.command()
+def demo(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Stop everything after one chat.")] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="A GGUF file instead of the tiny model.", exists=True, dir_okay=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="TCP port; a free one if not given.")
+    ] = None,
+) -> None:
+    """Chat with a tiny model through the proxy, which starts the backend itself; nothing else is needed."""
+    import asyncio
+
+    from ai_proxy.cli.demo import run_demo
+
+    raise typer.Exit(asyncio.run(run_demo(model=model, port=port, once=once)))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors are told, not raised."""
+    try:
+        code = app(list(argv), prog_name="ai-proxy", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`ai-proxy logs x | head`); nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:  # the last place before the user's screen
+        return show_error(error, argv)
+    return code if isinstance(code, int) else OK
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

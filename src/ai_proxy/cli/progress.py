@@ -1,0 +1,106 @@
+"""Doing something to a service, and showing how it goes while it takes its time."""
+
+import asyncio
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ai_proxy.cli.client import Server, service_path
+from ai_proxy.tasks import cancel, spawn
+
+INTERVAL = 0.2
+"""Seconds between two looks."""
+
+
+class Display(Protocol):
+    """Shows how a service stands."""
+
+    def update(self, view: dict[str, Any]) -> None:
+        """Show it, if it is new."""
+
+
+class Lines:
+    """For files and pipes: one line for each change."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last = ""
+
+    def update(self, view: dict[str, Any]) -> None:
+        """Print a line when there is something new to say."""
+        line = describe(view)
+        if line != self._last:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._last = line
+
+
+class Bar:
+    """For people at a terminal: a bar that fills in the time that the last start took, if that is known."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=None)
+        self._began = progress.get_time()
+
+    def update(self, view: dict[str, Any]) -> None:
+        """Draw it."""
+        elapsed = self._progress.get_time() - self._began
+        self._progress.update(
+            self._task, description=describe(view), total=view["load_time"], completed=elapsed
+        )
+
+
+def describe(view: dict[str, Any]) -> str:
+    """Say how a service stands.
+
+    >>> describe({"id": "llama3", "state": "loading", "reason": "loading model"})
+    'llama3 is loading: loading model'
+    """
+    reason = f": {view['reason']}" if view["reason"] else ""
+    return f"{view['id']} is {view['state']}{reason}"
+
+
+async def act(server: Server, action: str, service_id: str, wait: float) -> dict[str, Any]:
+    """Start or stop a service, show how it goes meanwhile on standard error, and return the server's answer.
+
+    Args:
+        server: The running instance.
+        action: `start`, `stop`, `restart` or `unload`.
+        service_id: The service.
+        wait: Seconds to wait until it is done.
+
+    Raises:
+        UserError: The server says that it went wrong.
+    """
+    answer = spawn(server.post(service_path(service_id, action), wait=wait), f"{action}-{service_id}")
+    console = Console(stderr=True)
+    try:
+        done, _ = await asyncio.wait({answer}, timeout=INTERVAL)
+        if not done:
+            with _live(console) as progress:
+                await _watch(server, service_id, answer, Bar(progress) if progress else Lines(console))
+        return await answer
+    finally:
+        await cancel(answer)
+
+
+def _live(console: Console) -> AbstractContextManager[Progress | None]:
+    if not console.is_terminal:
+        return nullcontext()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
+async def _watch(
+    server: Server, service_id: str, answer: asyncio.Task[dict[str, Any]], display: Display
+) -> None:
+    while not answer.done():
+        display.update(await server.get(service_path(service_id)))
+        await asyncio.wait({answer}, timeout=INTERVAL)

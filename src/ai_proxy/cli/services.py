@@ -1,0 +1,155 @@
+"""Commands about services: `ps`, `start`, `stop`, `restart`, `unload`, `logs`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ai_proxy.cli.output import Format, FormatOption, PortOption, RunDirOption, output_format, show
+
+ServiceArgument = Annotated[
+    str, typer.Argument(metavar="SERVICE", help="The service's id, as in the configuration.")
+]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it is done, or at once.")]
+TimeoutOption = Annotated[float, typer.Option(min=0.1, max=3600, help="Longest wait, in seconds.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to a program."""
+    for command in (ps, start, stop, restart, unload, logs):
+        app.command()(command)
+
+
+def ps(
+    ctx: typer.Context, output: FormatOption = None, port: PortOption = None, run_dir: RunDirOption = None
+) -> None:
+    """List the services and how they stand."""
+    from ai_proxy.cli.client import Server, ask
+    from ai_proxy.cli.tables import print_services
+
+    async def get(server: Server) -> dict[str, Any]:
+        return await server.get("/api/v1/services")
+
+    services = ask(run_dir, port, get)["services"]
+    show(ctx, output, services, lambda: print_services(services))
+
+
+def start(
+    ctx: typer.Context,
+    service: ServiceArgument,
+    *,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = 600,
+    output: FormatOption = None,
+    port: PortOption = None,
+    run_dir: RunDirOption = None,
+) -> None:
+    """Start a service and wait until it is ready."""
+    _act(ctx, "start", service, timeout if wait else 0, output, port, run_dir)
+
+
+def stop(
+    ctx: typer.Context,
+    service: ServiceArgument,
+    *,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = 60,
+    output: FormatOption = None,
+    port: PortOption = None,
+    run_dir: RunDirOption = None,
+) -> None:
+    """Stop a service and hold it stopped until it is started by hand."""
+    _act(ctx, "stop", service, timeout if wait else 0, output, port, run_dir)
+
+
+def restart(
+    ctx: typer.Context,
+    service: ServiceArgument,
+    *,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = 600,
+    output: FormatOption = None,
+    port: PortOption = None,
+    run_dir: RunDirOption = None,
+) -> None:
+    """Stop a service and start it again."""
+    _act(ctx, "restart", service, timeout if wait else 0, output, port, run_dir)
+
+
+def unload(
+    ctx: typer.Context,
+    service: ServiceArgument,
+    *,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = 60,
+    output: FormatOption = None,
+    port: PortOption = None,
+    run_dir: RunDirOption = None,
+) -> None:
+    """Free what a service takes; the next request may start it again."""
+    _act(ctx, "unload", service, timeout if wait else 0, output, port, run_dir)
+
+
+def _act(
+    ctx: typer.Context,
+    action: str,
+    service: str,
+    wait: float,
+    output: Format | None,
+    port: int | None,
+    run_dir: Path | None,
+) -> None:
+    from ai_proxy.cli.client import Server, ask
+    from ai_proxy.cli.progress import act
+
+    async def perform(server: Server) -> dict[str, Any]:
+        return await act(server, action, service, wait)
+
+    result = ask(run_dir, port, perform)
+    show(ctx, output, result, lambda: typer.echo(result["message"]))
+
+
+def logs(
+    ctx: typer.Context,
+    service: ServiceArgument,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with every new line.")] = False,
+    tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Last lines to begin with.")] = 100,
+    output: FormatOption = None,
+    port: PortOption = None,
+    run_dir: RunDirOption = None,
+) -> None:
+    """Print a service's output."""
+    from ai_proxy.cli.client import Server, ask, service_path
+
+    path = service_path(service, "logs")
+
+    async def get(server: Server) -> dict[str, Any]:
+        return await server.get(path, tail=tail)
+
+    async def print_new(server: Server) -> None:
+        as_json = output_format(ctx, output) is Format.JSON
+        async for data in server.follow(path, tail=tail, follow=1):
+            typer.echo(data.decode() if as_json else text_of(data))
+
+    if follow:
+        ask(run_dir, port, print_new)
+    else:
+        answer = ask(run_dir, port, get)
+        show(ctx, output, answer["lines"], lambda: _print_lines(answer["lines"]))
+
+
+def text_of(data: bytes) -> str:
+    """Return the text of a log line as the server streams it.
+
+    >>> text_of(b'{"seq": 1, "at": 0.0, "text": "listening"}')
+    'listening'
+    """
+    import json
+
+    return str(json.loads(data)["text"])
+
+
+def _print_lines(lines: list[dict[str, Any]]) -> None:
+    for line in lines:
+        typer.echo(line["text"])

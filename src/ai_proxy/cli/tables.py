@@ -1,0 +1,79 @@
+"""Tables for people."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {
+    "ready": "green",
+    "starting": "yellow",
+    "loading": "yellow",
+    "draining": "yellow",
+    "stopping": "yellow",
+    "failing": "red",
+    "failed": "red",
+}
+"""Of states; the others have none."""
+
+PIPE_WIDTH = 250
+"""Columns where nobody looks: wide enough to cut nothing."""
+
+
+def span(seconds: float) -> str:
+    """Return a duration in its two largest units.
+
+    >>> [span(s) for s in (-1, 8.4, 200, 7500, 360_000)]
+    ['0s', '8s', '3m 20s', '2h 5m', '4d 4h']
+    """
+    rest, words = max(0, int(seconds)), []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            words.append(f"{count}{unit}")
+    return " ".join(words[:2]) or "0s"
+
+
+def services_table(services: list[dict[str, Any]], now: float) -> Table:
+    """Return the table of services.
+
+    Args:
+        services: As the server tells them.
+        now: Seconds since the epoch.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("SERVICE", "STATE", "ENGINE", "RUNTIME"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("IN FLIGHT", justify="right")
+    table.add_column("WAITING", justify="right")
+    for name in ("ADDRESS", "SINCE", "STOPS IN"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("REASON", overflow="fold")
+    for one in services:
+        idle = one["idle_stop_in"]
+        table.add_row(
+            one["id"],
+            Text(one["state"], style=COLOURS.get(one["state"], "")),
+            one["engine"],
+            one["runtime"],
+            str(one["in_flight"]),
+            str(one["waiting"]),
+            " ".join(one["upstreams"]) or "-",
+            span(now - one["since"]),
+            "-" if idle is None else span(idle),
+            Text(one["failure"] if one["state"] == "failed" else one["reason"]),
+        )
+    return table
+
+
+def print_services(services: list[dict[str, Any]]) -> None:
+    """Print the table of services to standard output."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    if services:
+        console.print(services_table(services, time.time()))
+    else:
+        console.print("no services are configured; 'ai-proxy config init' writes an example")

@@ -1,0 +1,230 @@
+"""What one key alone cannot tell: checks across keys and services."""
+
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
+
+from ai_proxy.config.effective import APPLIES, applies, runtime_of
+from ai_proxy.config.problems import Fault, KeyPath, did_you_mean, render_path
+from ai_proxy.config.schema import Config, ServiceConfig
+from ai_proxy.config.types import BUILT_IN, Template, resolve_types
+from ai_proxy.core.service import RuntimeKind
+
+_DECISIVE = ("type", "runtime", "image", "command", "url", "urls")
+"""Keys that tell the runtime: while one of them is faulty, nothing is said about what belongs to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A service with what is needed to judge it."""
+
+    name: str
+    config: ServiceConfig
+    template: Template
+    runtime: RuntimeKind
+
+    @property
+    def path(self) -> KeyPath:
+        return ("services", self.name)
+
+
+def check(config: Config, faulty: Set[KeyPath]) -> list[Fault]:
+    """Return everything that is wrong with a configuration whose single values are right.
+
+    Args:
+        config: Without its faulty parts.
+        faulty: Paths that were left out; what follows from them alone is not reported again.
+    """
+    faults = [*_types(config), *_unknown_types(config, faulty), *_ports(config), *_models(config)]
+    for subject in _subjects(config, faulty):
+        for rule in _RULES:
+            faults += rule(subject)
+    faults += _undecided(config, faulty)
+    return [fault for fault in faults if fault.path not in faulty]
+
+
+def _types(config: Config) -> Iterator[Fault]:
+    """User-defined types: names of their own, known bases, no circles."""
+    resolved = resolve_types(config.types)
+    for name, declared in config.types.items():
+        path: KeyPath = ("types", name)
+        if name in BUILT_IN:
+            yield Fault(path, "this type is built in", "choose another name", on_key=True)
+        elif declared.extends not in config.types and declared.extends not in BUILT_IN:
+            hint = did_you_mean(declared.extends, resolved, "see 'ai-proxy config types'")
+            yield Fault((*path, "extends"), "there is no type {value}", hint)
+        elif name not in resolved and not _has_unknown_base(name, config):
+            yield Fault(
+                (*path, "extends"), "the types extend each other in a circle", "extend a built-in type"
+            )
+
+
+def _has_unknown_base(name: str, config: Config) -> bool:
+    seen: set[str] = set()
+    while name in config.types and name not in seen:
+        seen.add(name)
+        name = config.types[name].extends
+    return name not in seen and name not in BUILT_IN
+
+
+def _unknown_types(config: Config, faulty: Set[KeyPath]) -> Iterator[Fault]:
+    known = {*BUILT_IN, *config.types, *(str(path[1]) for path in faulty if path[0] == "types" and path[1:])}
+    for name, service in config.services.items():
+        if service.type not in known:
+            hint = did_you_mean(service.type, known, f"use one of {', '.join(sorted(known))}")
+            yield Fault(("services", name, "type"), "there is no type {value}", hint)
+
+
+def _ports(config: Config) -> Iterator[Fault]:
+    """No two listeners on one port of this machine."""
+    taken: dict[int, KeyPath] = {config.server.port: ("server", "port")} if config.server.port else {}
+    types = resolve_types(config.types)
+    for name, service in config.services.items():
+        template = types.get(service.type)
+        is_process = template is not None and runtime_of(service, template) is RuntimeKind.PROCESS
+        key = "port" if is_process else "host_port"
+        port: int | None = getattr(service, key)
+        path: KeyPath = ("services", name, key)
+        if port is None:
+            continue
+        if port in taken:
+            yield Fault(
+                path,
+                "port {value} is already used by {render_path(taken[port])}",
+                f"use another, or remove {key}: a free one is then chosen at each start",
+            )
+        taken.setdefault(port, path)
+
+
+def _models(config: Config) -> Iterator[Fault]:
+    """No two services answer to one name."""
+    answered: dict[str, str] = {}
+    for name, service in config.services.items():
+        path: KeyPath = ("services", name)
+        declared: list[tuple[str, KeyPath]] = [
+            (model, (*path, "models", index)) for index, model in enumerate(service.models or ())
+        ]
+        for model, where in declared or [(name, path)]:
+            if model in answered:
+                shown = "{value}" if declared else repr(name)
+                yield Fault(
+                    where,
+                    f"service {answered[model]} answers to the model name {shown} already",
+                    "rename or remove one of them",
+                    on_key=not declared,
+                )
+            answered.setdefault(model, name)
+
+
+def _undecided(config: Config, faulty: Set[KeyPath]) -> Iterator[Fault]:
+    """Services that nothing tells how to run."""
+    types = resolve_types(config.types)
+    for name, service in config.services.items():
+        template = types.get(service.type)
+        if template and not _is_unsure(name, service, faulty) and runtime_of(service, template) is None:
+            yield Fault(
+                ("services", name),
+                "nothing tells how to run it",
+                "add image (docker), command (process) or url (external)",
+                on_key=True,
+            )
+
+
+def _is_unsure(name: str, service: ServiceConfig, faulty: Set[KeyPath]) -> bool:
+    keys = {("services", name, key) for key in _DECISIVE}
+    return any(path[:3] in keys or path[:2] == ("types", service.type) for path in faulty)
+
+
+def _subjects(config: Config, faulty: Set[KeyPath]) -> Iterator[_Subject]:
+    types = resolve_types(config.types)
+    for name, service in config.services.items():
+        template = types.get(service.type)
+        runtime = template and runtime_of(service, template)
+        if template and runtime and not _is_unsure(name, service, faulty):
+            yield _Subject(name, service, template, runtime)
+
+
+def _swarm(subject: _Subject) -> Iterator[Fault]:
+    if subject.runtime is RuntimeKind.SWARM:
+        yield Fault(
+            (*subject.path, "runtime"), "swarm is not available yet", "use docker, process or external"
+        )
+
+
+def _foreign_keys(subject: _Subject) -> Iterator[Fault]:
+    """Keys that mean nothing in the service's runtime."""
+    if subject.runtime is RuntimeKind.SWARM:
+        return
+    for key in ServiceConfig.model_fields:
+        if key in subject.config.model_fields_set and not applies(key, subject.runtime):
+            others = " or ".join(sorted(APPLIES[key]))
+            yield Fault(
+                (*subject.path, key),
+                f"does not apply to a service of runtime {subject.runtime}",
+                f"remove it; it is for {others}",
+                on_key=True,
+            )
+
+
+def _required_keys(subject: _Subject) -> Iterator[Fault]:
+    config, template = subject.config, subject.template
+    match subject.runtime:
+        case RuntimeKind.DOCKER:
+            if not (config.image or template.image):
+                yield _missing(subject, "image", "ghcr.io/ggml-org/llama.cpp:server")
+            if not (config.port or template.port):
+                yield _missing(subject, "port", "8080, the port inside the container")
+        case RuntimeKind.PROCESS:
+            if not (config.command or template.process.command):
+                yield _missing(subject, "command", '["my-server", "--port", "${port}"]')
+        case RuntimeKind.EXTERNAL:
+            if not (config.url or config.urls or template.url):
+                yield _missing(subject, "url", "http://127.0.0.1:8000")
+        case RuntimeKind.SWARM:
+            pass
+
+
+def _missing(subject: _Subject, key: str, example: str) -> Fault:
+    return Fault(
+        (*subject.path, key),
+        f"is missing: type {subject.template.name} has none for runtime {subject.runtime}",
+        f"add it, for example {key}: {example}",
+    )
+
+
+def _one_of_url_and_urls(subject: _Subject) -> Iterator[Fault]:
+    if subject.config.url and subject.config.urls:
+        yield Fault((*subject.path, "url"), "url and urls are both given", "keep one of them", on_key=True)
+
+
+def _listening_port(subject: _Subject) -> Iterator[Fault]:
+    """A process must learn its port from the proxy, or the proxy must know it."""
+    config, template = subject.config, subject.template
+    if subject.runtime is not RuntimeKind.PROCESS or config.port:
+        return
+    command = config.command or (*template.process.command, *template.process.args)
+    words = (*command, *config.args, *template.process.env.values(), *config.env.values())
+    if command and not any("${port}" in word for word in words):
+        key = "command" if config.command else "args"
+        yield Fault(
+            (*subject.path, key),
+            "nothing tells the backend which port to listen on",
+            'put "${port}" where its port goes, or set port to the one it always uses',
+        )
+
+
+def _gpu_count(subject: _Subject) -> Iterator[Fault]:
+    gpus = subject.config.gpus
+    if subject.runtime is RuntimeKind.PROCESS and gpus and gpus[0].isdigit():
+        yield Fault(
+            (*subject.path, "gpus"), "a process cannot be given a number of GPUs", 'name them: ["0", "1"]'
+        )
+
+
+_RULES: tuple[Callable[[_Subject], Iterator[Fault]], ...] = (
+    _swarm,
+    _foreign_keys,
+    _required_keys,
+    _one_of_url_and_urls,
+    _listening_port,
+    _gpu_count,
+)

@@ -1,0 +1,92 @@
+"""What a configuration comes to once types and defaults are filled in."""
+
+from collections.abc import Mapping
+
+from ai_proxy.config.schema import DEFAULTABLE, Config, ServiceConfig
+from ai_proxy.config.types import Template, resolve_types
+from ai_proxy.core.service import RuntimeKind
+
+EXTERNAL_START_TIMEOUT = 10.0
+"""Seconds a request waits for an external backend that does not answer; nothing is loading there."""
+
+_DOCKER = frozenset({RuntimeKind.DOCKER})
+_PROCESS = frozenset({RuntimeKind.PROCESS})
+_EXTERNAL = frozenset({RuntimeKind.EXTERNAL})
+_OURS = _DOCKER | _PROCESS
+
+APPLIES: Mapping[str, frozenset[RuntimeKind]] = {
+    "image": _DOCKER,
+    "host_port": _DOCKER,
+    "volumes": _DOCKER,
+    "docker": _DOCKER,
+    "workdir": _PROCESS,
+    "url": _EXTERNAL,
+    "urls": _EXTERNAL,
+} | dict.fromkeys(
+    (
+        "command",
+        "args",
+        "env",
+        "port",
+        "gpus",
+        "resource_requirements",
+        "start",
+        "idle_timeout",
+        "stop_grace",
+        "on_exit",
+    ),
+    _OURS,
+)
+"""The runtimes a service's key is for; keys that are not listed are for all."""
+
+
+def applies(key: str, runtime: RuntimeKind) -> bool:
+    """Tell whether a service of that runtime may have the key."""
+    return key not in APPLIES or runtime in APPLIES[key]
+
+
+def runtime_of(service: ServiceConfig, template: Template) -> RuntimeKind | None:
+    """Return how a service is run: as it says, or else from what it gives; None when nothing tells."""
+    if service.runtime:
+        return service.runtime
+    if service.image:
+        return RuntimeKind.DOCKER
+    if service.command:
+        return RuntimeKind.PROCESS
+    if service.url or service.urls:
+        return RuntimeKind.EXTERNAL
+    return template.runtime
+
+
+def effective(config: Config) -> Config:
+    """Return the configuration with everything said that services leave to types and defaults.
+
+    The program and arguments of a type are not copied: they belong to the runtime, not to the declaration.
+    """
+    types = resolve_types(config.types)
+    services = {
+        name: _effective_service(service, types[service.type], config)
+        for name, service in config.services.items()
+    }
+    return config.model_copy(update={"services": services})
+
+
+def _effective_service(service: ServiceConfig, template: Template, config: Config) -> ServiceConfig:
+    runtime = runtime_of(service, template)
+    if runtime is None:
+        raise ValueError("a service without a runtime does not pass the checks")
+    filled: dict[str, object] = {
+        key: getattr(config.defaults, key) for key in DEFAULTABLE if applies(key, runtime)
+    }
+    filled |= {"runtime": runtime, "health_path": template.health_path or "none"}
+    match runtime:
+        case RuntimeKind.DOCKER:
+            filled |= {"image": template.image, "port": template.port, "on_exit": "keep"}
+        case RuntimeKind.PROCESS:
+            filled |= {"on_exit": "stop"}
+        case _:
+            filled |= {"start_timeout": EXTERNAL_START_TIMEOUT}
+            filled |= {} if service.urls else {"url": template.url}
+    return service.model_copy(
+        update={key: value for key, value in filled.items() if getattr(service, key) is None}
+    )

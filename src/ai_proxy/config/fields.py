@@ -1,0 +1,285 @@
+"""The kinds of values a configuration has, each with its check, its JSON Schema and how it is shown."""
+
+import re
+from ipaddress import IPv6Address
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from ai_proxy.config.durations import PATTERN, format_duration, parse_duration
+from ai_proxy.config.references import Resolved
+from ai_proxy.core.service import Mount, Upstream
+
+REFERENCE = {"type": "string", "pattern": r"\$\{(env|file):"}
+"""JSON Schema of a text with a reference, which may stand wherever a number or a duration may."""
+
+DURATION_SCHEMA = {
+    "anyOf": [{"type": "string", "pattern": PATTERN}, {"const": 0}, REFERENCE],
+    "x-kind": "duration",
+}
+
+SERVICE_ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+
+
+def invalid(message: str, hint: str) -> PydanticCustomError:
+    """Return the error that a check raises; `{value}` in the message becomes the value as the file has it."""
+    return PydanticCustomError("invalid", "{message}; {hint}", {"message": message, "hint": hint})
+
+
+def _duration(value: object) -> float:
+    """Read a duration: seconds, already read; or text; or 0."""
+    if isinstance(value, int) and not isinstance(value, bool) and value != 0:
+        raise invalid("{value} has no unit", f'write "{value}s" for seconds, or use m or h')
+    if value == 0 and not isinstance(value, bool):
+        return 0.0
+    if not isinstance(value, str):
+        raise invalid("not a duration", 'write text such as "10m", "90s" or "1h30m"')
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise invalid(
+            "{value} is not a duration", 'write for example "10m", "90s", "1h30m" or "500ms"'
+        ) from None
+
+
+def _not_zero(seconds: float) -> float:
+    if seconds <= 0:
+        raise invalid("may not be 0", 'write for example "30s"')
+    return seconds
+
+
+def _show_duration(seconds: float) -> str | int:
+    return format_duration(seconds) if seconds else 0
+
+
+Duration = Annotated[
+    float, BeforeValidator(_duration), PlainSerializer(_show_duration), WithJsonSchema(DURATION_SCHEMA)
+]
+"""Seconds, written `10m`, `90s`, `1h30m`, `500ms` or 0."""
+
+PositiveDuration = Annotated[Duration, AfterValidator(_not_zero)]
+
+
+def _number(value: object) -> object:
+    """Let `${env:PORT}` stand where a whole number is wanted."""
+    return int(value) if isinstance(value, Resolved) and re.fullmatch(r"[0-9]{1,18}", value) else value
+
+
+Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_number)]
+PortOrZero = Annotated[int, Field(ge=0, le=65535), BeforeValidator(_number)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
+CountOrZero = Annotated[int, Field(ge=0), BeforeValidator(_number)]
+Text = Annotated[str, Field(min_length=1)]
+Words = Annotated[tuple[str, ...], Field(strict=False)]
+Command = Annotated[Words, Field(min_length=1)]
+
+
+def _api_key(value: object) -> object:
+    if not isinstance(value, str):
+        raise invalid("not text", "write ${env:NAME} or ${file:PATH}")
+    if not isinstance(value, Resolved):
+        raise invalid(
+            "a secret may not stand in the file",
+            "put it in a variable and write ${env:NAME}, or in a file and write ${file:PATH}",
+        )
+    if not value or not value.isascii() or not value.isprintable():
+        raise invalid("is empty, or has characters that a header may not have", "check where it comes from")
+    return value
+
+
+ApiKey = Annotated[SecretStr, BeforeValidator(_api_key), WithJsonSchema(REFERENCE)]
+"""A secret, only ever by reference."""
+
+
+def _service_id(value: str) -> str:
+    if not SERVICE_ID.fullmatch(value):
+        raise invalid(
+            f"{value!r} is not a name for a service or a type",
+            "use up to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit",
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(_service_id)]
+
+
+def _variable(value: str) -> str:
+    if not value or "=" in value or "\0" in value:
+        raise invalid(f"{value!r} is not a name for a variable", "use letters, digits and '_'")
+    return value
+
+
+Environment = dict[Annotated[str, AfterValidator(_variable)], str]
+
+
+def _health_path(value: str) -> str:
+    if value != "none" and not re.fullmatch(r"/[!-~]*", value):
+        raise invalid("not a path", 'begin it with "/", or write "none" when the backend has no health check')
+    return value
+
+
+HealthPath = Annotated[str, AfterValidator(_health_path)]
+
+
+def _host(value: str) -> str:
+    if ":" in value:
+        try:
+            IPv6Address(value)
+        except ValueError:
+            raise invalid(
+                "{value} is not a host", "write only a name or address; the port has its own key"
+            ) from None
+    elif not re.fullmatch(r"[A-Za-z0-9_.-]+", value):
+        raise invalid("{value} is not a host", 'write a name or an address such as "127.0.0.1"')
+    return value
+
+
+Host = Annotated[str, AfterValidator(_host)]
+
+
+def parse_url(text: str) -> Upstream:
+    """Read the address of a backend.
+
+    Raises:
+        PydanticCustomError: It is not one; does not show it, since it may hold a password.
+
+    >>> parse_url("https://api.example.com/llm/").url
+    'https://api.example.com:443/llm'
+    """
+    example = "write for example http://127.0.0.1:8000 or https://api.example.com"
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port
+    except ValueError:
+        raise invalid("not a URL", example) from None
+    if url.scheme not in ("http", "https") or not host or not re.fullmatch(r"[!-~]+", text):
+        raise invalid("not a URL with http:// or https://", example)
+    if url.username is not None or url.password is not None:
+        raise invalid("a URL may not carry a user or password", "use api_key for the backend's key")
+    if "?" in text or "#" in text:
+        raise invalid("a URL may not carry a query or fragment", "remove everything from '?' or '#' on")
+    if port == 0:
+        raise invalid("port 0 cannot be connected to", example)
+    tls = url.scheme == "https"
+    return Upstream(host, port or (443 if tls else 80), tls=tls, base_path=url.path.rstrip("/"))
+
+
+def _url(value: str) -> str:
+    parse_url(value)
+    return value
+
+
+Url = Annotated[str, AfterValidator(_url)]
+
+
+def parse_volume(text: str, folder: Path) -> Mount:
+    """Read `host:container[:ro|rw]`; a relative host path begins at `folder`.
+
+    Raises:
+        PydanticCustomError: It is not a volume.
+
+    >>> parse_volume("/models:/models:ro", Path("/srv"))
+    Mount(source='/models', target='/models', read_only=True)
+    >>> parse_volume("./models:/models", Path("/srv")).source
+    '/srv/models'
+    """
+    example = 'write "host:container", with ":ro" for read-only, for example "/models:/models:ro"'
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    if not source or not target:
+        raise invalid("not a volume", example)
+    if mode not in ("", "ro", "rw") or (not mode and rest.endswith(":")):
+        raise invalid("a volume's mode must be ro or rw", example)
+    if not target.startswith("/") or ".." in PurePosixPath(target).parts or target == "/":
+        raise invalid("the path in the container must be absolute", example)
+    if not source.startswith(("/", "./", "../", "~/")):
+        raise invalid(
+            "the host side must be a path", 'begin it with "/", or with "./" for a folder beside this file'
+        )
+    return Mount(str(folder / Path(source).expanduser()), target, read_only=mode == "ro")
+
+
+def config_folder(info: ValidationInfo) -> Path:
+    """Return where relative paths begin: the folder of the file, or else the current one."""
+    folder = (info.context or {}).get("folder", Path())
+    return Path(folder).absolute()
+
+
+def _volume(value: str, info: ValidationInfo) -> str:
+    mount = parse_volume(value, config_folder(info))
+    return f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"
+
+
+Volume = Annotated[str, AfterValidator(_volume)]
+
+
+def _workdir(value: str, info: ValidationInfo) -> str:
+    path = config_folder(info) / Path(value).expanduser()
+    if not path.is_dir():
+        raise invalid(
+            "there is no such folder",
+            "create it, or correct the path; a relative one begins beside this file",
+        )
+    return str(path)
+
+
+Workdir = Annotated[str, AfterValidator(_workdir)]
+
+
+def _gpus(value: object) -> tuple[str, ...]:
+    """Read `all`, `none`, a count, or a list of device ids."""
+    number = _number(value)
+    if isinstance(number, tuple):
+        return number
+    if value in ("all", "none"):
+        return ("all",) if value == "all" else ()
+    if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
+        return (str(number),) if number else ()
+    if isinstance(value, list) and value and all(isinstance(item, str) and item for item in value):
+        return tuple(f"device={item}" for item in value)
+    raise invalid("not a choice of GPUs", 'write all, none, a count such as 1, or a list of ids: ["0", "1"]')
+
+
+def gpu_devices(gpus: tuple[str, ...]) -> list[str]:
+    """Return the device ids that are named one by one.
+
+    >>> gpu_devices(("device=0", "device=GPU-1b2c")), gpu_devices(("all",))
+    (['0', 'GPU-1b2c'], [])
+    """
+    return [gpu.removeprefix("device=") for gpu in gpus if gpu.startswith("device=")]
+
+
+def _show_gpus(gpus: tuple[str, ...]) -> str | int | list[str]:
+    if not gpus:
+        return "none"
+    return gpu_devices(gpus) or (int(gpus[0]) if gpus[0].isdigit() else gpus[0])
+
+
+Gpus = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_gpus),
+    PlainSerializer(_show_gpus),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["all", "none"]},
+                {"type": "integer", "minimum": 0},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                REFERENCE,
+            ],
+            "x-kind": "all, none, a count, or a list of ids",
+        }
+    ),
+]
+"""As core wants them: empty for none, `all`, a count as digits, or `device=<id>` for each device."""

@@ -1,0 +1,178 @@
+"""Service types: what services of a kind need not say themselves."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from ai_proxy.config.schema import TypeConfig
+from ai_proxy.core.service import RuntimeKind
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a type is run in one runtime.
+
+    Attributes:
+        command: Program with its leading arguments; in a container it replaces the image's entry point.
+        args: Arguments that make it listen where the proxy looks for it, and others after them.
+        env: Environment variables.
+    """
+
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A service type; `${port}` stands for the port the backend is to listen on.
+
+    Attributes:
+        name: As services name it.
+        description: One line for people.
+        engine: The software that answers.
+        runtime: How services that say nothing about it are run; None when they must.
+        image: Container image; None when it must be given.
+        port: Port inside the container; None when it must be given.
+        health_path: Path that tells readiness; None when accepting a connection is enough.
+        url: Where it usually runs by itself.
+        process: How it is run as a child process; without a command that must be given.
+        docker: How it is run in its image.
+        fallback: Replaces the program of `process` when that is not on PATH.
+    """
+
+    name: str
+    description: str
+    engine: str
+    runtime: RuntimeKind | None = None
+    image: str | None = None
+    port: int | None = None
+    health_path: str | None = None
+    url: str | None = None
+    process: Recipe = Recipe()
+    docker: Recipe = Recipe()
+    fallback: tuple[str, ...] = ()
+
+
+_ON_LOOPBACK = ("--host", "127.0.0.1", "--port", "${port}")
+_IN_CONTAINER = ("--host", "0.0.0.0", "--port", "${port}")  # noqa: S104 - published on loopback only
+
+BUILT_IN: Mapping[str, Template] = MappingProxyType(
+    {
+        template.name: template
+        for template in (
+            Template(
+                "llama-cpp-server",
+                "llama.cpp's own server; GGUF models",
+                engine="llamacpp",
+                runtime=RuntimeKind.PROCESS,
+                image="ghcr.io/ggml-org/llama.cpp:server",
+                port=8080,
+                health_path="/health",
+                process=Recipe(command=("llama-server",), args=_ON_LOOPBACK),
+                docker=Recipe(args=_IN_CONTAINER),
+                fallback=(sys.executable, "-m", "ai_proxy.engines.llamacpp_embedded"),
+            ),
+            Template(
+                "vllm",
+                "vLLM's OpenAI server",
+                engine="vllm",
+                runtime=RuntimeKind.PROCESS,
+                image="vllm/vllm-openai:latest",
+                port=8000,
+                health_path="/health",
+                process=Recipe(command=("vllm", "serve"), args=_ON_LOOPBACK),
+                docker=Recipe(args=_IN_CONTAINER),
+            ),
+            Template(
+                "ollama",
+                "Ollama, with the models it has pulled",
+                engine="ollama",
+                runtime=RuntimeKind.PROCESS,
+                image="ollama/ollama:latest",
+                port=11434,
+                health_path="/api/version",
+                process=Recipe(command=("ollama", "serve"), env={"OLLAMA_HOST": "127.0.0.1:${port}"}),
+                docker=Recipe(env={"OLLAMA_HOST": "0.0.0.0:${port}"}),
+            ),
+            Template(
+                "lm-studio",
+                "LM Studio, which runs by itself",
+                engine="lmstudio",
+                runtime=RuntimeKind.EXTERNAL,
+                health_path="/v1/models",
+                url="http://127.0.0.1:1234",
+            ),
+            Template(
+                "sglang",
+                "SGLang's OpenAI server",
+                engine="sglang",
+                runtime=RuntimeKind.PROCESS,
+                image="lmsysorg/sglang:latest",
+                port=30000,
+                health_path="/health",
+                process=Recipe(command=("python3", "-m", "sglang.launch_server"), args=_ON_LOOPBACK),
+                docker=Recipe(command=("python3", "-m", "sglang.launch_server"), args=_IN_CONTAINER),
+            ),
+            Template("generic", "any HTTP server", engine="generic"),
+            Template(
+                "openai",
+                "a remote service with the OpenAI API",
+                engine="openai",
+                runtime=RuntimeKind.EXTERNAL,
+            ),
+        )
+    }
+)
+"""The types that come with the program."""
+
+
+def resolve_types(declared: Mapping[str, TypeConfig]) -> dict[str, Template]:
+    """Return every type by name, the declared ones with what they extend filled in.
+
+    Declared types whose base is unknown, or that extend each other in a circle, are left out.
+    """
+    known = dict(BUILT_IN)
+    waiting = dict(declared)
+    while ready := [name for name, own in waiting.items() if own.extends in known and name != own.extends]:
+        for name in ready:
+            own = waiting.pop(name)
+            known[name] = _derive(known[own.extends], name, own)
+    return known
+
+
+def _derive(base: Template, name: str, own: TypeConfig) -> Template:
+    process = replace(base.process, command=own.command, args=()) if own.command else base.process
+    return replace(
+        base,
+        name=name,
+        description=own.description or base.description,
+        engine=own.engine or base.engine,
+        runtime=_implied_runtime(own) or base.runtime,
+        image=own.image or base.image,
+        port=own.port or base.port,
+        health_path=health_path(own.health_path, base.health_path),
+        process=_extend(process, own),
+        docker=_extend(base.docker, own),
+        fallback=() if own.command else base.fallback,
+    )
+
+
+def _implied_runtime(own: TypeConfig) -> RuntimeKind | None:
+    if own.image:
+        return RuntimeKind.DOCKER
+    return RuntimeKind.PROCESS if own.command else None
+
+
+def _extend(recipe: Recipe, own: TypeConfig) -> Recipe:
+    return Recipe(recipe.command, recipe.args + own.args, {**recipe.env, **own.env})
+
+
+def health_path(own: str | None, inherited: str | None) -> str | None:
+    """Return the health path that holds; `none` is how a file says that there is none.
+
+    >>> health_path(None, "/health"), health_path("none", "/health")
+    ('/health', None)
+    """
+    return inherited if own is None else None if own == "none" else own

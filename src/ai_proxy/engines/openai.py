@@ -1,0 +1,9 @@
+"""Engines known only by what they speak: OpenAI's API, or just HTTP."""
+
+from ai_proxy.engines.base import CHAT, Profile
+
+OPENAI = Profile("openai", capabilities=CHAT | {"embeddings", "tools", "vision", "audio"})
+"""Anything that speaks OpenAI's API, most often a remote provider."""
+
+GENERIC = Profile("generic", models_path=None, capabilities=frozenset(), alive=range(100, 500))
+"""Any HTTP server: whatever it answers, short of a failure of its own, shows that it is up."""

@@ -1,0 +1,428 @@
+"""The client's side of the wire: reads requests off a connection and answers them in order."""
+
+import asyncio
+from collections import deque
+from enum import IntEnum, auto
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from ai_proxy.core.errors import (
+    HeadTooLargeError,
+    MalformedRequestError,
+    OverloadedError,
+    ProxyError,
+    RequestTimeoutError,
+    UpstreamTimeoutError,
+)
+from ai_proxy.core.service import Outcome
+from ai_proxy.gateway.exchange import FORWARDING, READING, RESPONDING, Exchange
+from ai_proxy.gateway.request import Request
+from ai_proxy.gateway.upstream import UpstreamConnection
+from ai_proxy.gateway.wire import Header
+
+if TYPE_CHECKING:
+    from ai_proxy.gateway.listener import Gateway
+
+MAX_PIPELINED = 64
+"""Requests read ahead of their turn; a client that sends more finds its connection closed after these."""
+MAX_TUNNEL_AHEAD = 64 * 1024
+"""Bytes taken from a client before its tunnel stands."""
+LINGER = 5.0
+"""Seconds that a rejected client's bytes are thrown away, so that it can read the answer (RFC 9112 9.6)."""
+
+
+class Wait(IntEnum):
+    """What a connection waits for; each has a time limit."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    BACKEND = auto()
+    STREAM = auto()
+    READER = auto()
+    LINGER = auto()
+    UNLIMITED = auto()
+
+
+class PipelineFullError(Exception):
+    """Stops the parser when a client has sent too many requests ahead."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection: a queue of exchanges, the first of which is being answered."""
+
+    __slots__ = (
+        "advancing",
+        "ahead",
+        "body_follows",
+        "current",
+        "discarding",
+        "fed",
+        "gateway",
+        "headers",
+        "in_head",
+        "lingering",
+        "parser",
+        "pending",
+        "reading",
+        "reading_paused",
+        "replaying",
+        "served",
+        "target",
+        "transport",
+        "tunnel",
+        "upgrading",
+        "upload_paused",
+        "watched",
+        "watched_since",
+        "write_paused",
+    )
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self.gateway = gateway
+        self.transport: asyncio.Transport
+        self.parser: httptools.HttpRequestParser
+        self.target = b""
+        self.headers: list[Header] = []
+        self.fed = 0
+        self.in_head = False
+        self.reading: Exchange | None = None
+        self.current: Exchange | None = None
+        self.pending: deque[Exchange] = deque()
+        self.served = 0
+        self.advancing = False
+        self.discarding = False
+        self.lingering = False
+        self.reading_paused = False
+        self.upload_paused = False
+        self.write_paused = False
+        self.upgrading = False
+        self.body_follows = False
+        self.replaying = False
+        self.ahead = b""
+        self.tunnel: UpstreamConnection | None = None
+        self.watched: tuple[Wait, int, int] = (Wait.IDLE, 0, 0)
+        self.watched_since = gateway.now()
+
+    def __repr__(self) -> str:
+        return (
+            f"<ClientConnection [{self.served} served, current: {self.current}, {len(self.pending)} pending]>"
+        )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection in, unless there are too many."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.parser = httptools.HttpRequestParser(self)
+        if not self.gateway.enter(self):
+            self._refuse(OverloadedError("the proxy has all the connections it may have", retry_after=1))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Let go of everything that was being done for this client."""
+        self.gateway.leave(self)
+        self.discarding = True
+        self.pending.clear()
+        self.tunnel = None
+        if self.current is not None:
+            self.current.client_gone()
+
+    def pause_writing(self) -> None:
+        """The client does not read: neither do we."""
+        self.write_paused = True
+        if self.current is not None and self.current.upstream is not None:
+            self.current.upstream.pause()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self.write_paused = False
+        if self.current is not None and self.current.upstream is not None:
+            self.current.upstream.resume()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, then do what can be done."""
+        if self.tunnel is not None:
+            self.tunnel.transport.write(data)
+            return
+        if self.discarding:
+            return
+        if self.upgrading:
+            self._hold_for_tunnel(data)
+            return
+        self.fed = self.fed + len(data) if self.in_head else len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._malformed(error)
+        if self.in_head and self.fed > self.gateway.limits.max_head:
+            self._refuse(
+                HeadTooLargeError(f"a request head may have {self.gateway.limits.max_head} bytes at most")
+            )
+        self._advance()
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        if self.replaying:
+            return
+        if len(self.pending) >= MAX_PIPELINED:
+            raise PipelineFullError
+        self.in_head = True
+        self.target = b""
+        self.headers = []
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the request target."""
+        self.target = self.target + url if self.target else url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Make an exchange of the head."""
+        if self.replaying:
+            return
+        self.in_head = False
+        self._check_head()
+        parser = self.parser
+        request = Request(parser.get_method(), self.target)
+        if parser.get_http_version() == "1.0":
+            request.is_http10 = request.close = True
+        elif not parser.should_keep_alive():
+            request.close = True
+        may_upgrade = parser.should_upgrade()
+        request.read(self.headers, may_upgrade=may_upgrade)
+        exchange = Exchange(self, self.gateway, request)
+        exchange.route()
+        self.body_follows = may_upgrade and request.has_body
+        self.reading = exchange
+        self._enqueue(exchange)
+
+    def _check_head(self) -> None:
+        """Limit a complete head; only one that came with more bytes than the limit is worth counting."""
+        limits = self.gateway.limits
+        if len(self.headers) > limits.max_headers:
+            raise HeadTooLargeError(f"a request may have {limits.max_headers} headers at most")
+        if self.fed > limits.max_head:
+            size = len(self.target) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > limits.max_head:
+                raise HeadTooLargeError(f"a request head may have {limits.max_head} bytes at most")
+
+    def on_body(self, data: bytes) -> None:
+        """Hand on a piece of the body."""
+        if self.reading is not None:
+            self.reading.add_body(data)
+
+    def on_message_complete(self) -> None:
+        """Note the end of a request."""
+        reading = self.reading
+        if reading is not None and not self.body_follows:
+            self.reading = None
+            reading.end_body()
+
+    def _enqueue(self, exchange: Exchange) -> None:
+        if self.current is None:
+            self.current = exchange
+        else:
+            self.pending.append(exchange)
+            self._update_reading()
+
+    def _after_upgrade(self, rest: bytes) -> None:
+        """Go on after a head that asked for another protocol.
+
+        A protocol that is not tunnelled (h2c) is ignored, as RFC 9110 section 7.8 allows; the parser has
+        stopped by then, so a fresh one is shown where in the message it stands.
+        """
+        last = self.pending[-1] if self.pending else self.current
+        if last is not None and last.is_upgrade:
+            self.upgrading = True
+            self.ahead = rest
+            return
+        self.parser = httptools.HttpRequestParser(self)
+        if self.body_follows and self.reading is not None:
+            self.body_follows = False
+            self.replaying = True
+            self.parser.feed_data(self.reading.request.framing_only())
+            self.replaying = False
+        try:
+            self.parser.feed_data(rest)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(rest[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._malformed(error)
+
+    def _hold_for_tunnel(self, data: bytes) -> None:
+        self.ahead += data
+        if len(self.ahead) > MAX_TUNNEL_AHEAD:
+            self.pause_request()
+
+    def _malformed(self, error: Exception) -> None:
+        """Answer what cannot be parsed, in its turn; nothing after it can be trusted."""
+        self.discarding = True
+        self.in_head = False
+        cause = error if isinstance(error, ProxyError) else error.__context__
+        if isinstance(cause, PipelineFullError):
+            self.pending[-1].close = True
+            return
+        if not isinstance(cause, ProxyError):
+            if isinstance(error, httptools.HttpParserCallbackError):
+                raise error
+            cause = MalformedRequestError(f"not HTTP/1.1 as RFC 9112 has it: {error}")
+        if self.reading is not None:
+            self._break_off(self.reading, cause)
+        else:
+            self._refuse(cause)
+
+    def _break_off(self, reading: Exchange, error: ProxyError) -> None:
+        """End an exchange whose request cannot be read to its end."""
+        self.discarding = True
+        reading.close = True
+        if reading.phase is READING:
+            reading.error = error
+        else:
+            reading.fail(error)
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Queue an answer to something that never became a request."""
+        self.discarding = True
+        nothing = Request(b"", b"")
+        nothing.close = True
+        nothing.error = error
+        self._enqueue(Exchange(self, self.gateway, nothing))
+        self._advance()
+
+    def _advance(self) -> None:
+        """Begin every exchange whose turn has come."""
+        if self.advancing:
+            return
+        self.advancing = True
+        while (exchange := self.current) is not None and exchange.phase is READING:
+            if exchange.is_ready:
+                exchange.begin()
+            else:
+                if exchange.wants_continue():
+                    self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                break
+        self.advancing = False
+
+    def exchange_done(self, exchange: Exchange) -> None:
+        """Go on with the next exchange, or end the connection."""
+        if exchange is not self.current:
+            return
+        self.served += 1
+        self.current = None
+        self.tunnel = None
+        if exchange.close or (self.gateway.closing and not self.pending):
+            self.pending.clear()
+            self._end(exchange)
+            return
+        if self.pending:
+            self.current = self.pending.popleft()
+            self._update_reading()
+            self._advance()
+        elif self.reading_paused:
+            self.resume_request()
+
+    def _end(self, exchange: Exchange) -> None:
+        """Close, but let a client that still sends read its answer first."""
+        if exchange.request_done or self.transport.is_closing():
+            self.transport.close()
+            return
+        self.discarding = True
+        self.lingering = True
+        self.upload_paused = False
+        self._update_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def truncate(self, exchange: Exchange) -> None:
+        """End the connection so that the client can tell that the response is not whole."""
+        self.discarding = True
+        if exchange.is_http10:
+            self.transport.abort()  # a close would look like the end of the response
+        else:
+            self.transport.close()
+
+    def open_tunnel(self, upstream: UpstreamConnection) -> None:
+        """Pass bytes both ways from now on."""
+        self.tunnel = upstream
+        if self.ahead:
+            upstream.transport.write(self.ahead)
+            self.ahead = b""
+        self.resume_request()
+
+    def pause_request(self) -> None:
+        """Stop reading: the backend does not keep up."""
+        self.upload_paused = True
+        self._update_reading()
+
+    def resume_request(self) -> None:
+        """Read on."""
+        self.upload_paused = False
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        pause = self.upload_paused or bool(self.pending)
+        if pause != self.reading_paused and not self.transport.is_closing():
+            self.reading_paused = pause
+            if pause:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def _waiting_for(self) -> tuple[Wait, int, float]:
+        """Return what is waited for, a number that changes with every progress, and the limit in seconds."""
+        limits = self.gateway.limits
+        current = self.current
+        if self.lingering:
+            return Wait.LINGER, 0, LINGER
+        if self.write_paused:
+            return Wait.READER, self.transport.get_write_buffer_size(), limits.write_timeout
+        if current is None:
+            return (
+                (Wait.HEAD, 0, limits.head_timeout)
+                if self.in_head
+                else (Wait.IDLE, self.served, limits.keep_alive_timeout)
+            )
+        if self.reading is current and not self.reading_paused:
+            return Wait.BODY, current.received, limits.body_timeout
+        destination = current.destination
+        if destination is None or current.status == 101:
+            return Wait.UNLIMITED, 0, 0.0
+        if current.phase is FORWARDING:
+            return Wait.BACKEND, current.received, destination.response_timeout
+        if current.phase is RESPONDING:
+            return Wait.STREAM, current.sent, destination.stream_idle_timeout
+        return Wait.UNLIMITED, 0, 0.0
+
+    def sweep(self, now: float) -> None:
+        """End a wait that has made no progress for too long."""
+        wait, progress, limit = self._waiting_for()
+        watched = (wait, progress, self.served)
+        if watched != self.watched:
+            self.watched = watched
+            self.watched_since = now
+        elif limit and now - self.watched_since >= limit:
+            self._expire(wait, limit)
+
+    def _expire(self, wait: Wait, limit: float) -> None:
+        current = self.current
+        if wait is Wait.HEAD:
+            self._refuse(RequestTimeoutError(f"the request's headers did not arrive within {limit:g} s"))
+        elif wait is Wait.BODY and current is not None:
+            self._break_off(
+                current, RequestTimeoutError(f"nothing of the request's body arrived for {limit:g} s")
+            )
+            self._advance()
+        elif wait in (Wait.BACKEND, Wait.STREAM) and current is not None:
+            current.fail(UpstreamTimeoutError(f"the backend sent nothing for {limit:g} s"), Outcome.TIMEOUT)
+        elif wait is Wait.IDLE:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def close_when_done(self) -> None:
+        """End the connection as soon as nothing is being answered on it."""
+        if self.current is None:
+            self.transport.close()

@@ -1,0 +1,353 @@
+"""One request and its response on the wire: route, admit, forward, account."""
+
+import asyncio
+from enum import IntEnum, auto
+from typing import TYPE_CHECKING
+
+from ai_proxy.core.errors import (
+    BodyTooLargeError,
+    ProxyError,
+    UpstreamClosedError,
+    UpstreamInvalidError,
+)
+from ai_proxy.core.service import Lease, Outcome
+from ai_proxy.gateway.request import Request
+from ai_proxy.gateway.respond import problem
+from ai_proxy.gateway.route import Destination
+from ai_proxy.gateway.upstream import Pool, UpstreamConnection
+from ai_proxy.gateway.wire import PRINCIPAL
+from ai_proxy.tasks import spawn
+
+if TYPE_CHECKING:
+    from ai_proxy.gateway.connection import ClientConnection
+    from ai_proxy.gateway.listener import Gateway
+
+CLIENT_GONE = 499
+BROKEN_OFF = 599
+SMALL_BODY = 64 * 1024
+"""A rejected request's body up to this size is read to its end, so that the connection can go on."""
+STREAM_AHEAD = 256 * 1024
+"""Bytes of a streamed body that are held while there is no connection to send them on."""
+
+
+class Phase(IntEnum):
+    """How far an exchange has come."""
+
+    READING = auto()
+    ADMITTING = auto()
+    FORWARDING = auto()
+    RESPONDING = auto()
+    DONE = auto()
+
+
+READING, ADMITTING, FORWARDING, RESPONDING, DONE = Phase
+
+
+class Exchange:
+    """One request and its response.
+
+    The client connection feeds it the request and tells it when its turn to answer has come; the upstream
+    connection feeds it the response. Whatever happens, it ends in `_finish`, once.
+    """
+
+    phase = READING
+    destination: Destination | None = None
+    path = b""
+    body: bytes | bytearray = b""
+    streamed = False
+    request_done = False
+    received = 0
+    sent = 0
+    status = 0
+    first_byte = -1.0
+    lease: Lease | None = None
+    upstream: UpstreamConnection | None = None
+    task: asyncio.Task[None] | None = None
+
+    def __init__(self, client: "ClientConnection", gateway: "Gateway", request: Request) -> None:
+        self.client = client
+        self.gateway = gateway
+        self.request = request
+        self.method = request.method
+        self.is_http10 = request.is_http10
+        self.is_upgrade = request.upgrade != b""
+        self.close = request.close
+        self.error = request.error
+        self.request_id = request.request_id or gateway.next_request_id()
+        self.started = gateway.now()
+
+    def __repr__(self) -> str:
+        return f"<Exchange [{self.request!r}, {self.phase.name.lower()}, {self.sent} bytes sent]>"
+
+    def route(self) -> None:
+        """Find the destination and choose how the body is taken; an error is noted, for its turn."""
+        request = self.request
+        try:
+            self.destination, self.path = self.gateway.table.resolve(request.target)
+        except ProxyError as error:
+            self.error = self.error or error
+        if request.chunked or request.length:
+            if not request.is_json:
+                self.streamed = True
+            elif request.length > self.gateway.limits.max_json_body:
+                self.error = self.error or _too_large(self.gateway.limits.max_json_body)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether enough of the request is here to begin.
+
+        A rejected request with a small body is read to its end first, so that the connection can go on.
+        """
+        if self.request_done:
+            return True
+        if self.error is not None:
+            request = self.request
+            return self.close or request.chunked or request.expects_continue or request.length > SMALL_BODY
+        return self.streamed
+
+    def wants_continue(self) -> bool:
+        """Tell, once, whether the client waits for a 100 before it sends its body (RFC 9110 10.1.1)."""
+        wants = self.request.expects_continue and not self.received
+        self.request.expects_continue = False
+        return wants
+
+    def add_body(self, data: bytes) -> None:
+        """Take a piece of the request's body."""
+        self.received += len(data)
+        if not self.streamed:
+            self._hold(data)
+            return
+        if self.request.chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._send_or_hold(data)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep a piece of a body that is forwarded whole."""
+        if self.error is not None:
+            return
+        if not self.body:
+            self.body = data
+            return
+        if isinstance(self.body, bytes):
+            self.body = bytearray(self.body)
+        self.body += data
+        limit = self.gateway.limits.max_json_body
+        if len(self.body) > limit:
+            self.body = b""
+            self.error = _too_large(limit)
+
+    def _send_or_hold(self, data: bytes) -> None:
+        """Pass on a piece of a streamed body, or keep it until there is a connection."""
+        if self.upstream is not None:
+            self.upstream.transport.write(data)
+        elif self.phase < RESPONDING and self.error is None:
+            self.body = bytearray(self.body) if isinstance(self.body, bytes) else self.body
+            self.body += data
+            if len(self.body) > STREAM_AHEAD:
+                self.client.pause_request()
+
+    def end_body(self) -> None:
+        """The request has arrived whole."""
+        if self.streamed and self.request.chunked:
+            self._send_or_hold(b"0\r\n\r\n")
+        self.request_done = True
+
+    def begin(self) -> None:
+        """Its turn has come: answer an error, or get a connection to the backend and forward."""
+        if self.error is not None:
+            self.fail(self.error)
+            return
+        destination = self.destination
+        assert destination is not None  # noqa: S101 - read_head sets it or an error
+        if not destination.service_id:
+            self._connect(self._pool_of_management(destination))
+            return
+        self.phase = ADMITTING
+        lease = self.gateway.admission.acquire(destination.service_id)
+        if lease is not None:
+            self._admitted(lease)
+        else:
+            self.task = spawn(self._admit(destination.service_id), f"admit to {destination.service_id}")
+
+    async def _admit(self, service_id: str) -> None:
+        try:
+            lease = await self.gateway.admission.admit(service_id)
+        except ProxyError as error:
+            self.fail(error)
+            return
+        self._admitted(lease)
+
+    def _admitted(self, lease: Lease) -> None:
+        self.lease = lease
+        destination = self.destination
+        assert destination is not None  # noqa: S101 - see begin
+        if destination.upstream is not lease.upstream or destination.pool is None:
+            destination.pool = self.gateway.pools.of(lease.upstream)
+            destination.upstream = lease.upstream
+        self._connect(destination.pool)
+
+    def _pool_of_management(self, destination: Destination) -> Pool:
+        assert destination.pool is not None  # noqa: S101 - built with its pool
+        if not self.request.request_id:
+            self.request.lines += (b"x-request-id: ", self.request_id, b"\r\n")
+        self.request.lines += (PRINCIPAL, b": anonymous\r\n")
+        return destination.pool
+
+    def _connect(self, pool: Pool) -> None:
+        """Send on a kept connection when a failure of it could be repaired, else on a new one."""
+        self.phase = FORWARDING
+        if self.request_done and not self.is_http10 and not self.is_upgrade:
+            connection = pool.take()
+            if connection is not None:
+                self.upstream = connection
+                connection.send(self, self._request(pool))
+                return
+        self.task = spawn(self._connect_anew(pool), "connect upstream")
+
+    async def _connect_anew(self, pool: Pool) -> None:
+        try:
+            timeout = self.gateway.limits.connect_timeout
+            connection = await pool.connect(timeout, dechunk=self.is_http10)
+        except ProxyError as error:
+            self.fail(error, Outcome.CONNECT_FAILED)
+            return
+        self.upstream = connection
+        connection.send(self, self._request(pool))
+        if self.streamed:
+            self.body = b""
+            self.client.resume_request()
+
+    def _request(self, pool: Pool) -> bytes:
+        request = self.request
+        length = len(self.body)
+        if self.streamed:
+            length = -1 if request.chunked else request.length
+        return b"".join(
+            (
+                self.method,
+                b" ",
+                pool.base_path,
+                self.path,
+                pool.host_line,
+                *request.lines,
+                request.framing(length),
+                self.body,
+            )
+        )
+
+    def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
+        """Send the head of the response, with what came of its body, in one write."""
+        client = self.client
+        self.phase = RESPONDING
+        self.status = status
+        self.first_byte = self.gateway.now() - self.started
+        self.sent = len(body)
+        self.body = b""
+        end = b"\r\n\r\n"
+        if status != 101 and (self.close or self.is_upgrade or self.gateway.closing):
+            self.close = True
+            end = b"\r\nconnection: close\r\n\r\n"
+        head += (b"x-request-id: ", self.request_id, end, body)
+        client.transport.write(b"".join(head))
+        if self.upstream is not None:
+            if status == 101:
+                client.open_tunnel(self.upstream)
+            if client.write_paused:
+                self.upstream.pause()
+
+    def response_body(self, data: bytes) -> None:
+        """Send bytes of the body on."""
+        self.sent += len(data)
+        self.client.transport.write(data)
+
+    def response_done(self) -> None:
+        """The response is complete: the client may go on with its next request."""
+        self.upstream = None
+        if not self.request_done or self.is_upgrade:
+            self.close = True
+        self._finish(Outcome.OK)
+
+    def response_lost(self, detail: str, *, stale: bool) -> None:
+        """Try once more when only an old connection was at fault; else tell the client."""
+        upstream, self.upstream = self.upstream, None
+        if stale and upstream is not None:
+            self.task = spawn(self._connect_anew(upstream.pool), "reconnect upstream")
+            return
+        self.fail(UpstreamClosedError(f"{self._who()} ended before it answered: {detail}"), Outcome.BROKEN)
+
+    def response_invalid(self, detail: str) -> None:
+        """What the backend sends cannot be passed on."""
+        self.upstream = None
+        self.fail(UpstreamInvalidError(f"{self._who()}: {detail}"), Outcome.BROKEN)
+
+    def _who(self) -> str:
+        name = self.destination.service_id if self.destination else ""
+        return f"the backend of {name!r}" if name else "the management API"
+
+    def fail(self, error: ProxyError, outcome: Outcome = Outcome.OK) -> None:
+        """End with an error: a response of our own, or, when one has begun, a visible truncation of it."""
+        if self.phase is DONE:
+            return
+        self._drop_upstream()
+        if self.phase is RESPONDING:
+            self.status = BROKEN_OFF
+            self.client.truncate(self)
+            self._finish(outcome)
+            return
+        if not self.request_done or self.is_upgrade or self.gateway.closing:
+            self.close = True
+        head_only = self.method == b"HEAD"
+        response, self.sent = problem(error, self.request_id, head_only=head_only, close=self.close)
+        self.status = error.status
+        self.client.transport.write(response)
+        self._finish(outcome)
+
+    def client_gone(self) -> None:
+        """The client has left: nothing more is asked of the backend."""
+        if self.phase is DONE:
+            return
+        self._drop_upstream()
+        if self.status != 101:
+            self.status = CLIENT_GONE
+        self._finish(Outcome.CLIENT_GONE)
+
+    def _drop_upstream(self) -> None:
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.abort()
+
+    def pause_request(self) -> None:
+        """The backend does not keep up with the body, or with the tunnel."""
+        if not self.request_done or self.status == 101:
+            self.client.pause_request()
+
+    def resume_request(self) -> None:
+        """The backend keeps up again."""
+        if not self.request_done or self.status == 101:
+            self.client.resume_request()
+
+    def _finish(self, outcome: Outcome) -> None:
+        """Account, and make room for the next exchange of this connection. Always runs, once."""
+        self.phase = DONE
+        task, self.task = self.task, None
+        if task is not None and not task.done() and task is not asyncio.current_task():
+            task.cancel()
+        gateway = self.gateway
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            gateway.admission.release(lease, outcome)
+        gateway.recorder.exchange(
+            self.destination.service_id if self.destination else "",
+            self.status,
+            gateway.now() - self.started,
+            self.first_byte,
+            self.received,
+            self.sent,
+        )
+        self.client.exchange_done(self)
+
+
+def _too_large(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"a JSON body may have {limit} bytes at most (server.limits in the configuration raises that)"
+    )

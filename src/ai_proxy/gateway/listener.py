@@ -1,0 +1,125 @@
+"""The data plane: owns the public listeners and everything that the exchanges share."""
+
+import asyncio
+import itertools
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Iterable
+
+from ai_proxy.core.ports import Admission, Recorder
+from ai_proxy.core.service import Service, Upstream
+from ai_proxy.core.settings import Limits
+from ai_proxy.gateway.connection import ClientConnection
+from ai_proxy.gateway.route import Destination, RoutingTable
+from ai_proxy.gateway.upstream import MAX_IDLE, Pools
+from ai_proxy.tasks import cancel, spawn
+
+BACKLOG = 2048
+
+
+class Gateway:
+    """Accepts clients and forwards their requests.
+
+    Args:
+        admission: Says which upstream a request may use.
+        recorder: Is told of every exchange.
+        limits: What one client may take.
+        management: Where the management app listens.
+        sweep_interval: Seconds between two looks for overdue connections; the grain of every time limit.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        recorder: Recorder,
+        limits: Limits,
+        management: Upstream,
+        sweep_interval: float = 1.0,
+    ) -> None:
+        self.admission = admission
+        self.recorder = recorder
+        self.limits = limits
+        self.now = time.monotonic
+        self.pools = Pools()
+        self.closing = False
+        self._management = Destination("", upstream=management, pool=self.pools.of(management))
+        self.table = RoutingTable.of((), self._management)
+        self._connections: set[ClientConnection] = set()
+        self._empty = asyncio.Event()
+        self._servers: list[asyncio.Server] = []
+        self._id_prefix = secrets.token_hex(4).encode() + b"-%x"
+        self._ids = itertools.count(1)
+        self._sweep_interval = sweep_interval
+        self._sweeper = spawn(self._sweep(), "gateway sweep")
+
+    def __repr__(self) -> str:
+        return f"<Gateway [{len(self._connections)} connections, {len(self.table.services)} services]>"
+
+    def publish(self, services: Iterable[Service]) -> None:
+        """Swap the routing table; requests already routed go on as they were."""
+        self.table = RoutingTable.of(services, self._management)
+
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Open a listener and return its port.
+
+        Raises:
+            OSError: The address cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: ClientConnection(self), host, port, ssl=tls, backlog=BACKLOG, reuse_address=True
+        )
+        for listening in server.sockets:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted sockets inherit it
+        self._servers.append(server)
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
+    async def close(self) -> None:
+        """Stop accepting, let requests in flight finish within the time limit, then cut the rest off."""
+        self.closing = True
+        for server in self._servers:
+            server.close()
+        for connection in tuple(self._connections):
+            connection.close_when_done()
+        try:
+            async with asyncio.timeout(self.limits.shutdown_timeout):
+                await self._until_empty()
+        except TimeoutError:
+            for connection in tuple(self._connections):
+                connection.transport.abort()
+            await self._until_empty()
+        await cancel(self._sweeper)
+        self.pools.sweep(0)
+
+    async def _until_empty(self) -> None:
+        while self._connections:
+            self._empty.clear()
+            await self._empty.wait()
+
+    def enter(self, connection: ClientConnection) -> bool:
+        """Take a connection in; False when there are too many already."""
+        full = len(self._connections) >= self.limits.max_connections
+        self._connections.add(connection)
+        return not full
+
+    def leave(self, connection: ClientConnection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    def next_request_id(self) -> bytes:
+        """Return an id that no other request of this proxy has had."""
+        return self._id_prefix % next(self._ids)
+
+    async def _sweep(self) -> None:
+        """Look after every time limit at once: a timer per request would cost more than the request."""
+        while True:
+            await asyncio.sleep(self._sweep_interval)
+            now = self.now()
+            for connection in tuple(self._connections):
+                connection.sweep(now)
+            self.pools.sweep(max(1, round(MAX_IDLE / self._sweep_interval)))

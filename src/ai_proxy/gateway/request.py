@@ -1,0 +1,124 @@
+"""The head of a request: what is forwarded of it, and how its body is framed."""
+
+from ai_proxy.core.errors import MalformedRequestError, ProxyError
+from ai_proxy.gateway.wire import HOP_BY_HOP, PRINCIPAL, Header, is_sane_request_id, nominated, tokens
+
+_NOTED = HOP_BY_HOP | {b"host", b"content-length", b"content-type", b"expect", b"x-request-id", PRINCIPAL}
+
+
+class Request:
+    """The facts of one request.
+
+    Attributes that most requests leave alone are defaults of the class, since this is made for every request.
+
+    Attributes:
+        method: As sent.
+        target: As sent, in origin or absolute form.
+        lines: Pieces of the header lines to forward: name, separator, value, line end, and so on.
+        is_http10: Whether the client speaks HTTP/1.0.
+        close: Whether the connection ends after the response.
+        length: Of the body, as stated; 0 without a body and for a chunked one.
+        chunked: Whether the body is chunked.
+        is_json: Whether the body is JSON, by its content type.
+        expects_continue: Whether the client waits for a 100 before it sends the body.
+        upgrade: The protocol to switch to; empty for plain HTTP.
+        request_id: As sent, if sane; else empty.
+        error: Why the request cannot be served.
+    """
+
+    is_http10 = False
+    close = False
+    length = 0
+    chunked = False
+    is_json = False
+    expects_continue = False
+    upgrade = b""
+    request_id = b""
+    error: ProxyError | None = None
+
+    def __init__(self, method: bytes, target: bytes) -> None:
+        self.method = method
+        self.target = target
+        self.lines: list[bytes] = []
+
+    def __repr__(self) -> str:
+        path = self.target.partition(b"?")[0].decode("latin-1")
+        return f"<Request [{self.method.decode('latin-1')} {path}]>"
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body follows."""
+        return self.chunked or self.length > 0
+
+    def read(self, headers: list[Header], *, may_upgrade: bool) -> None:
+        """Check and filter the headers; an error is noted, to be answered when its turn comes.
+
+        The parser has already refused what is ambiguous: several lengths, a length beside chunks, line
+        folding, bare line feeds, spaces before the colon.
+
+        Args:
+            headers: As parsed.
+            may_upgrade: Whether the client asks, in due form, for another protocol.
+        """
+        lines = self.lines
+        hosts = 0
+        for name, value in headers:
+            key = name.lower()
+            if key not in _NOTED:
+                lines += (name, b": ", value, b"\r\n")
+            elif key == b"host":
+                hosts += 1
+            elif key == b"content-length":
+                self.length = int(value)
+            elif key == b"content-type":
+                lines += (name, b": ", value, b"\r\n")
+                self.is_json = value[:16].lower() == b"application/json"
+            elif key != b"connection":
+                self._note(key, name, value, may_upgrade=may_upgrade)
+            elif dropped := nominated(value):
+                self._drop(dropped, headers, may_upgrade=may_upgrade)
+                return
+        if hosts != 1 and not (hosts == 0 and self.is_http10):
+            self.error = MalformedRequestError("there must be exactly one Host header")
+
+    def _note(self, key: bytes, name: bytes, value: bytes, *, may_upgrade: bool) -> None:
+        """Take note of one of the rarer headers that mean something to us."""
+        if key == b"x-request-id" and is_sane_request_id(value):
+            self.request_id = value
+            self.lines += (name, b": ", value, b"\r\n")
+        elif key == b"transfer-encoding":
+            self.chunked = True
+            if tokens(value) != [b"chunked"] or self.is_http10:
+                self.close = True
+                self.error = MalformedRequestError(
+                    "the only Transfer-Encoding taken is 'chunked', in HTTP/1.1"
+                )
+        elif key == b"expect":
+            self.expects_continue = not self.is_http10 and value.strip().lower() == b"100-continue"
+        elif key == b"upgrade" and may_upgrade and not any(t.startswith(b"h2") for t in tokens(value)):
+            self.upgrade = value
+
+    def _drop(self, names: list[bytes], headers: list[Header], *, may_upgrade: bool) -> None:
+        """Read once more, without the headers that Connection names as not to be forwarded."""
+        self.lines.clear()
+        kept = [h for h in headers if h[0].lower() not in names and h[0].lower() != b"connection"]
+        self.read(kept, may_upgrade=may_upgrade)
+
+    def framing(self, body_length: int) -> bytes:
+        r"""Return the last header lines and the blank line, for a body of a length known by now.
+
+        Args:
+            body_length: -1 for a chunked body that is passed on as it comes.
+        """
+        if self.upgrade:
+            return b"connection: upgrade\r\nupgrade: %b\r\n\r\n" % self.upgrade
+        if body_length < 0:
+            return b"transfer-encoding: chunked\r\n\r\n"
+        if body_length or self.method in (b"POST", b"PUT", b"PATCH"):
+            return b"content-length: %d\r\n\r\n" % body_length
+        return b"\r\n"
+
+    def framing_only(self) -> bytes:
+        """Return a head that says of the body's length what this one says, and nothing else."""
+        framing = b"transfer-encoding: chunked" if self.chunked else b"content-length: %d" % self.length
+        return b"POST / HTTP/1.1\r\nhost: x\r\n%b\r\n\r\n" % framing

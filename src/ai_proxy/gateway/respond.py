@@ -1,0 +1,53 @@
+"""Responses of the proxy's own making."""
+
+import json
+from email.utils import formatdate
+from math import ceil
+
+from ai_proxy.core.errors import ProxyError
+from ai_proxy.gateway.wire import status_line
+
+
+def problem(error: ProxyError, request_id: bytes, *, head_only: bool, close: bool) -> tuple[bytes, int]:
+    """Render an error as a whole response (RFC 9457), marked as the proxy's own.
+
+    Args:
+        error: What went wrong.
+        request_id: Sent in `X-Request-ID` and in the body.
+        head_only: Whether the request was a HEAD.
+        close: Whether the connection ends with this response.
+
+    Returns:
+        The bytes of the response, and how many of them are its body.
+    """
+    body = json.dumps(_members(error, request_id), ensure_ascii=False).encode()
+    lines = [
+        status_line(error.status),
+        b"content-type: application/problem+json",
+        b"content-length: %d" % len(body),
+        b"x-ai-proxy-error: " + error.code.encode(),
+        b"x-request-id: " + request_id,
+        b"date: " + formatdate(usegmt=True).encode(),
+    ]
+    if error.retry_after is not None:
+        lines.append(b"retry-after: %d" % ceil(error.retry_after))
+    if close:
+        lines.append(b"connection: close")
+    head = b"\r\n".join([*lines, b"", b""])
+    return (head, 0) if head_only else (head + body, len(body))
+
+
+def _members(error: ProxyError, request_id: bytes) -> dict[str, object]:
+    members: dict[str, object] = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "request_id": request_id.decode("ascii", "replace"),
+    }
+    if error.retry_after is not None:
+        members["retry_after"] = ceil(error.retry_after)
+    if error.log_tail:
+        members["log_tail"] = list(error.log_tail)
+    return members

@@ -1,0 +1,102 @@
+"""Where a request goes, told from the bytes of its target alone."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ai_proxy.core.errors import UnknownPathError, UnknownServiceError
+from ai_proxy.core.routing import near_names
+from ai_proxy.core.service import Service, Upstream
+from ai_proxy.gateway.upstream import Pool
+from ai_proxy.gateway.wire import origin_form
+
+SERVICE_PREFIX = b"/service/"
+MANAGEMENT = (b"/api", b"/docs", b"/redoc", b"/openapi.json", b"/health", b"/ready", b"/metrics", b"/console")
+
+
+@dataclass(slots=True, eq=False)
+class Destination:
+    """A service, or the management app, as the data plane sees it.
+
+    Attributes:
+        service_id: Empty for the management app.
+        response_timeout: Longest wait for the head of a response, in seconds; 0 for no limit.
+        stream_idle_timeout: Longest silence within a response, in seconds; 0 for no limit.
+        upstream: The address that `pool` belongs to.
+        pool: Connections to the upstream used last, so that most requests need no look-up.
+    """
+
+    service_id: str
+    response_timeout: float = 0.0
+    stream_idle_timeout: float = 0.0
+    upstream: Upstream | None = None
+    pool: Pool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """An immutable snapshot of all destinations; replaced as a whole."""
+
+    services: dict[bytes, Destination] = field(default_factory=dict)
+    management: Destination = field(default_factory=lambda: Destination(""))
+
+    @classmethod
+    def of(cls, services: Iterable[Service], management: Destination) -> "RoutingTable":
+        """Build a snapshot."""
+        return cls(
+            {
+                service.id.encode(): Destination(
+                    service.id, service.response_timeout, service.stream_idle_timeout
+                )
+                for service in services
+            },
+            management,
+        )
+
+    def resolve(self, target: bytes) -> tuple[Destination, bytes]:
+        """Return the destination of a target, and the target to ask of it.
+
+        Raises:
+            UnknownServiceError: `/service/{id}` names none that is declared.
+            UnknownPathError: Nothing answers there.
+        """
+        if target[:9] == SERVICE_PREFIX:
+            slash = target.find(b"/", 9)
+            destination = self.services.get(target[9:slash])
+            if destination is not None and slash > 0:
+                return destination, target[slash:]
+            return self._resolve_service(target)
+        if is_management(target):
+            return self.management, target
+        if target[:1] != b"/" and (path := origin_form(target)) != target:
+            return self.resolve(path)
+        raise UnknownPathError(
+            "nothing answers on this path; services are under /service/{id}/, the management API under "
+            "/api/v1, its documentation under /docs"
+        )
+
+    def _resolve_service(self, target: bytes) -> tuple[Destination, bytes]:
+        """Resolve what has no path after the service's name, or names none that is declared."""
+        path, mark, query = target.partition(b"?")
+        name, _, rest = path[len(SERVICE_PREFIX) :].partition(b"/")
+        destination = self.services.get(name)
+        if destination is None:
+            raise self._unknown_service(name)
+        return destination, b"/" + rest + mark + query
+
+    def _unknown_service(self, name: bytes) -> UnknownServiceError:
+        text = name.decode("utf-8", "replace")[:100]
+        return UnknownServiceError(text, near_names(text, [known.decode() for known in self.services]))
+
+
+def is_management(target: bytes) -> bool:
+    """Tell whether the management app answers there.
+
+    >>> is_management(b"/api/v1/services?x=1"), is_management(b"/docs"), is_management(b"/apix")
+    (True, True, False)
+    """
+    if target == b"/":
+        return True
+    return any(
+        target.startswith(prefix) and target[len(prefix) : len(prefix) + 1] in (b"", b"/", b"?")
+        for prefix in MANAGEMENT
+    )

@@ -1,0 +1,94 @@
+"""The rules of HTTP/1.1 that both sides of the data plane share, as data and pure functions."""
+
+import re
+from http import HTTPStatus
+
+type Header = tuple[bytes, bytes]
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Headers that belong to one connection and are never forwarded (RFC 9110 section 7.6.1)."""
+
+PRINCIPAL = b"x-ai-proxy-principal"
+"""Tells the management app who calls; only the gateway may say so."""
+
+_SANE_ID = re.compile(rb"[0-9A-Za-z._:/+=@-]{1,128}")
+
+
+def tokens(value: bytes) -> list[bytes]:
+    """Split a comma-separated header value into lower-case tokens.
+
+    >>> tokens(b"Keep-Alive, X-Foo,")
+    [b'keep-alive', b'x-foo']
+    """
+    return [token for part in value.split(b",") if (token := part.strip().lower())]
+
+
+def nominated(value: bytes) -> list[bytes]:
+    """Return the header names that a Connection value makes hop-by-hop (RFC 9110 section 7.6.1).
+
+    Framing headers cannot be nominated away: that would let a client hide where its message ends.
+
+    >>> nominated(b"close, X-Secret, Content-Length")
+    [b'x-secret']
+    """
+    return [
+        token
+        for token in tokens(value)
+        if token not in (b"close", b"keep-alive", b"upgrade", b"content-length", b"host")
+    ]
+
+
+def is_sane_request_id(value: bytes) -> bool:
+    """Tell whether a client's X-Request-ID may be kept: short, printable, nothing that could break a log.
+
+    >>> is_sane_request_id(b"req-42"), is_sane_request_id(b"a b"), is_sane_request_id(b"x" * 129)
+    (True, False, False)
+    """
+    return _SANE_ID.fullmatch(value) is not None
+
+
+def origin_form(target: bytes) -> bytes:
+    """Return path and query of a request target, also of one in absolute form (RFC 9112 section 3.2.2).
+
+    >>> origin_form(b"/v1?x=1"), origin_form(b"http://host:80/v1?x=1"), origin_form(b"http://host")
+    (b'/v1?x=1', b'/v1?x=1', b'/')
+    """
+    if target.startswith(b"/"):
+        return target
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        return target
+    start = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=-1)
+    if start < 0:
+        return b"/"
+    return rest[start:] if rest[start : start + 1] == b"/" else b"/" + rest[start:]
+
+
+def has_body(status: int) -> bool:
+    """Tell whether a response of that status may carry a body (RFC 9112 section 6.3).
+
+    >>> has_body(200), has_body(204), has_body(304)
+    (True, False, False)
+    """
+    return status >= 200 and status not in (204, 304)
+
+
+def status_line(status: int) -> bytes:
+    """Return the first line of a response of the proxy's own.
+
+    >>> status_line(502)
+    b'HTTP/1.1 502 Bad Gateway'
+    """
+    return b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())

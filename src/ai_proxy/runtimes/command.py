@@ -1,0 +1,94 @@
+"""What exactly is executed for a process service."""
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ai_proxy.core.errors import RuntimeFailureError
+from ai_proxy.core.service import ProcessLaunch
+
+HINTS = {"llama-server": "install llama.cpp's llama-server, or: pip install 'ai-inference-proxy[llamacpp]'"}
+"""What to do about a program that is missing."""
+
+FALLBACK_NEEDS = {"ai_proxy.engines.llamacpp_embedded": "xllamacpp"}
+"""Packages without which a module of ours cannot stand in for a program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program with its arguments and surroundings, ready to execute."""
+
+    arguments: tuple[str, ...]
+    env: Mapping[str, str]
+    workdir: str | None
+
+
+def build_command(launch: ProcessLaunch, port: int, env: Mapping[str, str]) -> Command:
+    """Return what to execute.
+
+    Args:
+        launch: As declared.
+        port: Replaces `${port}`.
+        env: The proxy's own environment.
+
+    Raises:
+        RuntimeFailureError: It cannot be executed; says what to do.
+    """
+    if launch.workdir is not None and not Path(launch.workdir).is_dir():
+        raise RuntimeFailureError(f"workdir {launch.workdir} is not a folder: create it or correct 'workdir'")
+    merged = {**env, **{name: _fill(value, port) for name, value in launch.env.items()}}
+    arguments = (*choose_program(launch, merged.get("PATH")), *launch.command[1:])
+    return Command(tuple(_fill(word, port) for word in arguments), merged, launch.workdir)
+
+
+def _fill(text: str, port: int) -> str:
+    """Put the port in.
+
+    >>> _fill("--listen=127.0.0.1:${port}", 8080)
+    '--listen=127.0.0.1:8080'
+    """
+    return text.replace("${port}", str(port))
+
+
+def is_installed(package: str) -> bool:
+    """Tell whether a Python package can be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
+def choose_program(
+    launch: ProcessLaunch, path: str | None, installed: Callable[[str], bool] = is_installed
+) -> tuple[str, ...]:
+    """Return the program, or the words that replace it when it is not on PATH.
+
+    Args:
+        launch: As declared.
+        path: Folders to look in, as in the variable PATH; None for the proxy's own.
+        installed: Tells whether a Python package is there.
+
+    Raises:
+        RuntimeFailureError: Neither is there.
+    """
+    program = launch.command[0]
+    if "/" in program or shutil.which(program, path=path):
+        return (program,)
+    needs = (FALLBACK_NEEDS[word] for word in launch.fallback if word in FALLBACK_NEEDS)
+    if launch.fallback and all(map(installed, needs)):
+        return launch.fallback
+    raise RuntimeFailureError(
+        f"{program} is not on PATH: {HINTS.get(program, 'install it, or give its full path')}"
+    )
+
+
+def explain_failure(command: Command, error: OSError) -> RuntimeFailureError:
+    """Return the error that tells why a program could not be executed, and what to do."""
+    program = command.arguments[0]
+    match error:
+        case FileNotFoundError():
+            reason = "there is no such file, or the interpreter in its first line is missing"
+        case PermissionError():
+            reason = f"it is not executable: chmod +x {program}, or correct the path"
+        case _:
+            reason = f"{error.strerror or error}: check that it is a program for this machine"
+    return RuntimeFailureError(f"{program} could not be started: {reason}")

@@ -1,0 +1,88 @@
+"""Handles of processes on disk, so that the next proxy finds what this one left running."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from ai_proxy.core.service import Handle, Upstream
+
+HOST = "127.0.0.1"
+"""Where processes are told to listen."""
+
+
+def make_handle(service_id: str, config_hash: str, pid: int, started: float, port: int) -> Handle:
+    """Return the handle of a process."""
+    return Handle(service_id, config_hash, str(pid), started, (Upstream(HOST, port),))
+
+
+class Records:
+    """One small file per service in a folder of our own, and the FIFO of its output beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def prepare(self) -> None:
+        """Make the folder, for the owner only."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+
+    def fifo(self, service_id: str) -> Path:
+        """Return where a service's output passes through."""
+        return self._folder / f"{quote(service_id, safe='')}.out"
+
+    def save(self, handle: Handle) -> None:
+        """Write a handle in place of the service's last one, at once or not at all."""
+        text = json.dumps(
+            {
+                "service_id": handle.service_id,
+                "config_hash": handle.config_hash,
+                "pid": int(handle.ref),
+                "started": handle.started,
+                "port": handle.upstreams[0].port,
+            }
+        )
+        path = self._path(handle.service_id)
+        temporary = path.with_suffix(".tmp")
+        with open(temporary, "w", encoding="utf-8", opener=_for_owner) as file:
+            file.write(text)
+        temporary.replace(path)
+
+    def load(self) -> list[Handle]:
+        """Return every handle; what cannot be read counts as absent."""
+        handles = (_parse(path) for path in sorted(self._folder.glob("*.json")))
+        return [handle for handle in handles if handle is not None]
+
+    def remove(self, handle: Handle) -> None:
+        """Remove a handle and its FIFO, unless the service has a newer one."""
+        path = self._path(handle.service_id)
+        if _parse(path) in (handle, None):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+                self.fifo(handle.service_id).unlink(missing_ok=True)
+
+    def _path(self, service_id: str) -> Path:
+        return self._folder / f"{quote(service_id, safe='')}.json"
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _parse(path: Path) -> Handle | None:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    match record:
+        case {
+            "service_id": str(service_id),
+            "config_hash": str(config_hash),
+            "pid": int(pid),
+            "started": float(started),
+            "port": int(port),
+        }:
+            return make_handle(service_id, config_hash, pid, started, port)
+        case _:
+            return None

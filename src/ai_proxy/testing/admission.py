@@ -1,0 +1,62 @@
+"""A control plane for tests of the data plane: every service is ready, or as the test says."""
+
+import asyncio
+from collections.abc import Mapping
+
+from ai_proxy.core.errors import ProxyError
+from ai_proxy.core.service import Lease, Outcome, Upstream
+
+
+class FakeAdmission:
+    """Hands out leases on fixed upstreams and counts them.
+
+    Attributes:
+        in_flight: Leases held, per service.
+        outcomes: Every outcome, in order.
+        held: Services whose requests wait until `open` is called.
+        refusals: Services whose requests are refused, and with what.
+    """
+
+    def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
+        self.upstreams = dict(upstreams)
+        self.in_flight = dict.fromkeys(upstreams, 0)
+        self.outcomes: list[tuple[str, Outcome]] = []
+        self.held: dict[str, asyncio.Event] = {}
+        self.refusals: dict[str, ProxyError] = {}
+        self.waiting = 0
+        self.released = asyncio.Event()
+
+    def hold(self, service_id: str) -> None:
+        """Let requests for a service wait."""
+        self.held[service_id] = asyncio.Event()
+
+    def open(self, service_id: str) -> None:
+        """Let them go on."""
+        self.held.pop(service_id).set()
+
+    def acquire(self, service_id: str) -> Lease | None:
+        """Return a lease, unless the test holds or refuses the service."""
+        if service_id in self.held or service_id in self.refusals:
+            return None
+        self.in_flight[service_id] += 1
+        return Lease(service_id, self.upstreams[service_id])
+
+    async def admit(self, service_id: str) -> Lease:
+        """Wait as long as the test says."""
+        if service_id in self.refusals:
+            raise self.refusals[service_id]
+        self.waiting += 1
+        try:
+            await self.held[service_id].wait()
+        finally:
+            self.waiting -= 1
+        self.in_flight[service_id] += 1
+        return Lease(service_id, self.upstreams[service_id])
+
+    def release(self, lease: Lease, outcome: Outcome) -> None:
+        """Count a lease back in."""
+        assert not lease.released, f"{lease} was given back twice"
+        lease.released = True
+        self.in_flight[lease.service_id] -= 1
+        self.outcomes.append((lease.service_id, outcome))
+        self.released.set()

@@ -1,0 +1,218 @@
+"""A runtime and an engine that do as they are told, in memory, so that tests can rehearse any misfortune.
+
+Time is a clock's that the test holds; nothing sleeps for real. The `Machine` knows what really runs, whatever
+the runtime says: two runtimes on one machine are a proxy before and after its restart.
+"""
+
+import asyncio
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
+from ai_proxy.core.logring import LogRing
+from ai_proxy.core.ports import Clock, Model, Probe
+from ai_proxy.core.service import Exit, Handle, Service, Upstream
+
+
+class Behaviour(StrEnum):
+    """How a service behaves when it is started or stopped."""
+
+    NORMAL = "normal"
+    SLOW_START = "slow_start"
+    """`start` takes `delay` seconds; cancelled before, nothing runs."""
+    NEVER_ANSWERS = "never_answers"
+    """`start` never returns, and nothing runs."""
+    LOST_ANSWER = "lost_answer"
+    """`start` never returns, but the thing runs."""
+    START_FAILS = "start_fails"
+    """`start` raises, and nothing runs."""
+    EXITS_AT_ONCE = "exits_at_once"
+    """It ends by itself with code 3 as soon as it runs."""
+    IGNORES_STOP = "ignores_stop"
+    """It ends only when the grace is over."""
+    STOP_FAILS = "stop_fails"
+    """`stop` raises, and it runs on."""
+
+
+@dataclass(eq=False, slots=True)
+class Instance:
+    """Something that runs on a machine, or ran."""
+
+    handle: Handle
+    exit: asyncio.Future[Exit]
+
+
+@dataclass(slots=True)
+class Machine:
+    """What really runs, and what ever was started.
+
+    Attributes:
+        instances: In the order in which they were started.
+        most: By service: the most of its instances that ever ran at once.
+        logs: By service: its output.
+    """
+
+    instances: list[Instance] = field(default_factory=list)
+    most: Counter[str] = field(default_factory=Counter)
+    logs: defaultdict[str, LogRing] = field(default_factory=lambda: defaultdict(LogRing))
+    _refs: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def run(self, service: Service, at: float) -> Instance:
+        """Make an instance of a service run."""
+        number = next(self._refs)
+        upstream = Upstream("127.0.0.1", 20000 + number)
+        handle = Handle(service.id, service.config_hash, f"fake-{number}", at, (upstream,))
+        instance = Instance(handle, asyncio.get_running_loop().create_future())
+        self.instances.append(instance)
+        self.most[service.id] = max(self.most[service.id], len(self.running(service.id)))
+        return instance
+
+    def running(self, service_id: str | None = None) -> list[Instance]:
+        """Return what runs: of one service, or of all."""
+        return [
+            instance
+            for instance in self.instances
+            if not instance.exit.done() and service_id in (None, instance.handle.service_id)
+        ]
+
+    def end(self, service_id: str, code: int, detail: str) -> None:
+        """End every running instance of a service."""
+        for instance in self.running(service_id):
+            instance.exit.set_result(Exit(code, detail))
+
+
+class FakeRuntime:
+    """Implements `core.ports.Runtime` on a machine of the mind.
+
+    Attributes:
+        machine: What really runs.
+        available: Set to False to make every call raise, as when the Docker daemon is away.
+        delay: Seconds that a SLOW_START takes.
+        calls: What was asked of it, as `(verb, service id)`.
+    """
+
+    def __init__(self, clock: Clock, machine: Machine | None = None, delay: float = 30.0) -> None:
+        self.machine = machine or Machine()
+        self.available = True
+        self.delay = delay
+        self.calls: list[tuple[str, str]] = []
+        self._clock = clock
+        self._behaviour: dict[str, Behaviour] = {}
+
+    def __repr__(self) -> str:
+        return f"<FakeRuntime [{len(self.machine.running())} running]>"
+
+    def behave(self, service_id: str, behaviour: Behaviour) -> None:
+        """Make a service behave so from its next start or stop on."""
+        self._behaviour[service_id] = behaviour
+
+    def crash(self, service_id: str, code: int = 1, lines: Sequence[str] = ()) -> None:
+        """Make what runs of a service say its last lines and end."""
+        for line in lines:
+            self.logs(service_id).append(line, self._clock.wall())
+        self.machine.end(service_id, code, f"exit code {code}")
+
+    async def start(self, service: Service) -> Handle:
+        """Launch as the service's behaviour says."""
+        self._note("start", service.id)
+        behaviour = self._of(service.id)
+        match behaviour:
+            case Behaviour.START_FAILS:
+                raise RuntimeFailureError(f"{service.id} could not be started: it was told to fail")
+            case Behaviour.NEVER_ANSWERS:
+                await self._never()
+            case Behaviour.SLOW_START:
+                await self._clock.sleep(self.delay)
+        instance = self.machine.run(service, self._clock.wall())
+        if behaviour is Behaviour.LOST_ANSWER:
+            await self._never()
+        if behaviour is Behaviour.EXITS_AT_ONCE:
+            self.crash(service.id, code=3, lines=["cannot go on"])
+        return instance.handle
+
+    async def stop(self, handle: Handle, grace: float) -> None:
+        """End it as its behaviour says."""
+        self._note("stop", handle.service_id)
+        instance = self._instance(handle)
+        if instance is None or instance.exit.done():
+            return
+        behaviour = self._of(handle.service_id)
+        if behaviour is Behaviour.STOP_FAILS:
+            raise RuntimeFailureError(f"{handle.service_id} could not be ended: it was told to stay")
+        if behaviour is Behaviour.IGNORES_STOP:
+            await self._clock.sleep(grace)
+        if not instance.exit.done():
+            forced = behaviour is Behaviour.IGNORES_STOP
+            instance.exit.set_result(
+                Exit(-9, "killed by SIGKILL") if forced else Exit(-15, "killed by SIGTERM")
+            )
+
+    async def wait(self, handle: Handle) -> Exit:
+        """Return when it has ended."""
+        instance = self._instance(handle)
+        if instance is None:
+            return Exit(None, "had ended before")
+        return await asyncio.shield(instance.exit)
+
+    async def handles(self) -> Sequence[Handle]:
+        """Return what runs."""
+        self._note("handles", "")
+        return [instance.handle for instance in self.machine.running()]
+
+    def logs(self, service_id: str) -> LogRing:
+        """Return the ring of a service."""
+        return self.machine.logs[service_id]
+
+    def _note(self, verb: str, service_id: str) -> None:
+        self.calls.append((verb, service_id))
+        if not self.available:
+            raise RuntimeUnavailableError("the machine is away: it was told to be")
+
+    def _of(self, service_id: str) -> Behaviour:
+        return self._behaviour.get(service_id, Behaviour.NORMAL)
+
+    def _instance(self, handle: Handle) -> Instance | None:
+        return next((i for i in self.machine.instances if i.handle == handle), None)
+
+    async def _never(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+
+class FakeProbeEngine:
+    """Implements `core.ports.Engine`: ready when it is told to be.
+
+    Attributes:
+        probes: How often each service was asked for its readiness.
+        listed: The models that each service lists.
+    """
+
+    def __init__(self, name: str = "fake", capabilities: frozenset[str] = frozenset({"chat"})) -> None:
+        self.name = name
+        self.capabilities = capabilities
+        self.probes: Counter[str] = Counter()
+        self.listed: dict[str, tuple[Model, ...]] = {}
+        self._ready_at: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return f"<FakeProbeEngine {self.name}>"
+
+    def ready_after(self, service_id: str, probes: float) -> None:
+        """Make a service ready once it will have been asked that often from now; infinity for never."""
+        self._ready_at[service_id] = self.probes[service_id] + probes
+
+    def set_ready(self, service_id: str, *, ready: bool) -> None:
+        """Make a service ready from now on, or not."""
+        self.ready_after(service_id, 0.0 if ready else float("inf"))
+
+    async def probe(self, service: Service, upstream: Upstream) -> Probe:  # noqa: ARG002
+        """Count, and answer as told; ready unless told otherwise."""
+        self.probes[service.id] += 1
+        ready = self.probes[service.id] >= self._ready_at.get(service.id, 0.0)
+        return Probe(ready, "ready" if ready else "loading model")
+
+    async def models(self, service: Service, upstream: Upstream) -> Sequence[Model]:  # noqa: ARG002
+        """Return what the service lists."""
+        return self.listed.get(service.id, ())

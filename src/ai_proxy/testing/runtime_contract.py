@@ -1,0 +1,207 @@
+"""What every runtime must do: subclass `RuntimeContract`, say how to set the stage, and pytest checks it.
+
+class TestMyRuntime(RuntimeContract):
+    @pytest.fixture
+    def stage(self) -> Iterator[Stage]:
+        yield MyStage()
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from enum import StrEnum
+from typing import Any
+
+import pytest
+
+from ai_proxy import tasks
+from ai_proxy.core.errors import RuntimeFailureError
+from ai_proxy.core.logring import MAX_LINE
+from ai_proxy.core.ports import Runtime
+from ai_proxy.core.service import Service
+from ai_proxy.testing.clock import settle
+
+
+class Play(StrEnum):
+    """What a service does in the tests."""
+
+    RUNS = "runs"
+    """Runs until it is stopped, and says `hello` first."""
+    EXITS = "exits"
+    """Says `cannot go on` and exits with code 3."""
+    STUBBORN = "stubborn"
+    """Ignores the polite request to end."""
+    FLOODS = "floods"
+    """Writes to its log without end."""
+    CANNOT_START = "cannot_start"
+    """Cannot be launched."""
+
+
+class Ability(StrEnum):
+    """What a runtime may lack."""
+
+    ENDS = "ends"
+    """It ends what it started, and notices when that ends by itself."""
+    LOGS = "logs"
+    """It sees the output."""
+    RECOVERS = "recovers"
+    """It finds again what an earlier proxy started."""
+
+
+class Stage(ABC):
+    """A runtime, and services for it to run.
+
+    Attributes:
+        runtime: The one under test.
+        abilities: What it can do.
+    """
+
+    runtime: Runtime
+    abilities: frozenset[Ability] = frozenset(Ability)
+
+    @abstractmethod
+    def service(self, play: Play) -> Service:
+        """Return a service that does this."""
+
+    @abstractmethod
+    def reopen(self) -> Runtime:
+        """Return another runtime over the same state, as after a restart of the proxy."""
+
+    async def run[T](self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work that takes time; a fake clock is moved meanwhile."""
+        return await work
+
+
+GRACE = 0.2
+"""Seconds given to a stubborn service."""
+
+
+class RuntimeContract:
+    """The tests."""
+
+    @pytest.fixture
+    def stage(self) -> Stage:
+        """Return the stage; subclasses must provide it."""
+        raise NotImplementedError
+
+    @pytest.fixture(autouse=True)
+    def _able(self, stage: Stage, request: pytest.FixtureRequest) -> None:
+        for mark in request.node.iter_markers("needs"):
+            if missing := set(mark.args) - stage.abilities:
+                pytest.skip(f"this runtime does not do that: {', '.join(sorted(missing))}")
+
+    async def test_start_names_the_service_and_where_it_answers(self, stage: Stage) -> None:
+        service = stage.service(Play.RUNS)
+        handle = await stage.runtime.start(service)
+        assert (handle.service_id, handle.config_hash) == (service.id, service.config_hash)
+        assert handle.upstreams
+
+    async def test_what_runs_is_listed_until_it_is_stopped(self, stage: Stage) -> None:
+        handle = await stage.runtime.start(stage.service(Play.RUNS))
+        if Ability.RECOVERS in stage.abilities:
+            assert list(await stage.runtime.handles()) == [handle]
+        await stage.run(stage.runtime.stop(handle, 5.0))
+        assert list(await stage.runtime.handles()) == []
+
+    async def test_wait_returns_once_it_is_stopped_to_all_who_wait(self, stage: Stage) -> None:
+        handle = await stage.runtime.start(stage.service(Play.RUNS))
+        waiting = [tasks.spawn(stage.runtime.wait(handle), "wait") for _ in range(2)]
+        await settle()
+        assert not any(task.done() for task in waiting)
+        await stage.run(stage.runtime.stop(handle, 5.0))
+        first, second = await asyncio.gather(*waiting)
+        assert first == second
+
+    async def test_one_who_ceases_to_wait_does_not_disturb_the_others(self, stage: Stage) -> None:
+        handle = await stage.runtime.start(stage.service(Play.RUNS))
+        impatient, patient = (tasks.spawn(stage.runtime.wait(handle), "wait") for _ in range(2))
+        await settle()
+        await tasks.cancel(impatient)
+        assert not patient.done()
+        await stage.run(stage.runtime.stop(handle, 5.0))
+        assert (await patient).detail
+
+    async def test_stopping_and_waiting_again_return_at_once(self, stage: Stage) -> None:
+        handle = await stage.runtime.start(stage.service(Play.RUNS))
+        await stage.run(stage.runtime.stop(handle, 5.0))
+        await stage.runtime.stop(handle, 5.0)
+        assert (await stage.runtime.wait(handle)).detail
+
+    async def test_it_can_be_started_again_after_a_stop(self, stage: Stage) -> None:
+        service = stage.service(Play.RUNS)
+        await stage.run(stage.runtime.stop(await stage.runtime.start(service), 5.0))
+        again = await stage.runtime.start(service)
+        waiting = tasks.spawn(stage.runtime.wait(again), "wait")
+        await settle()
+        assert not waiting.done()
+        await tasks.cancel(waiting)
+
+    async def test_what_cannot_be_launched_says_why_and_leaves_nothing(self, stage: Stage) -> None:
+        with pytest.raises(RuntimeFailureError, match=r"\w+ .*: \w+"):
+            await stage.runtime.start(stage.service(Play.CANNOT_START))
+        assert list(await stage.runtime.handles()) == []
+
+    async def test_a_cancelled_start_leaves_nothing_that_is_not_listed(self, stage: Stage) -> None:
+        starting = tasks.spawn(stage.runtime.start(stage.service(Play.RUNS)), "start")
+        await asyncio.sleep(0)
+        await tasks.cancel(starting)
+        for handle in await stage.runtime.handles():
+            await stage.run(stage.runtime.stop(handle, 5.0))
+        assert list(await stage.runtime.handles()) == []
+
+    @pytest.mark.needs(Ability.ENDS)
+    async def test_an_exit_is_noticed_with_its_code(self, stage: Stage) -> None:
+        handle = await stage.runtime.start(stage.service(Play.EXITS))
+        end = await stage.run(stage.runtime.wait(handle))
+        assert (end.code, end.detail) == (3, "exit code 3")
+        assert list(await stage.runtime.handles()) == []
+
+    @pytest.mark.needs(Ability.ENDS)
+    async def test_a_later_start_is_another_instance(self, stage: Stage) -> None:
+        service = stage.service(Play.EXITS)
+        first = await stage.runtime.start(service)
+        await stage.run(stage.runtime.wait(first))
+        second = await stage.runtime.start(service)
+        assert first != second
+
+    @pytest.mark.needs(Ability.ENDS)
+    async def test_the_stubborn_are_ended_by_force_after_the_grace(self, stage: Stage) -> None:
+        handle = await stage.runtime.start(stage.service(Play.STUBBORN))
+        await stage.run(stage.runtime.stop(handle, GRACE))
+        assert list(await stage.runtime.handles()) == []
+        assert (await stage.runtime.wait(handle)).code in (-9, 137, None)
+
+    @pytest.mark.needs(Ability.LOGS, Ability.ENDS)
+    async def test_the_last_words_are_there_when_wait_returns(self, stage: Stage) -> None:
+        service = stage.service(Play.EXITS)
+        await stage.run(stage.runtime.wait(await stage.runtime.start(service)))
+        assert "cannot go on" in stage.runtime.logs(service.id).tail(1)[0].text
+
+    @pytest.mark.needs(Ability.LOGS)
+    async def test_a_flood_of_output_is_cut_and_does_not_keep_it_from_ending(self, stage: Stage) -> None:
+        service = stage.service(Play.FLOODS)
+        handle = await stage.runtime.start(service)
+        await stage.run(stage.runtime.stop(handle, 5.0))
+        lines = stage.runtime.logs(service.id).tail(1_000_000)
+        assert len(lines) <= 2000
+        assert all(len(line.text) <= MAX_LINE for line in lines)
+
+    @pytest.mark.needs(Ability.RECOVERS)
+    async def test_the_next_proxy_finds_it_and_can_end_it(self, stage: Stage) -> None:
+        handle = await stage.runtime.start(stage.service(Play.RUNS))
+        reopened = stage.reopen()
+        assert list(await reopened.handles()) == [handle]
+        waiting = tasks.spawn(reopened.wait(handle), "wait")
+        await settle()
+        assert not waiting.done()
+        await stage.run(reopened.stop(handle, 5.0))
+        assert (await waiting).detail
+        assert list(await reopened.handles()) == []
+
+    @pytest.mark.needs(Ability.RECOVERS, Ability.ENDS)
+    async def test_the_next_proxy_does_not_list_what_has_ended(self, stage: Stage) -> None:
+        handle = await stage.runtime.start(stage.service(Play.EXITS))
+        await stage.run(stage.runtime.wait(handle))
+        reopened = stage.reopen()
+        assert list(await reopened.handles()) == []
+        assert (await reopened.wait(handle)).code is None or (await reopened.wait(handle)).code == 3

@@ -1,0 +1,40 @@
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from ai_proxy.api.application import create_app
+from ai_proxy.api.door import client_principal, owner_principal
+from ai_proxy.api.server import serve_unix
+from ai_proxy.core.lifecycle import State
+from ai_proxy.telemetry.prometheus import PrometheusRecorder
+from ai_proxy.testing.plane import FakePlane, view
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The application behind its two doors, as the owner and as a client sees it."""
+
+    plane: FakePlane
+    recorder: PrometheusRecorder
+    owner: aiohttp.ClientSession
+    client: aiohttp.ClientSession
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    plane = FakePlane(view("llama3"), view("coder", State.READY, starts=1))
+    recorder = PrometheusRecorder("1.2.3")
+    app = create_app(plane, lambda: recorder.render(plane.services()), "1.2.3")
+    async with AsyncExitStack() as stack:
+        sessions = []
+        for name, principal in (("control.sock", owner_principal), ("gateway.sock", client_principal)):
+            await stack.enter_async_context(serve_unix(app, tmp_path / name, principal))
+            connector = aiohttp.UnixConnector(str(tmp_path / name))
+            sessions.append(
+                await stack.enter_async_context(aiohttp.ClientSession("http://x", connector=connector))
+            )
+        yield Api(plane, recorder, *sessions)
