@@ -94,9 +94,9 @@ class Lag:
 class Wheel:
     """Sends the next chunk of every stream of one rate when it is due.
 
-    It turns once in the time from chunk to chunk, by one place a `TICK`. Each stream has a random place on it,
-    the same ones in every run, so that they do not all speak at once. Late chunks go out as soon as possible;
-    none is left out.
+    It turns once in the time from chunk to chunk, by one place a `TICK`. Each stream has a random place on
+    it, the same ones in every run, so that they do not all speak at once. Late chunks go out as soon as
+    possible; none is left out.
     """
 
     def __init__(self, rate: float, lag: Lag) -> None:

@@ -18,7 +18,7 @@ DROPPED = {b"host", b"connection", b"keep-alive", b"transfer-encoding"}
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Keep one pool of connections for all requests."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=2048)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
     async with httpx.AsyncClient(base_url=os.environ["ENGINE_URL"], limits=limits, timeout=300) as client:
         app.state.client = client
         yield

@@ -16,10 +16,11 @@ _EVENT = (
     b'"choices":[{"index":0,"delta":{"content":"%06d "},"finish_reason":null}]}\n\n'
 )
 EVENT_BYTES = len(_EVENT % 0)
+KEY = "sk-bench-0123456789abcdef"
 _CONTENT = re.compile(rb'"content": ?"([^"]*)"')
 _HEAD = (
     b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: ai-proxy-bench\r\nAccept: */*\r\n"
-    b"Authorization: Bearer sk-bench-0123456789abcdef\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+    b"Authorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
 )
 _CHAT = (
     b'{"model":"bench","messages":[{"role":"system","content":"You are a helpful assistant."},'
@@ -101,7 +102,7 @@ def receipt(length: int, crc: int) -> bytes:
 
 
 def _post(prefix: str, path: str, body: bytes, kind: bytes = b"application/json") -> bytes:
-    return _HEAD % (f"{prefix}{path}".encode(), kind, len(body)) + body
+    return _HEAD % (f"{prefix}{path}".encode(), KEY.encode(), kind, len(body)) + body
 
 
 def _request(wire: bytes, body: bytes, *, verbatim: bool) -> Request:

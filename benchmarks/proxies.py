@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.messages import KEY
+
 PREFIX = "/service/bench"
 OURS = "ai-proxy"
 REFERENCE = "nginx"
@@ -85,6 +87,7 @@ model_list:
     litellm_params: {{model: openai/bench, api_base: "http://127.0.0.1:{engine}/v1", api_key: none}}
 """
 _LITELLM_ENVIRONMENT = {
+    "LITELLM_MASTER_KEY": KEY,
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_TELEMETRY": "False",
     "LITELLM_LOG": "ERROR",

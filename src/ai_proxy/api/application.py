@@ -8,7 +8,8 @@ from fastapi.routing import APIRoute
 
 from ai_proxy.api import docs, problems, services, system
 from ai_proxy.api.deps import Context, ControlPlane, MetricsRenderer
-from ai_proxy.api.openapi import describe_properties
+from ai_proxy.api.openapi import complete
+from ai_proxy.api.schemas import EXAMPLES
 
 DESCRIPTION = """\
 Manages the inference backends behind one HTTP endpoint: shows, starts and stops them, reads their output,
@@ -47,7 +48,7 @@ class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Return the document; made once."""
         if self.openapi_schema is None:
-            self.openapi_schema = describe_properties(super().openapi())
+            self.openapi_schema = complete(super().openapi(), EXAMPLES)
         return self.openapi_schema
 
 

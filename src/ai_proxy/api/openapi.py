@@ -1,14 +1,39 @@
-"""The OpenAPI document, made complete from the docstrings.
+"""The OpenAPI document, made complete from what the code says anyway.
 
 The facts of the control plane are plain dataclasses that are documented once, in their docstrings; the
-section `Attributes:` of each becomes the descriptions of its properties.
+section `Attributes:` of each becomes the descriptions of its properties. Errors are declared as the problems
+that `problems.py` makes of them.
 """
 
 import re
+from collections.abc import Iterator
 from inspect import cleandoc
 from typing import Any
 
+from ai_proxy.api.problems import MEDIA_TYPE, Problem
+
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
+_PROBLEM = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+_FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
+
+
+def complete(document: dict[str, Any], examples: dict[str, object]) -> dict[str, Any]:
+    """Fill in what FastAPI cannot know; return the document.
+
+    Args:
+        document: As FastAPI made it.
+        examples: By name of the schema.
+    """
+    schemas = document["components"]["schemas"]
+    for name in _FASTAPI_ERRORS:
+        schemas.pop(name, None)
+    for name, schema in schemas.items():
+        _describe_properties(schema)
+        if name in examples:
+            schema["examples"] = [examples[name]]
+    for status, response in _responses(document):
+        _declare_problem(status, response)
+    return document
 
 
 def split_docstring(text: str) -> tuple[str, dict[str, str]]:
@@ -21,10 +46,24 @@ def split_docstring(text: str) -> tuple[str, dict[str, str]]:
     return summary, {name: " ".join(words.split()) for name, words in _ATTRIBUTE.findall(attributes)}
 
 
-def describe_properties(document: dict[str, Any]) -> dict[str, Any]:
-    """Move the attributes' descriptions of every schema to its properties; return the document."""
-    for schema in document.get("components", {}).get("schemas", {}).values():
-        schema["description"], attributes = split_docstring(schema.get("description", ""))
-        for name, described in attributes.items():
-            schema["properties"][name].setdefault("description", described)
-    return document
+def _describe_properties(schema: dict[str, Any]) -> None:
+    schema["description"], attributes = split_docstring(schema.get("description", ""))
+    for name, described in attributes.items():
+        schema["properties"][name].setdefault("description", described)
+
+
+def _responses(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            yield from operation["responses"].items()
+
+
+def _declare_problem(status: str, response: dict[str, Any]) -> None:
+    """Give an error its real media type, and a refused request its real shape."""
+    content = response.get("content", {})
+    schema = content.get("application/json", {}).get("schema", {})
+    if schema.get("$ref", "").rpartition("/")[2] in _FASTAPI_ERRORS:
+        response["description"] = "The request is not valid; `errors` says why."
+        schema = _PROBLEM
+    if schema == _PROBLEM and status >= "400":
+        response["content"] = {MEDIA_TYPE: {"schema": _PROBLEM}}

@@ -137,3 +137,49 @@ def reloaded(report: ReloadReport) -> Reloaded:
         unchanged=report.unchanged,
         needs_restart=report.needs_restart,
     )
+
+
+EXAMPLES: dict[str, object] = {
+    "ServiceView": {
+        "id": "llama3",
+        "type": "llama-cpp-server",
+        "engine": "llamacpp",
+        "runtime": "process",
+        "start": "on_demand",
+        "state": "ready",
+        "reason": "answers",
+        "since": 1700000000.0,
+        "held": False,
+        "models": ["llama3"],
+        "upstreams": ["http://127.0.0.1:41234"],
+        "ref": "4711",
+        "in_flight": 1,
+        "waiting": 0,
+        "starts": 1,
+        "failures": 0,
+        "failure": "",
+        "exit_code": None,
+        "log_tail": [],
+        "retry_in": 0.0,
+        "load_time": 4.2,
+        "idle_stop_in": 600.0,
+    },
+    "Container": {
+        "service_id": "llama3",
+        "status": "running",
+        "runtime": "process",
+        "ref": "4711",
+        "upstreams": ["http://127.0.0.1:41234"],
+        "exit_code": None,
+        "detail": "answers",
+    },
+    "Problem": {
+        "type": "about:blank",
+        "title": "Unknown service",
+        "status": 404,
+        "detail": "no service 'lama3' is configured; did you mean 'llama3'?",
+        "code": "unknown_service",
+        "request_id": "5f0c1d3e",
+    },
+}
+"""Of schemas, for the documentation, by name."""

@@ -71,7 +71,7 @@ async def metrics(context: TheContext) -> Response:
 @router.get(
     "/api/v1/events",
     summary="Follow what happens",
-    response_class=EventStream,
+    response_class=Response,
     responses={
         200: documented(
             "Server-sent events of the kind `service`, one for each change of a state.",

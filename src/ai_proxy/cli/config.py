@@ -2,26 +2,18 @@
 
 import json
 import os
-from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ai_proxy.cli.output import USER_ERROR, Format, FormatOption, UserError, output_format, show
 
 if TYPE_CHECKING:
     from ai_proxy.config.load import Loaded
     from ai_proxy.config.problems import ConfigError
 
 app = typer.Typer(help="Check, show and start the configuration file.", no_args_is_help=True)
-
-
-class Format(StrEnum):
-    """How results are written."""
-
-    TEXT = "text"
-    JSON = "json"
-
 
 ConfigOption = Annotated[
     Path | None,
@@ -32,34 +24,25 @@ ConfigOption = Annotated[
         show_default=False,
     ),
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="How results are written.")]
 
 
 @app.command()
-def check(config: ConfigOption = None, output: FormatOption = Format.TEXT) -> None:
+def check(ctx: typer.Context, config: ConfigOption = None, output: FormatOption = None) -> None:
     """Report every error of the configuration file, each with its line and what to do."""
-    path, loaded = _load(config, output)
-    count = len(loaded.config.services)
-    if output is Format.JSON:
-        _print_json({"file": str(path) if path else None, "services": sorted(loaded.config.services)})
-    elif path is None:
-        typer.echo("no configuration file, which is fine; 'ai-proxy config init' writes one")
-    else:
-        typer.echo(f"{path}: ok, {count} service{'' if count == 1 else 's'}")
+    path, loaded = _load(config, output_format(ctx, output))
+    services = list(loaded.config.services)
+    data = {"file": str(path) if path else None, "services": services}
+    show(ctx, output, data, lambda: typer.echo(_verdict(path, len(services))))
 
 
-@app.command()
-def show(config: ConfigOption = None, output: FormatOption = Format.TEXT) -> None:
+@app.command("show")
+def show_effective(ctx: typer.Context, config: ConfigOption = None, output: FormatOption = None) -> None:
     """Print what holds once types and defaults are filled in, without secrets."""
-    from ai_proxy.config.show import show as effective
-    from ai_proxy.config.show import to_yaml
+    from ai_proxy.config import show as effective
 
-    _, loaded = _load(config, output)
-    data = effective(loaded)
-    if output is Format.JSON:
-        _print_json(data)
-    else:
-        typer.echo(to_yaml(data), nl=False)
+    _, loaded = _load(config, output_format(ctx, output))
+    data = effective.show(loaded)
+    show(ctx, output, data, lambda: typer.echo(effective.to_yaml(data), nl=False))
 
 
 @app.command()
@@ -71,26 +54,24 @@ def schema() -> None:
 
 
 @app.command()
-def types(config: ConfigOption = None, output: FormatOption = Format.TEXT) -> None:
+def types(ctx: typer.Context, config: ConfigOption = None, output: FormatOption = None) -> None:
     """List the service types, those of the configuration file among them."""
     from dataclasses import asdict
 
     from ai_proxy.config.types import resolve_types
 
-    _, loaded = _load(config, output)
+    _, loaded = _load(config, output_format(ctx, output))
     templates = list(resolve_types(loaded.config.types).values())
-    if output is Format.JSON:
-        _print_json([asdict(template) for template in templates])
-        return
     width = max(len(template.name) for template in templates)
-    for template in templates:
-        typer.echo(f"{template.name:{width}}  {template.description}")
+    lines = [f"{template.name:{width}}  {template.description}" for template in templates]
+    show(ctx, output, [asdict(template) for template in templates], lambda: typer.echo("\n".join(lines)))
 
 
 @app.command()
 def init(
+    ctx: typer.Context,
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("config.yaml"),
-    output: FormatOption = Format.TEXT,
+    output: FormatOption = None,
 ) -> None:
     """Write a commented configuration file to start from; an existing file is left alone."""
     from ai_proxy.config.reference import starter
@@ -99,16 +80,16 @@ def init(
         with path.open("x", encoding="utf-8") as file:
             file.write(starter())
     except FileExistsError:
-        _fail(output, "file_exists", f"{path} exists already; name another file, or remove it first")
+        raise UserError(
+            f"{path} exists already; name another file, or remove it first", "file_exists"
+        ) from None
     except OSError as error:
-        _fail(output, "not_writable", f"{path} cannot be written: {error.strerror}")
-    if output is Format.JSON:
-        _print_json({"file": str(path)})
-    else:
-        typer.echo(f"wrote {path}; edit it, then run 'ai-proxy config check' and 'ai-proxy serve'")
+        raise UserError(f"{path} cannot be written: {error.strerror}", "not_writable") from None
+    next_steps = f"wrote {path}; edit it, then run 'ai-proxy config check' and 'ai-proxy serve'"
+    show(ctx, output, {"file": str(path)}, lambda: typer.echo(next_steps))
 
 
-def _load(explicit: Path | None, output: Format) -> "tuple[Path | None, Loaded]":
+def _load(explicit: Path | None, wanted: Format) -> "tuple[Path | None, Loaded]":
     """Load the configuration, or report its errors and exit; without a file it is empty."""
     from ai_proxy.config.load import Loaded, find_config, load
     from ai_proxy.config.problems import ConfigError
@@ -120,23 +101,24 @@ def _load(explicit: Path | None, output: Format) -> "tuple[Path | None, Loaded]"
     try:
         return path, load(path, os.environ)
     except ConfigError as error:
-        _fail(output, error.code, error.detail, {"problems": _problems(error)})
+        typer.echo(error.detail if wanted is Format.TEXT else _as_json(error), err=True)
+        raise typer.Exit(USER_ERROR) from None
 
 
-def _problems(error: "ConfigError") -> list[dict[str, Any]]:
+def _as_json(error: "ConfigError") -> str:
+    """Write the errors of a file for scripts, each with its parts."""
     from dataclasses import asdict
 
-    return [asdict(problem) for problem in error.problems]
+    problems = [asdict(problem) for problem in error.problems]
+    return json.dumps({"error": {"code": error.code, "message": error.detail, "problems": problems}})
 
 
-def _print_json(data: object) -> None:
-    typer.echo(json.dumps({"version": "1.0", "data": data}, indent=2))
+def _verdict(path: Path | None, count: int) -> str:
+    """Say that a file is in order.
 
-
-def _fail(output: Format, code: str, message: str, more: Mapping[str, object] | None = None) -> NoReturn:
-    """Report an error of the user's and exit with 1."""
-    if output is Format.JSON:
-        typer.echo(json.dumps({"error": {"code": code, "message": message, **(more or {})}}, indent=2))
-    else:
-        typer.echo(message, err=True)
-    raise typer.Exit(1)
+    >>> _verdict(Path("config.yaml"), 3)
+    'config.yaml: ok, 3 services'
+    """
+    if path is None:
+        return "no configuration file, which is fine; 'ai-proxy config init' writes one"
+    return f"{path}: ok, {count} service{'' if count == 1 else 's'}"

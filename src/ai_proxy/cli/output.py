@@ -103,8 +103,10 @@ def explain(error: Exception) -> tuple[int, str, str]:
     (2, 'internal', "unexpected KeyError: 'x'; run it again with --log-level debug for more")
     """
     match error:
-        case UserError() | RunDirError():
+        case UserError() | RunDirError() if error.code != ProxyError.code:
             return USER_ERROR, error.code, str(error)
+        case UserError():
+            return INTERNAL_ERROR, error.code, str(error)
         case ProxyError() if error.code != ProxyError.code:
             return USER_ERROR, error.code, error.detail
         case typer.TyperException():

@@ -69,12 +69,15 @@ async def act(server: Server, action: str, service_id: str, wait: float) -> dict
         server: The running instance.
         action: `start`, `stop`, `restart` or `unload`.
         service_id: The service.
-        wait: Seconds to wait until it is done.
+        wait: Seconds to wait until it is done; 0 returns at once.
 
     Raises:
         UserError: The server says that it went wrong.
     """
-    answer = spawn(server.post(service_path(service_id, action), wait=wait), f"{action}-{service_id}")
+    path = service_path(service_id, action)
+    if wait == 0:
+        return await server.post(path, wait=0)
+    answer = spawn(server.post(path, wait=wait), f"{action}-{service_id}")
     console = Console(stderr=True)
     try:
         done, _ = await asyncio.wait({answer}, timeout=INTERVAL)

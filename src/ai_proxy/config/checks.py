@@ -67,7 +67,11 @@ def _has_unknown_base(name: str, config: Config) -> bool:
 
 
 def _unknown_types(config: Config, faulty: Set[KeyPath]) -> Iterator[Fault]:
-    known = {*BUILT_IN, *config.types, *(str(path[1]) for path in faulty if path[0] == "types" and path[1:])}
+    known = {
+        *BUILT_IN,
+        *config.types,
+        *(str(path[1]) for path in faulty if path[:1] == ("types",) and path[1:]),
+    }
     for name, service in config.services.items():
         if service.type not in known:
             hint = did_you_mean(service.type, known, f"use one of {', '.join(sorted(known))}")
@@ -89,7 +93,7 @@ def _ports(config: Config) -> Iterator[Fault]:
         if port in taken:
             yield Fault(
                 path,
-                "port {value} is already used by {render_path(taken[port])}",
+                "port {value} is already used by " + render_path(taken[port]),
                 f"use another, or remove {key}: a free one is then chosen at each start",
             )
         taken.setdefault(port, path)

@@ -151,11 +151,18 @@ class _Builder:
 
     def _scalar(self, node: ScalarNode, path: KeyPath) -> Value:
         if node.tag in _TYPED:
-            value: Value = self._construct(node)
-            return value
+            return self._typed(node, path)
         if node.tag not in _TEXT:
             self._fault(path, f"the YAML tag {node.tag} is not supported", "remove the tag")
         return str(node.value)
+
+    def _typed(self, node: ScalarNode, path: KeyPath) -> Value:
+        try:
+            value: Value = self._construct(node)
+        except ValueError:  # Python reads no numbers of thousands of digits
+            self._fault(path, "not a number that can be read", "put the value in quotes if it is text")
+            value = str(node.value)
+        return value
 
     def _sequence(self, node: SequenceNode, path: KeyPath) -> Value:
         items = []

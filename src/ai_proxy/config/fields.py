@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ai_proxy.config.durations import PATTERN, format_duration, parse_duration
-from ai_proxy.config.references import Resolved
+from ai_proxy.config.references import Resolved, locate
 from ai_proxy.core.service import Mount, Upstream
 
 REFERENCE = {"type": "string", "pattern": r"\$\{(env|file):"}
@@ -207,7 +207,7 @@ def parse_volume(text: str, folder: Path) -> Mount:
         raise invalid(
             "the host side must be a path", 'begin it with "/", or with "./" for a folder beside this file'
         )
-    return Mount(str(folder / Path(source).expanduser()), target, read_only=mode == "ro")
+    return Mount(str(locate(source, folder)), target, read_only=mode == "ro")
 
 
 def config_folder(info: ValidationInfo) -> Path:
@@ -225,7 +225,7 @@ Volume = Annotated[str, AfterValidator(_volume)]
 
 
 def _workdir(value: str, info: ValidationInfo) -> str:
-    path = config_folder(info) / Path(value).expanduser()
+    path = locate(value, config_folder(info))
     if not path.is_dir():
         raise invalid(
             "there is no such folder",

@@ -24,8 +24,8 @@ class Fault:
 
     Attributes:
         path: The key or value that is wrong, or missing.
-        message: What is wrong. It must not show a value, which may be secret; `{value}` in it becomes the value
-            as the file has it, with its references.
+        message: What is wrong. A value may be secret, so `{value}` stands for it: it is shown as the file has
+            it, with its references.
         hint: What to do.
         on_key: Whether the key itself is to blame rather than its value.
         position: The place, where the path alone does not tell it (a duplicate key).

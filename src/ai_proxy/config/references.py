@@ -122,21 +122,29 @@ def _look_up(body: str, environ: Mapping[str, str], folder: Path) -> str:
 
 
 def _read(name: str, folder: Path) -> str:
-    path = folder / name
     try:
-        with path.open("rb") as file:
+        with locate(name, folder).open("rb") as file:
             content = file.read(MAX_FILE + 1)
         if len(content) > MAX_FILE:
             raise _UnresolvedError(f"file {name} is over 1 MB", "name a file that holds only the value")
         return content.decode().rstrip("\r\n")
     except UnicodeDecodeError:
         raise _UnresolvedError(f"file {name} is not UTF-8 text", "save it as UTF-8") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a file name"
         raise _UnresolvedError(
             f"file {name} cannot be read ({reason})",
             "create it, or correct the path; a relative one begins beside this file",
         ) from None
+
+
+def locate(name: str, folder: Path) -> Path:
+    """Return the path that a file means: relative ones begin at `folder`, `~/` at the user's home.
+
+    >>> locate("models", Path("/srv")), locate("/models", Path("/srv"))
+    (PosixPath('/srv/models'), PosixPath('/models'))
+    """
+    return folder / (Path(name).expanduser() if name.startswith("~/") else name)
 
 
 def _map_text(value: Value, path: KeyPath, change: Callable[[str, KeyPath], str]) -> Value:

@@ -66,7 +66,7 @@ RUNNING = frozenset({S.STARTING, S.LOADING, S.READY, S.DRAINING, S.STOPPING, S.F
 
 
 class InvalidTransitionError(Exception):
-    """An event that the table does not know in this state: a defect in the program, never the user's doing."""
+    """An event that the table does not know in this state: a defect of the program, not the user's."""
 
     def __init__(self, state: State, event: Event) -> None:
         super().__init__(f"event {event!r} is not possible in state {state!r}")

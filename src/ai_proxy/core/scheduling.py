@@ -105,9 +105,8 @@ def _refusal(name: str, facts: ServiceFacts, now: float) -> ProxyError | None:
     """Return why the service may not be started for a request, if it may not."""
     if facts.held:
         return ServiceStoppedError(f"{name} was stopped by hand and stays so until 'ai-proxy start {name}'")
-    if facts.state is State.FAILED and (
-        (facts.failure and facts.start is StartPolicy.MANUAL) or now < facts.retry_at
-    ):
+    backing_off = facts.state is State.FAILED and now < facts.retry_at
+    if facts.state is State.FAILING or backing_off:
         return ServiceFailedError(
             f"{name} failed: {facts.failure}",
             retry_after=max(1.0, facts.retry_at - now),

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
@@ -55,6 +56,20 @@ def fake_engine_command(behaviour: Behaviour = Behaviour.OK, *options: str) -> t
     """Return the command that a process service runs a fake engine with."""
     module = (sys.executable, "-m", __name__ if __name__ != "__main__" else "ai_proxy.testing.fake_engine")
     return (*module, "--port", "${port}", "--behaviour", behaviour, *options)
+
+
+@contextmanager
+def running_fake_engine(behaviour: Behaviour = Behaviour.OK, *options: str) -> Iterator[int]:
+    """Run a fake engine beside the test; yield its port."""
+    import subprocess
+
+    command = [word.replace("${port}", "0") for word in fake_engine_command(behaviour, *options)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield next(int(line.rpartition(":")[2]) for line in process.stdout if "listening" in line)
+        finally:
+            process.kill()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +162,7 @@ class FakeEngine:
     def serve(self) -> None:
         """Serve for ever."""
         with socket.create_server(("127.0.0.1", self._options.port), backlog=1024) as server:
-            say(f"listening on http://127.0.0.1:{self._options.port}")
+            say(f"listening on http://127.0.0.1:{server.getsockname()[1]}")
             while True:
                 connection, _ = server.accept()
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -310,7 +325,7 @@ def main() -> None:
     match options.behaviour:
         case Behaviour.EXIT_AT_ONCE:
             say("error: failed to load model: out of memory")
-            crash("exiting")
+            crash("cannot go on")
         case Behaviour.CHILDREN:
             fork_stubborn_helper()
             fork_stubborn_helper()

@@ -5,7 +5,6 @@ the runtime says: two runtimes on one machine are a proxy before and after its r
 """
 
 import asyncio
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,11 +57,10 @@ class Machine:
     instances: list[Instance] = field(default_factory=list)
     most: Counter[str] = field(default_factory=Counter)
     logs: defaultdict[str, LogRing] = field(default_factory=lambda: defaultdict(LogRing))
-    _refs: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def run(self, service: Service, at: float) -> Instance:
         """Make an instance of a service run."""
-        number = next(self._refs)
+        number = len(self.instances) + 1
         upstream = Upstream("127.0.0.1", 20000 + number)
         handle = Handle(service.id, service.config_hash, f"fake-{number}", at, (upstream,))
         instance = Instance(handle, asyncio.get_running_loop().create_future())

@@ -10,12 +10,12 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
+from tests.unit.api.conftest import Api
 
 from ai_proxy.api.door import client_principal, owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.api.sse import EventStream, follow
 from ai_proxy.core.logring import LogLine, LogRing
-from tests.unit.api.conftest import Api
 
 
 async def who_calls(scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,8 +30,9 @@ def over(path: Path) -> aiohttp.ClientSession:
 async def test_owners_door_cannot_be_talked_out_of_the_owner(tmp_path: Path) -> None:
     path = tmp_path / "owner.sock"
     async with serve_unix(who_calls, path, owner_principal), over(path) as session:
-        async with session.get("/", headers={"X-AI-Proxy-Principal": "mallory"}) as response:
-            assert (await response.text()).startswith("owner ")
+        said = await _text(session, {"X-AI-Proxy-Principal": "mallory"})
+
+    assert said.startswith("owner ")
 
 
 @pytest.mark.parametrize(
@@ -42,12 +43,13 @@ async def test_clients_door_believes_the_gateway(
 ) -> None:
     path = tmp_path / "client.sock"
     async with serve_unix(who_calls, path, client_principal), over(path) as session:
-        async with session.get("/", headers=headers) as response:
-            assert (await response.text()).startswith(f"{principal} ")
+        said = await _text(session, headers)
+
+    assert said.startswith(f"{principal} ")
 
 
 @pytest.mark.parametrize(("given", "kept"), [("abc-123", True), ("a b", False), ("x" * 129, False)])
-async def test_request_id_is_kept_when_it_is_sane(api: Api, given: str, kept: bool) -> None:
+async def test_request_id_is_kept_when_it_is_sane(api: Api, given: str, *, kept: bool) -> None:
     async with api.owner.get("/health", headers={"X-Request-ID": given}) as response:
         assert (response.headers["X-Request-ID"] == given) is kept
 
@@ -96,8 +98,8 @@ async def test_stopping_lets_a_request_finish(tmp_path: Path) -> None:
         assert await answer == "done"
 
 
-async def _text(session: aiohttp.ClientSession) -> str:
-    async with session.get("/") as response:
+async def _text(session: aiohttp.ClientSession, headers: dict[str, str] | None = None) -> str:
+    async with session.get("/", headers=headers) as response:
         return await response.text()
 
 
@@ -116,7 +118,7 @@ async def test_stopping_ends_a_stream_cleanly_and_unsubscribes(tmp_path: Path) -
             response = await session.get("/")
             await response.content.readline()
             assert watched.now == 1
-        assert await response.content.read() == b"\n"
+        assert await response.read() == b"\n"
 
     assert watched.now == 0
 
@@ -128,8 +130,7 @@ async def test_client_that_leaves_is_unsubscribed(tmp_path: Path) -> None:
         await EventStream(watched.follow(ring))(scope, receive, send)
 
     async with serve_unix(logs, tmp_path / "a.sock", owner_principal):
-        async with over(tmp_path / "a.sock") as session:
-            response = await session.get("/")
+        async with over(tmp_path / "a.sock") as session, session.get("/") as response:
             await response.content.readline()
         async with asyncio.timeout(5):
             await watched.left.wait()

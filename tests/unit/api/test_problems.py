@@ -1,8 +1,8 @@
 import pytest
 from loguru import logger
+from tests.unit.api.conftest import Api
 
 from ai_proxy.core.errors import ServiceFailedError
-from tests.unit.api.conftest import Api
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from collections.abc import Awaitable
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.unit.api.conftest import Api
 
 from ai_proxy.api.system import not_ready
 from ai_proxy.control.views import ReloadReport
@@ -10,7 +11,6 @@ from ai_proxy.core.errors import InvalidConfigError
 from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.service import StartPolicy
 from ai_proxy.testing.plane import view
-from tests.unit.api.conftest import Api
 
 
 async def test_health_says_the_version(api: Api) -> None:
@@ -41,7 +41,7 @@ async def test_metrics_are_in_the_text_format(api: Api) -> None:
 
     assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     names = {family.name for family in text_string_to_metric_families(text)}
-    assert {"ai_proxy_build", "ai_proxy_service_state"} <= names
+    assert {"ai_proxy_build_info", "ai_proxy_service_state"} <= names
 
 
 async def test_events_begin_with_recent_ones_and_go_on(api: Api) -> None:

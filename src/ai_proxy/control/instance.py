@@ -1,0 +1,116 @@
+"""The running thing behind a service: its launch, its handle, its end."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from ai_proxy.control.timing import wait_any
+from ai_proxy.core.errors import RuntimeFailureError
+from ai_proxy.core.ports import Clock, Engine, Probe, Runtime
+from ai_proxy.core.service import Exit, Handle, Service
+from ai_proxy.tasks import cancel, spawn
+
+STOP_SLACK = 15.0
+"""Seconds beyond the grace after which a stop that hangs is asked for again."""
+WATCH_RETRY = 1.0
+"""Seconds between two tries to watch for the exit while what runs it is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a supervisor looks after, and with what."""
+
+    service: Service
+    runtime: Runtime
+    engine: Engine
+
+
+class Instance:
+    """Carries out what a supervisor decides, and keeps the proof of what runs."""
+
+    def __init__(self, assignment: Assignment, clock: Clock, handle: Handle | None = None) -> None:
+        self.service = assignment.service
+        self.handle = handle
+        self.launching: asyncio.Task[Handle] | None = None
+        self.watching: asyncio.Task[Exit] | None = None
+        self._runtime = assignment.runtime
+        self._engine = assignment.engine
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<Instance [{self.service.id}, {self.handle.ref if self.handle else 'nothing runs'}]>"
+
+    def launch(self) -> asyncio.Task[Handle]:
+        """Begin a start."""
+        self.launching = spawn(self._runtime.start(self.service), f"start {self.service.id}")
+        return self.launching
+
+    def watch(self, handle: Handle) -> None:
+        """Keep the proof of what runs, and wait for its end."""
+        self.launching = None
+        self.handle = handle
+        self.watching = spawn(self._wait(handle), f"watch {self.service.id}")
+
+    async def _wait(self, handle: Handle) -> Exit:
+        while True:
+            try:
+                return await self._runtime.wait(handle)
+            except RuntimeFailureError:
+                await self._clock.sleep(WATCH_RETRY)
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended by itself; None while it runs."""
+        return self.watching.result() if self.watching is not None and self.watching.done() else None
+
+    async def probe(self) -> Probe:
+        """Ask the engine whether it is ready."""
+        if self.handle is None:
+            return Probe(ready=False, detail="nothing runs")
+        return await self._engine.probe(self.service, self.handle.upstreams[0])
+
+    async def models(self) -> tuple[str, ...]:
+        """Return the models the engine lists."""
+        if self.handle is None:
+            return ()
+        return tuple(model.id for model in await self._engine.models(self.service, self.handle.upstreams[0]))
+
+    def log_tail(self, count: int) -> tuple[str, ...]:
+        """Return the last lines of output."""
+        return tuple(line.text for line in self._runtime.logs(self.service.id).tail(count))
+
+    async def stop(self) -> None:
+        """End whatever runs of the service, a start under way and a lost one included.
+
+        Raises:
+            RuntimeFailureError: There is no proof that nothing runs.
+        """
+        await cancel(self.launching)
+        self.launching = None
+        listed = await self._bounded(self._runtime.handles())
+        mine = {handle for handle in listed if handle.service_id == self.service.id}
+        for handle in mine | ({self.handle} if self.handle else set()):
+            await self._bounded(self._runtime.stop(handle, self.service.stop_grace))
+        await cancel(self.watching)
+        self.watching = None
+        self.handle = None
+
+    async def detach(self) -> None:
+        """Let it run on without us."""
+        await cancel(self.launching, self.watching)
+
+    async def _bounded[T](self, work: Awaitable[T]) -> T:
+        """Give up on an answer of the runtime that does not come."""
+        task = spawn(_await(work), f"end {self.service.id}")
+        try:
+            limit = self.service.stop_grace + STOP_SLACK
+            await wait_any(self._clock, task, until=self._clock.now() + limit)
+            if not task.done():
+                raise RuntimeFailureError("no answer from what runs it")
+            return task.result()
+        finally:
+            await cancel(task)
+
+
+async def _await[T](work: Awaitable[T]) -> T:
+    return await work

@@ -1,0 +1,294 @@
+"""The control plane as a whole: the services, and what people ask of them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from loguru import logger
+
+from ai_proxy.control.events import EventBus
+from ai_proxy.control.instance import Assignment
+from ai_proxy.control.recovery import recover
+from ai_proxy.control.reload import compare
+from ai_proxy.control.scheduler import Scheduler
+from ai_proxy.control.supervisor import Supervisor
+from ai_proxy.control.timing import wait_any
+from ai_proxy.control.views import ReloadReport, ServiceView
+from ai_proxy.core.errors import InvalidConfigError, ServiceFailedError, UnknownServiceError
+from ai_proxy.core.events import ServiceEvent
+from ai_proxy.core.lifecycle import RUNNING, Event, State
+from ai_proxy.core.logring import LogRing
+from ai_proxy.core.ports import Clock, Engine, Recorder, Runtime
+from ai_proxy.core.routing import near_names
+from ai_proxy.core.service import Handle, RuntimeKind, Service
+
+AT_REST = frozenset({State.STOPPED, State.FAILED})
+
+
+class ControlPlane:
+    """Looks after every declared service.
+
+    Args:
+        clock: Tells the time.
+        runtimes: How services are run.
+        engines: The software that answers, by name.
+        recorder: Is told of states and starts.
+        publish: Is told of the declared services whenever they change, so that the data plane can route.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        runtimes: Mapping[RuntimeKind, Runtime],
+        engines: Mapping[str, Engine],
+        recorder: Recorder,
+        publish: Callable[[Sequence[Service]], None] = lambda _: None,
+    ) -> None:
+        self.events = EventBus(clock.wall)
+        self.scheduler = Scheduler(clock, self.events)
+        self.load: Callable[[], Awaitable[tuple[Sequence[Service], tuple[str, ...]]]] | None = None
+        self._clock = clock
+        self._runtimes = runtimes
+        self._engines = engines
+        self._recorder = recorder
+        self._publish = publish
+        self._supervisors: dict[str, Supervisor] = {}
+        self._reloading = asyncio.Lock()
+        self.events.listen(_log_event)
+
+    def __repr__(self) -> str:
+        return (
+            f"<ControlPlane [{', '.join(f'{s.service.id}: {s.state}' for s in self._supervisors.values())}]>"
+        )
+
+    async def open(self, services: Iterable[Service]) -> None:
+        """Take on the declared services, adopting what already runs.
+
+        Raises:
+            InvalidConfigError: A service asks for a runtime or an engine that is not here.
+        """
+        services = tuple(services)
+        assignments = [self._assign(service) for service in services]
+        adopted = await recover(self._runtimes, services)
+        for assignment in assignments:
+            self._add(assignment, adopted.get(assignment.service.id))
+        self._publish(services)
+
+    async def close(self) -> None:
+        """Refuse new requests and end every service that is not to go on without the proxy."""
+        self.scheduler.close()
+        supervisors = tuple(self._supervisors.values())
+        kept = [s for s in supervisors if s.service.keep_on_exit]
+        ended = [s for s in supervisors if not s.service.keep_on_exit]
+        async with asyncio.TaskGroup() as group:
+            for supervisor in kept:
+                group.create_task(supervisor.detach())
+            for supervisor in ended:
+                group.create_task(supervisor.retire("the proxy is shutting down"))
+
+    def services(self) -> Sequence[ServiceView]:
+        """Return every service as it stands."""
+        return [self._view(supervisor) for supervisor in self._supervisors.values()]
+
+    def service(self, service_id: str) -> ServiceView:
+        """Return one service as it stands.
+
+        Raises:
+            UnknownServiceError: It is not declared.
+        """
+        return self._view(self._supervisor(service_id))
+
+    def logs(self, service_id: str) -> LogRing:
+        """Return the last lines of a service's output.
+
+        Raises:
+            UnknownServiceError: It is not declared.
+        """
+        service = self._supervisor(service_id).service
+        return self._runtimes[service.launch.runtime].logs(service_id)
+
+    async def start(self, service_id: str, wait: float = 0) -> ServiceView:
+        """Ask for a start by hand, and wait for it up to `wait` seconds.
+
+        Raises:
+            UnknownServiceError: It is not declared.
+            ServiceFailedError: The start failed meanwhile.
+        """
+        supervisor = self._supervisor(service_id)
+        supervisor.start(by_hand=True)
+        if supervisor.state is not State.READY:
+            await self._settle(supervisor, wait, lambda e: e.state is State.READY or _has_failed(e))
+        return self._view_or_failure(supervisor)
+
+    async def stop(self, service_id: str, wait: float = 0) -> ServiceView:
+        """Stop a service now and hold it stopped, waiting for proof up to `wait` seconds.
+
+        Raises:
+            UnknownServiceError: It is not declared.
+        """
+        supervisor = self._supervisor(service_id)
+        runs = supervisor.state not in AT_REST
+        supervisor.stop()
+        if runs:
+            await self._settle(supervisor, wait, lambda e: e.state in AT_REST)
+        return self._view(supervisor)
+
+    async def restart(self, service_id: str, wait: float = 0) -> ServiceView:
+        """Stop a service after its requests in flight and start it again, waiting up to `wait` seconds.
+
+        Raises:
+            UnknownServiceError: It is not declared.
+            ServiceFailedError: The start failed meanwhile.
+        """
+        supervisor = self._supervisor(service_id)
+        supervisor.restart()
+        await self._settle(supervisor, wait, lambda e: e.state is State.READY or _has_failed(e))
+        return self._view_or_failure(supervisor)
+
+    async def unload(self, service_id: str, wait: float = 0) -> ServiceView:
+        """Stop a service after its requests in flight; the next request may start it again.
+
+        Raises:
+            UnknownServiceError: It is not declared.
+        """
+        supervisor = self._supervisor(service_id)
+        runs = supervisor.state not in AT_REST
+        supervisor.unload()
+        if runs:
+            await self._settle(supervisor, wait, lambda e: e.state in AT_REST)
+        return self._view(supervisor)
+
+    async def reload(self) -> ReloadReport:
+        """Read the configuration again and touch only what changed.
+
+        Raises:
+            InvalidConfigError: It has errors; nothing was changed.
+        """
+        if self.load is None:
+            raise InvalidConfigError("the proxy was started without a configuration file")
+        async with self._reloading:
+            services, needs_restart = await self.load()
+            report = replace(await self.apply(services), needs_restart=needs_restart)
+        logger.info(
+            "configuration reloaded: {} added, {} removed, {} restarted, {} updated, {} unchanged",
+            *map(len, (report.added, report.removed, report.restarted, report.updated, report.unchanged)),
+        )
+        return report
+
+    async def apply(self, services: Sequence[Service]) -> ReloadReport:
+        """Make these the declared services.
+
+        Raises:
+            InvalidConfigError: One asks for a runtime or an engine that is not here; nothing was changed.
+        """
+        assignments = {service.id: self._assign(service) for service in services}
+        report = compare([s.service for s in self._supervisors.values()], services)
+        self._publish(services)
+        for service_id in report.updated:
+            self._supervisors[service_id].update(assignments[service_id])
+        for service_id in report.restarted:
+            self._supervisors[service_id].replace(assignments[service_id])
+        for service_id in report.removed:
+            await self._remove(service_id)
+        for service_id in report.added:
+            self._add(assignments[service_id], None)
+        return report
+
+    async def _remove(self, service_id: str) -> None:
+        supervisor = self._supervisors.pop(service_id)
+        self.scheduler.remove(service_id)
+        await supervisor.retire("no longer configured")
+        self._recorder.forget(service_id)
+
+    def _assign(self, service: Service) -> Assignment:
+        runtime = self._runtimes.get(service.launch.runtime)
+        if runtime is None:
+            kind, known = service.launch.runtime, ", ".join(self._runtimes)
+            raise InvalidConfigError(
+                f"services.{service.id}: runtime '{kind}' is not available here; use {known}"
+            )
+        engine = self._engines.get(service.engine)
+        if engine is None:
+            raise InvalidConfigError(f"services.{service.id}: engine '{service.engine}' is not known")
+        return Assignment(service, runtime, engine)
+
+    def _add(self, assignment: Assignment, adopted: Handle | None) -> None:
+        supervisor = Supervisor(assignment, self._clock, self.events, self._recorder, adopted)
+        self._supervisors[assignment.service.id] = supervisor
+        self.scheduler.add(supervisor)
+        supervisor.begin()
+
+    def _supervisor(self, service_id: str) -> Supervisor:
+        supervisor = self._supervisors.get(service_id)
+        if supervisor is None:
+            raise UnknownServiceError(service_id, near_names(service_id, self._supervisors))
+        return supervisor
+
+    async def _settle(
+        self, supervisor: Supervisor, wait: float, settled: Callable[[ServiceEvent], bool]
+    ) -> None:
+        """Return when an event of that service settles the matter, or after `wait` seconds."""
+        if wait <= 0:
+            await asyncio.sleep(0)  # let the order be taken up, so that the answer shows it
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def look(event: ServiceEvent) -> None:
+            if event.service_id == supervisor.service.id and settled(event) and not done.done():
+                done.set_result(None)
+
+        stop = self.events.listen(look)
+        try:
+            await wait_any(self._clock, done, until=self._clock.now() + wait)
+        finally:
+            stop()
+
+    def _view_or_failure(self, supervisor: Supervisor) -> ServiceView:
+        if supervisor.state is State.FAILED:
+            raise ServiceFailedError(
+                f"{supervisor.service.id} failed: {supervisor.failure.detail}",
+                log_tail=supervisor.failure.log_tail,
+            )
+        return self._view(supervisor)
+
+    def _view(self, supervisor: Supervisor) -> ServiceView:
+        service, now = supervisor.service, self._clock.now()
+        handle = supervisor.handle
+        idle_at = supervisor.idle_at(now) if supervisor.state is State.READY else None
+        failed = supervisor.state is State.FAILED
+        return ServiceView(
+            id=service.id,
+            type=service.type,
+            engine=service.engine,
+            runtime=service.launch.runtime,
+            start=service.start,
+            state=supervisor.state,
+            reason=supervisor.reason,
+            since=supervisor.since_wall,
+            held=supervisor.held,
+            models=service.models or tuple(dict.fromkeys((service.id, *supervisor.models))),
+            upstreams=tuple(upstream.url for upstream in handle.upstreams) if handle else (),
+            ref=handle.ref if handle and supervisor.state in RUNNING else None,
+            in_flight=supervisor.in_flight,
+            waiting=self.scheduler.waiting(service.id),
+            starts=supervisor.starts,
+            failures=supervisor.failures,
+            failure=supervisor.failure.detail,
+            exit_code=supervisor.failure.exit_code,
+            log_tail=supervisor.failure.log_tail,
+            retry_in=max(0.0, supervisor.retry_at - now) if failed else 0.0,
+            load_time=supervisor.load_time,
+            idle_stop_in=None if idle_at is None else max(0.0, idle_at - now),
+        )
+
+
+def _has_failed(event: ServiceEvent) -> bool:
+    return event.state is State.FAILED
+
+
+def _log_event(event: ServiceEvent) -> None:
+    level = "WARNING" if event.state in (State.FAILING, State.FAILED) else "INFO"
+    verb = f"{event.service_id} is {event.state}: {event.reason}"
+    bound = logger.bind(service=event.service_id)
+    if event.event is not Event.ABSENT:
+        bound.log(level, "{}", verb)

@@ -1,0 +1,158 @@
+"""Owns the requests that wait: asks core what to do with each, and acts on the answer."""
+
+import asyncio
+from collections import deque
+
+from ai_proxy.control.events import EventBus
+from ai_proxy.control.supervisor import Supervisor
+from ai_proxy.control.timing import wait_any
+from ai_proxy.core.errors import ProxyError, ShuttingDownError, StartTimeoutError, UnknownServiceError
+from ai_proxy.core.events import ServiceEvent
+from ai_proxy.core.ports import Clock
+from ai_proxy.core.routing import near_names
+from ai_proxy.core.scheduling import Decision, Refuse, Resume, Serve, Start, decide
+from ai_proxy.core.service import Lease, Outcome
+
+type Waiter = asyncio.Future[Lease]
+
+WAIT_SLACK = 1.0
+"""Seconds a request waits beyond the start's own limit, since the error of the start says more."""
+
+
+class Scheduler:
+    """Gives out leases; implements core.ports.Admission."""
+
+    def __init__(self, clock: Clock, events: EventBus) -> None:
+        self._clock = clock
+        self._supervisors: dict[str, Supervisor] = {}
+        self._waiting: dict[str, deque[Waiter]] = {}
+        self._closing = False
+        events.listen(self._on_event)
+
+    def __repr__(self) -> str:
+        waiting = sum(map(len, self._waiting.values()))
+        return f"<Scheduler [{len(self._supervisors)} services, {waiting} waiting]>"
+
+    def add(self, supervisor: Supervisor) -> None:
+        """Take on a service."""
+        self._supervisors[supervisor.service.id] = supervisor
+        self._waiting[supervisor.service.id] = deque()
+
+    def remove(self, service_id: str) -> None:
+        """Forget a service; what still waits for it is refused."""
+        del self._supervisors[service_id]
+        for waiter in self._waiting.pop(service_id):
+            _refuse(waiter, UnknownServiceError(service_id))
+
+    def close(self) -> None:
+        """Refuse what waits, and whatever comes from now on."""
+        self._closing = True
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                _refuse(waiter, ShuttingDownError("the proxy is shutting down"))
+
+    def waiting(self, service_id: str) -> int:
+        """Return how many requests wait for a service."""
+        return len(self._waiting[service_id])
+
+    def acquire(self, service_id: str) -> Lease | None:
+        """Return a lease when the service is ready, else None."""
+        supervisor = self._supervisors.get(service_id)
+        if supervisor is None or supervisor.upstream is None:
+            return None
+        supervisor.in_flight += 1
+        return Lease(service_id, supervisor.upstream)
+
+    async def admit(self, service_id: str) -> Lease:
+        """Wait for a lease, starting the service if need be.
+
+        Raises:
+            ProxyError: The request cannot be served.
+        """
+        supervisor = self._supervisors.get(service_id)
+        if supervisor is None:
+            raise UnknownServiceError(service_id, near_names(service_id, self._supervisors))
+        if self._closing:
+            raise ShuttingDownError("the proxy is shutting down", retry_after=5)
+        if (lease := self.acquire(service_id)) is not None:
+            return lease
+        waiters = self._waiting[service_id]
+        self._act(supervisor, self._decide(supervisor, arriving=True))
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        waiters.append(waiter)
+        try:
+            return await self._wait(supervisor, waiter)
+        except BaseException:
+            self._give_back(waiter)
+            raise
+        finally:
+            waiters.remove(waiter)
+
+    async def _wait(self, supervisor: Supervisor, waiter: Waiter) -> Lease:
+        limit = supervisor.service.start_timeout + WAIT_SLACK
+        await wait_any(self._clock, waiter, until=self._clock.now() + limit)
+        if not waiter.done():
+            name = supervisor.service.id
+            raise StartTimeoutError(
+                f"{name} did not become ready within {limit - WAIT_SLACK:g} s; it is {supervisor.state}: "
+                f"{supervisor.reason}",
+                retry_after=supervisor.load_time or 5,
+            )
+        return waiter.result()
+
+    def _give_back(self, waiter: Waiter) -> None:
+        """A lease may have been given to a request at the very moment it gave up."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            self.release(waiter.result(), Outcome.CLIENT_GONE)
+
+    def release(self, lease: Lease, outcome: Outcome) -> None:  # noqa: ARG002 - for replicas, which come later
+        """Take a lease back.
+
+        Raises:
+            RuntimeError: It was given back before.
+        """
+        if lease.released:
+            raise RuntimeError(f"{lease} was given back twice")
+        lease.released = True
+        supervisor = self._supervisors.get(lease.service_id)
+        if supervisor is not None:
+            supervisor.lease_ended()
+
+    def _decide(self, supervisor: Supervisor, *, arriving: bool) -> Decision:
+        service_id = supervisor.service.id
+        facts = supervisor.facts(len(self._waiting[service_id]))
+        return decide(service_id, facts, self._clock.now(), arriving=arriving)
+
+    def _act(self, supervisor: Supervisor, decision: Decision) -> None:
+        if isinstance(decision, Start):
+            supervisor.start()
+        elif isinstance(decision, Resume):
+            supervisor.resume()
+        elif isinstance(decision, Refuse):
+            raise decision.error
+
+    def _on_event(self, event: ServiceEvent) -> None:
+        """Decide anew about everything that waits for the service that moved."""
+        waiters = self._waiting.get(event.service_id)
+        if not waiters:
+            return
+        supervisor = self._supervisors[event.service_id]
+        decision = self._decide(supervisor, arriving=False)
+        if isinstance(decision, Serve):
+            self._serve(event.service_id, waiters)
+            return
+        try:
+            self._act(supervisor, decision)
+        except ProxyError as error:
+            for waiter in waiters:
+                _refuse(waiter, error)
+
+    def _serve(self, service_id: str, waiters: deque[Waiter]) -> None:
+        for waiter in waiters:
+            if not waiter.done() and (lease := self.acquire(service_id)) is not None:
+                waiter.set_result(lease)
+
+
+def _refuse(waiter: Waiter, error: ProxyError) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)

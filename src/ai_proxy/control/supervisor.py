@@ -1,0 +1,432 @@
+"""One task per service: drives it through its life, and is the only writer of its state."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from ai_proxy.control.events import EventBus
+from ai_proxy.control.instance import Assignment, Instance
+from ai_proxy.control.timing import wait_any
+from ai_proxy.core.errors import ProxyError, RuntimeFailureError
+from ai_proxy.core.lifecycle import RUNNING, Event, State, backoff, count_failure, transition
+from ai_proxy.core.ports import Clock, Probe, Recorder
+from ai_proxy.core.retention import idle_deadline
+from ai_proxy.core.scheduling import ServiceFacts
+from ai_proxy.core.service import Handle, RuntimeKind, StartPolicy, Upstream
+from ai_proxy.tasks import cancel, spawn
+
+LOG_TAIL = 50
+"""Log lines kept with a failure."""
+PROBE_INTERVALS = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds between the probes of a loading service: often at first, since small models load at once."""
+WATCH_INTERVAL = 10.0
+"""Seconds between two health checks of a service that somebody else runs."""
+WATCH_FAILURES = 3
+"""Failed health checks in a row after which it counts as gone."""
+_ON_ITS_WAY = frozenset({State.STARTING, State.LOADING, State.READY})
+
+
+class Ending(IntEnum):
+    """How urgently a running service is to end."""
+
+    NONE = 0
+    DRAIN = 1
+    NOW = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a service failed last."""
+
+    detail: str = ""
+    exit_code: int | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+class Supervisor:
+    """Drives one service; one method per state, each returning the event that ends it, and why.
+
+    Orders (`start`, `stop`, ...) only note what is wanted and return at once. The attributes are for others
+    to read; leases alone are counted from outside, by the scheduler.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        clock: Clock,
+        events: EventBus,
+        recorder: Recorder,
+        adopted: Handle | None = None,
+    ) -> None:
+        self.service = assignment.service
+        self.clock = clock
+        self.state = State.UNKNOWN
+        self.reason = "the proxy has just started"
+        self.since = clock.now()
+        self.since_wall = clock.wall()
+        self.upstream: Upstream | None = None
+        self.models: tuple[str, ...] = ()
+        self.in_flight = 0
+        self.last_used = clock.now()
+        self.held = False
+        self.resumable = False
+        self.starts = 0
+        self.failures = 0
+        self.failure = Failure()
+        self.retry_at = 0.0
+        self.load_time: float | None = None
+        self._events = events
+        self._recorder = recorder
+        self._news = asyncio.Event()
+        self._start_wanted = False
+        self._resume_wanted = False
+        self._ending = Ending.NONE
+        self._ending_reason = ""
+        self._retired = False
+        self._next: Assignment | None = None
+        self._began = clock.now()
+        self._instance = Instance(assignment, clock, adopted)
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Supervisor [{self.service.id}: {self.state}, {self.in_flight} in flight]>"
+
+    @property
+    def handle(self) -> Handle | None:
+        """Proof of what runs, if anything does."""
+        return self._instance.handle
+
+    # Orders: noted here, carried out by the task.
+
+    def start(self, *, by_hand: bool = False) -> None:
+        """Ask for a start; by hand it also ends a hold and a back-off."""
+        if by_hand:
+            self.held = False
+            self.retry_at = 0.0
+            self.failures = 0
+        if self.state not in _ON_ITS_WAY or self._ending is not Ending.NONE:
+            self._start_wanted = True
+        self._news.set()
+
+    def resume(self) -> None:
+        """Call back a service that is about to stop for want of use."""
+        self._resume_wanted = True
+        self._news.set()
+
+    def stop(self) -> None:
+        """End it now and hold it stopped until it is started by hand."""
+        self.held = True
+        self._start_wanted = False
+        self._end(Ending.NOW, "stopped by hand")
+
+    def unload(self, reason: str = "unloaded by hand") -> None:
+        """End it once the requests in flight are done; the next request may start it again."""
+        self._start_wanted = False
+        self._end(Ending.DRAIN, reason)
+
+    def restart(self, reason: str = "restarted by hand") -> None:
+        """End it once the requests in flight are done, then start it again."""
+        self._end(Ending.DRAIN, reason)
+        self.start(by_hand=True)
+
+    def update(self, assignment: Assignment) -> None:
+        """Take a declaration that a running instance still matches."""
+        self.service = self._instance.service = assignment.service
+        self._news.set()
+
+    def replace(self, assignment: Assignment) -> None:
+        """Take a declaration that a running instance does not match; one that runs is replaced."""
+        self._next = assignment
+        self.retry_at = 0.0
+        if self.state in RUNNING and not self.held:
+            self._start_wanted = True
+        self._end(Ending.DRAIN, "its configuration changed")
+
+    def _end(self, ending: Ending, reason: str) -> None:
+        if ending >= self._ending:
+            self._ending = ending
+            self._ending_reason = reason
+        self._news.set()
+
+    # The life of the task.
+
+    def begin(self) -> None:
+        """Start the task."""
+        self._task = spawn(self._run(), f"supervise {self.service.id}")
+
+    async def retire(self, reason: str) -> None:
+        """End the service for good; return with proof that nothing runs."""
+        self._retired = True
+        self._start_wanted = False
+        self._next = None
+        self._end(Ending.NOW, reason)
+        if self._task is not None:
+            await self._task
+
+    async def detach(self) -> None:
+        """Stop looking after the service and leave it running."""
+        await cancel(self._task)
+        await self._instance.detach()
+
+    async def _run(self) -> None:
+        phases: dict[State, Callable[[], Awaitable[tuple[Event, str] | None]]] = {
+            State.UNKNOWN: self._unknown,
+            State.STOPPED: self._at_rest,
+            State.FAILED: self._at_rest,
+            State.STARTING: self._starting,
+            State.LOADING: self._loading,
+            State.READY: self._ready,
+            State.DRAINING: self._draining,
+            State.STOPPING: self._ending_it,
+            State.FAILING: self._ending_it,
+        }
+        while (outcome := await phases[self.state]()) is not None:
+            self._enter(*outcome)
+
+    def _enter(self, event: Event, reason: str) -> None:
+        """Move to the next state. The only place where the state is written."""
+        self.state = transition(self.state, event)
+        self.reason = reason
+        self.since = self.clock.now()
+        self.since_wall = self.clock.wall()
+        handle = self.handle if self.state is State.READY else None
+        self.upstream = handle.upstreams[0] if handle else None
+        if self.state in (State.STOPPED, State.FAILED):
+            self._come_to_rest()
+        self._recorder.state(self.service.id, self.state)
+        self._events.publish(self.service.id, event, self.state, reason)
+
+    def _come_to_rest(self) -> None:
+        self.resumable = False
+        if self.state is State.FAILED:
+            self.retry_at = self.clock.now() + backoff(self.failures)
+        self._take_next()
+
+    def _take_next(self) -> None:
+        """Take on the declaration that waits for the old instance to be gone."""
+        if self._next is not None:
+            self.service = self._next.service
+            self._instance = Instance(self._next, self.clock)
+            self.retry_at = 0.0
+            self._next = None
+
+    async def _unknown(self) -> tuple[Event, str]:
+        handle = self.handle
+        if handle is None:
+            return Event.ABSENT, "nothing of it runs"
+        self._instance.watch(handle)
+        self._began = self.clock.now()
+        return Event.ADOPTED, f"found running ({handle.ref})"
+
+    async def _at_rest(self) -> tuple[Event, str] | None:
+        while True:
+            self._news.clear()
+            if self._ending is not Ending.NONE and self.state is State.FAILED and not self._start_wanted:
+                return Event.STOP, self._ending_reason
+            self._ending = Ending.NONE
+            self._take_next()
+            if self._retired:
+                return None
+            wanted = self._start_wanted or (self.service.start is StartPolicy.ALWAYS and not self.held)
+            if wanted and self.clock.now() >= self.retry_at:
+                self._start_wanted = False
+                return Event.START, "started again" if self.starts else "started"
+            await self._pause(until=self.retry_at if wanted else None)
+
+    async def _starting(self) -> tuple[Event, str]:
+        self.starts += 1
+        self._began = self.clock.now()
+        launching = self._instance.launch()
+        deadline = self._began + self.service.start_timeout
+        while True:
+            self._news.clear()
+            if self._ending is not Ending.NONE:
+                return Event.STOP, self._ending_reason
+            if launching.done():
+                return self._launched(launching)
+            if self.clock.now() >= deadline:
+                return self._fault(f"the start did not end within {self.service.start_timeout:g} s")
+            await self._pause(launching, until=deadline)
+
+    def _launched(self, launching: asyncio.Task[Handle]) -> tuple[Event, str]:
+        try:
+            handle = launching.result()
+        except ProxyError as error:
+            return self._fault(error.detail)
+        except Exception as error:
+            return self._fault(f"{type(error).__name__}: {error}")
+        self._instance.watch(handle)
+        return Event.LAUNCHED, f"runs ({handle.ref}), not ready yet"
+
+    async def _loading(self) -> tuple[Event, str]:
+        deadline = self._began + self.service.start_timeout
+        intervals = iter(PROBE_INTERVALS)
+        detail = "it was never asked"
+        while True:
+            self._news.clear()
+            if ended := self._ended():
+                return ended
+            if self.clock.now() >= deadline:
+                limit = self.service.start_timeout
+                return self._fault(f"not ready within {limit:g} s of its start: {detail}")
+            probe = await self._unless_news(self._probe(), deadline)
+            if probe is None:
+                continue
+            if probe.ready:
+                return self._loaded()
+            detail = probe.detail
+            pause = next(intervals, PROBE_INTERVALS[-1])
+            await self._pause(until=min(deadline, self.clock.now() + pause))
+
+    async def _probe(self) -> Probe:
+        """Ask the engine, and for its models once it is ready."""
+        probe = await self._instance.probe()
+        if probe.ready and self.state is State.LOADING:
+            self.models = await self._instance.models()
+        return probe
+
+    def _loaded(self) -> tuple[Event, str]:
+        took = self.clock.now() - self._began
+        if self.starts:
+            self.load_time = took
+            self._recorder.started(self.service.id, took)
+        self.last_used = self.clock.now()
+        return Event.PROBE_OK, f"ready after {took:.1f} s"
+
+    async def _ready(self) -> tuple[Event, str]:
+        watches = self._is_external
+        misses = 0
+        next_watch = self.clock.now() + WATCH_INTERVAL
+        while True:
+            self._news.clear()
+            if ended := self._ended():
+                return ended
+            now = self.clock.now()
+            idle_at = self.idle_at(now)
+            if idle_at is not None and idle_at <= now:
+                self.resumable = True
+                self._resume_wanted = False
+                return Event.DRAIN, f"unused for {self.service.idle_timeout:g} s"
+            if watches and now >= next_watch:
+                probe = await self._unless_news(self._probe(), now + WATCH_INTERVAL)
+                misses = 0 if probe is None or probe.ready else misses + 1
+                if probe is not None and misses >= WATCH_FAILURES:
+                    return self._fault(f"{misses} health checks failed: {probe.detail}")
+                next_watch = self.clock.now() + WATCH_INTERVAL
+                continue
+            moments = [idle_at] if idle_at is not None else []
+            moments += [next_watch] if watches else []
+            await self._pause(until=min(moments, default=None))
+
+    @property
+    def _is_external(self) -> bool:
+        return self.service.launch.runtime is RuntimeKind.EXTERNAL
+
+    def idle_at(self, now: float) -> float | None:
+        """Return when the service is to be looked at for idleness; None for never."""
+        if self.service.start is StartPolicy.ALWAYS or self._is_external:
+            return None
+        return idle_deadline(
+            in_flight=self.in_flight,
+            last_used=max(self.last_used, self.since),
+            idle_timeout=self.service.idle_timeout,
+            now=now,
+        )
+
+    async def _draining(self) -> tuple[Event, str]:
+        deadline = self.since + self.service.drain_timeout
+        while True:
+            self._news.clear()
+            if self.resumable and (self._resume_wanted or self.in_flight):
+                self.resumable = self._resume_wanted = False
+                return Event.RESUME, "a request came"
+            if self._instance.exit is not None or self._ending is Ending.NOW:
+                ended = self._ended()
+                assert ended is not None  # noqa: S101 - the line above
+                return ended
+            if not self.in_flight:
+                return Event.DRAINED, self.reason
+            if self.clock.now() >= deadline:
+                return Event.DRAINED, f"{self.reason}; {self.in_flight} requests did not end in time"
+            await self._pause(until=deadline)
+
+    async def _ending_it(self) -> tuple[Event, str]:
+        """Stop whatever runs, until there is proof that nothing does."""
+        tries = 0
+        while True:
+            try:
+                await self._instance.stop()
+            except RuntimeFailureError as error:
+                tries += 1
+                self.reason = f"could not be stopped yet: {error.detail}"
+                await self.clock.sleep(backoff(tries))
+            else:
+                return Event.EXITED, self.reason
+
+    # What phases have in common.
+
+    def _ended(self) -> tuple[Event, str] | None:
+        """Return the event that ends LOADING, READY or DRAINING, if there is one."""
+        exited = self._instance.exit
+        if exited is not None:
+            self._instance.watching = self._instance.handle = None
+            self._note_failure(exited.detail, exited.code)
+            return Event.EXITED, f"ended by itself: {exited.detail}"
+        if self._ending is Ending.NOW or (self._ending is Ending.DRAIN and self.state is State.LOADING):
+            return Event.STOP, self._ending_reason
+        if self._ending is Ending.DRAIN and self.state is State.READY:
+            self.resumable = False
+            return Event.DRAIN, self._ending_reason
+        return None
+
+    def _fault(self, detail: str) -> tuple[Event, str]:
+        self._note_failure(detail, None)
+        return Event.FAULT, detail
+
+    def _note_failure(self, detail: str, code: int | None) -> None:
+        ready_for = self.clock.now() - self.since if self.state in (State.READY, State.DRAINING) else 0.0
+        self.failures = count_failure(self.failures, ready_for)
+        self.failure = Failure(detail, code, self._instance.log_tail(LOG_TAIL))
+
+    async def _pause(self, *work: asyncio.Task[Any], until: float | None = None) -> None:
+        """Return when there is something new: an order, an exit, finished work, or the time."""
+        news = spawn(self._news.wait(), "news")
+        exit_ = self._instance.watching
+        try:
+            await wait_any(self.clock, news, *work, *([exit_] if exit_ else []), until=until)
+        finally:
+            await cancel(news)
+
+    async def _unless_news(self, work: Coroutine[Any, Any, Probe], until: float) -> Probe | None:
+        """Return what the work brings, or None when something else happened first."""
+        task = spawn(work, f"probe {self.service.id}")
+        try:
+            await self._pause(task, until=until)
+            return task.result() if task.done() else None
+        finally:
+            await cancel(task)
+
+    def facts(self, waiting: int) -> ServiceFacts:
+        """Return what the scheduler decides on."""
+        return ServiceFacts(
+            state=self.state,
+            start=self.service.start,
+            held=self.held,
+            resumable=self.resumable,
+            waiting=waiting,
+            max_waiting=self.service.max_waiting,
+            retry_at=self.retry_at,
+            failure=self.failure.detail,
+            log_tail=self.failure.log_tail,
+            load_time=self.load_time,
+            since=self.since,
+        )
+
+    def lease_ended(self) -> None:
+        """Take note of a lease that was given back."""
+        self.in_flight -= 1
+        self.last_used = self.clock.now()
+        if self.state is State.DRAINING:
+            self._news.set()

@@ -1,0 +1,22 @@
+"""Starts a process service as a proxy does, prints its handle's pid, and waits to be killed."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from ai_proxy.core.service import ProcessLaunch, Service
+from ai_proxy.runtimes.process import ProcessRuntime
+
+TALKER = "n=0; while :; do n=$((n+1)); echo line $n; sleep 0.01; done"
+
+
+async def main() -> None:
+    runtime = ProcessRuntime(Path(sys.argv[1]), owner=sys.argv[1])
+    launch = ProcessLaunch(("sh", "-c", TALKER))
+    handle = await runtime.start(Service("svc", "generic", "generic", launch, config_hash="1"))
+    sys.stdout.write(f"{handle.ref}\n")
+    sys.stdout.flush()
+    await runtime.wait(handle)
+
+
+asyncio.run(main())

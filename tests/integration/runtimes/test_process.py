@@ -1,0 +1,209 @@
+import asyncio
+import os
+import signal
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ai_proxy import tasks
+from ai_proxy.core.errors import RuntimeFailureError
+from ai_proxy.core.logring import LogRing
+from ai_proxy.core.service import Handle, ProcessLaunch, Service
+from ai_proxy.runtimes import session
+from ai_proxy.runtimes.process import ProcessRuntime
+from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command
+
+SLEEP = ProcessLaunch(("sh", "-c", "echo hello; exec sleep 60"))
+
+
+def service(launch: ProcessLaunch) -> Service:
+    return Service("svc", "generic", "generic", launch, config_hash="1")
+
+
+def texts(ring: LogRing) -> list[str]:
+    return [line.text for line in ring.tail(100_000)]
+
+
+async def heard(ring: LogRing, word: str) -> str:
+    """Return the first line that holds a word, once there is one."""
+    found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def look(text: str) -> None:
+        if word in text and not found.done():
+            found.set_result(text)
+
+    stop = ring.watch(lambda line: look(line.text))
+    for text in texts(ring):
+        look(text)
+    async with asyncio.timeout(10.0):
+        result = await found
+    stop()
+    return result
+
+
+class TestStart:
+    async def test_it_runs_with_its_variables_workdir_and_marks(
+        self, runtime: ProcessRuntime, tmp_path: Path
+    ) -> None:
+        launch = ProcessLaunch(("sh", "-c", "pwd; env"), env={"LISTEN": ":${port}"}, workdir=str(tmp_path))
+        handle = await runtime.start(service(launch))
+        await runtime.wait(handle)
+        lines = texts(runtime.logs("svc"))
+        assert lines[0] == str(tmp_path)
+        port = handle.upstreams[0].port
+        assert {f"LISTEN=:{port}", "AI_PROXY_SERVICE=svc", "AI_PROXY_CONFIG_HASH=1"} <= set(lines)
+
+    async def test_a_taken_port_is_refused_with_the_name_of_its_holder(self, runtime: ProcessRuntime) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as held:
+            port = held.getsockname()[1]
+            launch = replace(SLEEP, port=port)
+            with pytest.raises(RuntimeFailureError, match=rf"port {port} .* taken by .*pid {os.getpid()}"):
+                await runtime.start(service(launch))
+
+    async def test_a_fixed_port_is_used(self, runtime: ProcessRuntime) -> None:
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", 0))
+            port = held.getsockname()[1]
+        handle = await runtime.start(service(replace(SLEEP, port=port)))
+        assert handle.upstreams[0].port == port
+
+    @pytest.mark.parametrize(
+        ("mode", "content", "reason"),
+        [
+            (0o644, b"#!/bin/sh\n", "is not executable: chmod"),
+            (0o755, b"#!/no/such/interpreter\n", "the interpreter in its first line is missing"),
+            (0o755, b"\x7fELF nonsense", "check that it is a program for this machine"),
+        ],
+    )
+    async def test_a_file_that_is_no_program_is_refused(
+        self, runtime: ProcessRuntime, tmp_path: Path, mode: int, content: bytes, reason: str
+    ) -> None:
+        program = tmp_path / "program"
+        program.write_bytes(content)
+        program.chmod(mode)
+        with pytest.raises(RuntimeFailureError, match=reason):
+            await runtime.start(service(ProcessLaunch((str(program),))))
+        assert list(await runtime.handles()) == []
+
+    async def test_a_state_folder_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        runtime = ProcessRuntime(tmp_path / "file" / "state", owner="test")
+        with pytest.raises(RuntimeFailureError, match="cannot write to .*file/state"):
+            await runtime.start(service(SLEEP))
+
+
+class TestStop:
+    async def test_helpers_that_ignore_sigterm_do_not_outlive_their_leader(
+        self, runtime: ProcessRuntime
+    ) -> None:
+        handle = await runtime.start(service(ProcessLaunch(fake_engine_command(Behaviour.CHILDREN))))
+        await heard(runtime.logs("svc"), "listening")
+        assert len(session.members(int(handle.ref))) == 3
+        async with asyncio.timeout(5.0):
+            await runtime.stop(handle, grace=60.0)
+        assert session.members(int(handle.ref)) == []
+
+    async def test_a_polite_end_keeps_its_exit_code(self, runtime: ProcessRuntime) -> None:
+        handle = await runtime.start(service(ProcessLaunch(fake_engine_command())))
+        await heard(runtime.logs("svc"), "listening")
+        await runtime.stop(handle, grace=10.0)
+        assert (await runtime.wait(handle)).detail == "exit code 0"
+
+    async def test_a_stopped_process_ends_too(self, runtime: ProcessRuntime) -> None:
+        handle = await runtime.start(service(SLEEP))
+        os.kill(int(handle.ref), signal.SIGSTOP)
+        async with asyncio.timeout(5.0):
+            await runtime.stop(handle, grace=60.0)
+        assert (await runtime.wait(handle)).detail == "killed by SIGTERM"
+
+    async def test_it_leaves_no_zombie_and_no_file(self, runtime: ProcessRuntime, state_dir: Path) -> None:
+        handle = await runtime.start(service(SLEEP))
+        await runtime.stop(handle, grace=10.0)
+        assert not psutil.pid_exists(int(handle.ref))
+        assert list(state_dir.iterdir()) == []
+
+    async def test_a_cancelled_stop_can_be_repeated(self, runtime: ProcessRuntime) -> None:
+        handle = await runtime.start(service(ProcessLaunch(fake_engine_command(Behaviour.IGNORE_SIGTERM))))
+        await heard(runtime.logs("svc"), "listening")
+        first = tasks.spawn(runtime.stop(handle, grace=60.0), "stop")
+        await asyncio.sleep(0)
+        await tasks.cancel(first)
+        assert session.members(int(handle.ref))
+        await runtime.stop(handle, grace=0.0)
+        assert session.members(int(handle.ref)) == []
+
+
+class TestCrash:
+    async def test_helpers_left_behind_by_a_crash_are_ended(self, runtime: ProcessRuntime) -> None:
+        handle = await runtime.start(service(ProcessLaunch(fake_engine_command(Behaviour.CHILDREN))))
+        await heard(runtime.logs("svc"), "listening")
+        os.kill(int(handle.ref), signal.SIGKILL)
+        assert (await runtime.wait(handle)).detail == "killed by SIGKILL"
+        assert session.members(int(handle.ref)) == []
+
+    async def test_the_last_lines_tell_why(self, runtime: ProcessRuntime) -> None:
+        handle = await runtime.start(service(ProcessLaunch(fake_engine_command(Behaviour.EXIT_AT_ONCE))))
+        end = await runtime.wait(handle)
+        assert end.code == 3
+        assert texts(runtime.logs("svc")) == [
+            "error: failed to load model: out of memory",
+            "fatal: cannot go on",
+        ]
+
+
+class TestOutput:
+    async def test_all_of_it_is_there_when_wait_returns(self, runtime: ProcessRuntime) -> None:
+        launch = ProcessLaunch(("sh", "-c", "seq 1 20000; printf 'no end'"))
+        await runtime.wait(await runtime.start(service(launch)))
+        assert texts(runtime.logs("svc"))[-2:] == ["20000", "no end"]
+
+    async def test_a_flood_leaves_the_event_loop_to_others(self, runtime: ProcessRuntime) -> None:
+        handle = await runtime.start(service(ProcessLaunch(("yes", ""))))
+        await heard(runtime.logs("svc"), "")
+        before = time.process_time()
+        await asyncio.sleep(0.5)
+        assert time.process_time() - before < 0.25
+        await runtime.stop(handle, grace=5.0)
+
+
+class TestRecovery:
+    async def test_another_process_with_the_same_pid_is_not_taken_for_it(
+        self, runtime: ProcessRuntime, reopen: "object", state_dir: Path
+    ) -> None:
+        handle = await runtime.start(service(SLEEP))
+        stranger = replace(handle, started=handle.started - 3600.0)
+        await runtime.stop(stranger, grace=0.0)
+        assert (await runtime.wait(stranger)).detail == "had ended before"
+        assert session.members(int(handle.ref))
+
+    async def test_it_is_found_by_its_marks_when_its_file_is_gone_or_damaged(
+        self, runtime: ProcessRuntime, state_dir: Path
+    ) -> None:
+        handle = await runtime.start(service(SLEEP))
+        (state_dir / "svc.json").write_text("{")
+        found = await ProcessRuntime(state_dir, owner=str(state_dir)).handles()
+        assert list(found) == [handle]
+
+    async def test_processes_of_another_owner_are_left_alone(
+        self, runtime: ProcessRuntime, tmp_path: Path
+    ) -> None:
+        await runtime.start(service(SLEEP))
+        assert list(await ProcessRuntime(tmp_path / "other", owner="other").handles()) == []
+
+    async def test_helpers_whose_leader_died_unseen_are_found_and_ended(
+        self, runtime: ProcessRuntime, state_dir: Path
+    ) -> None:
+        handle = await runtime.start(service(ProcessLaunch(fake_engine_command(Behaviour.CHILDREN))))
+        await heard(runtime.logs("svc"), "listening")
+        await runtime.close()
+        os.kill(int(handle.ref), signal.SIGKILL)
+        os.waitpid(int(handle.ref), 0)
+        later = ProcessRuntime(state_dir, owner=str(state_dir))
+        assert list(await later.handles()) == [handle]
+        assert (await later.wait(handle)).code is None
+        assert session.members(int(handle.ref)) == []
+        assert list(await later.handles()) == []

@@ -1,0 +1,93 @@
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai_proxy.api.application import create_app
+from ai_proxy.api.door import owner_principal
+from ai_proxy.api.server import serve_unix
+from ai_proxy.cli.main import run
+from ai_proxy.core.lifecycle import State
+from ai_proxy.rundir import create_instance_folder
+from ai_proxy.testing.plane import FakePlane, view
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """The result that was printed for scripts."""
+        answer = json.loads(self.out)
+        assert answer["version"] == "1.0"
+        return answer["data"]
+
+    @property
+    def error(self) -> dict[str, str]:
+        """The error that was printed for scripts."""
+        error: dict[str, str] = json.loads(self.err)["error"]
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """Runs commands against a base of run directories."""
+
+    base: Path
+    capsys: pytest.CaptureFixture[str]
+
+    async def __call__(self, *words: str) -> Ran:
+        """Run one command; in a thread, since it has an event loop of its own."""
+        self.capsys.readouterr()
+        code = await asyncio.to_thread(run, [*words, "--run-dir", str(self.base)])
+        return Ran(code, *self.capsys.readouterr())
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A command in a process of its own."""
+
+    process: asyncio.subprocess.Process
+    stdout: asyncio.StreamReader
+    stderr: asyncio.StreamReader
+
+
+async def run_process(*words: str) -> Running:
+    """Start a command in a process of its own, to watch it or to send it signals."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ai_proxy.cli.main", *words, stdout=PIPE, stderr=PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    return Running(process, process.stdout, process.stderr)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def command(base: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(base, capsys)
+
+
+@pytest.fixture
+async def plane(base: Path) -> AsyncIterator[FakePlane]:
+    """A running instance with two services."""
+    plane = FakePlane(view("llama3"), view("coder", State.READY, starts=1, upstreams=("http://127.0.0.1:9",)))
+    folder = create_instance_folder(base, 11000)
+    app = create_app(plane, lambda: (b"", "text/plain"), "1.2.3")
+    async with serve_unix(app, folder / "control.sock", owner_principal):
+        yield plane

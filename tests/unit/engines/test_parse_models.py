@@ -1,0 +1,39 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_proxy.core.ports import Model
+from ai_proxy.engines.base import complaint, parse_models
+
+RECORDED = Path(__file__).parents[2] / "fixtures" / "engines"
+
+ENTRIES = st.dictionaries(
+    st.sampled_from(["id", "meta", "max_model_len"]), st.none() | st.integers() | st.text() | st.just({})
+)
+LISTS = st.fixed_dictionaries({"data": st.none() | st.text() | st.lists(ENTRIES | st.integers())})
+
+
+@pytest.mark.parametrize(
+    ("recorded", "models"),
+    [
+        ("llamacpp-models.json", [Model("tiny", 1024)]),
+        ("vllm-models.json", [Model("tiny", 512)]),
+        ("ollama-models.json", [Model("tiny:latest")]),
+        ("ollama-models-empty.json", []),
+    ],
+)
+def test_lists_as_engines_really_send_them_are_understood(recorded: str, models: list[Model]) -> None:
+    assert parse_models((RECORDED / recorded).read_bytes()) == models
+
+
+@given(st.binary() | LISTS.map(lambda value: json.dumps(value).encode()))
+def test_no_answer_is_too_odd_to_be_read(body: bytes) -> None:
+    assert all(model.id for model in parse_models(body))
+    assert complaint(500, body)
+
+
+def test_lm_studio_answers_unknown_paths_with_status_200_and_lists_nothing() -> None:
+    assert parse_models(b'{"error":"Unexpected endpoint or method. (GET /v1/models)"}') == []
