@@ -247,5 +247,7 @@ async def _settle(busy: list[Client], faults: Counter[str]) -> None:
     deadline = time.monotonic() + PATIENCE
     while any(client.busy for client in busy) and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
-    if late := sum(client.busy for client in busy):
-        faults["no answer in time"] += late
+    for client in busy:
+        if client.busy:
+            faults["no answer in time"] += 1
+            client.close()

@@ -16,6 +16,7 @@ from benchmarks.results import Sample, percentile
 WARM = 0.4
 TAIL = 0.3
 IN_STEP = 0.9
+FEW = 50
 REST, REST_TIMEOUT = 0.05, 30.0
 LATENCY_RATE = 3200.0
 SLOW_RATE = 2.0
@@ -113,12 +114,9 @@ class Window:
     cpu: float
 
     def values(self) -> dict[str, float]:
-        """Return its figures by name."""
-        return {
-            "cpu_us": 1e6 * self.cpu / max(1, self.units),
-            "per_second": self.units / self.seconds,
-            "busy_share": self.cpu / self.seconds,
-        }
+        """Return its figures by name; none per unit where too little was done to tell."""
+        rates = {"per_second": self.units / self.seconds, "busy_share": self.cpu / self.seconds}
+        return rates | ({"cpu_us": 1e6 * self.cpu / self.units} if self.units >= FEW else {})
 
 
 async def observe(target: Target, load: Load, seconds: float) -> Window:

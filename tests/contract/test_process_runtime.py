@@ -1,9 +1,7 @@
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import ProcessLaunch, Service
@@ -40,13 +38,6 @@ class ProcessStage(Stage):
 
 
 class TestProcessRuntime(OwningRuntimeContract):
-    @pytest.fixture(
-        params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"]
-    )
-    def event_loop_policy(self, request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-        policy: asyncio.AbstractEventLoopPolicy = request.param()
-        return policy
-
     @pytest.fixture
     async def stage(self, tmp_path: Path) -> AsyncIterator[Stage]:
         stage = ProcessStage(tmp_path / "processes")

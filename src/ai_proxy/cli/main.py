@@ -3,7 +3,6 @@
 Everything heavy is imported inside the commands, so that `--help` is quick.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,10 +103,6 @@ def run(argv: Sequence[str]) -> int:
         code = app(list(argv), prog_name="ai-proxy", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone (`ai-proxy logs x | head`); nothing more can be said to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except Exception as error:  # the last place before the user's screen
         return show_error(error, argv)
     return code if isinstance(code, int) else OK

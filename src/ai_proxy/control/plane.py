@@ -28,12 +28,18 @@ AT_REST = frozenset({State.STOPPED, State.FAILED})
 class ControlPlane:
     """Looks after every declared service.
 
+    Attributes:
+        events: Tells every change of state.
+        scheduler: Gives out leases.
+        publish: Is told of the declared services whenever they change, so that the data plane can route.
+        load: Reads the configuration anew: its services, and the settings that need a restart of the proxy;
+            None without a configuration file.
+
     Args:
         clock: Tells the time.
         runtimes: How services are run.
         engines: The software that answers, by name.
         recorder: Is told of states and starts.
-        publish: Is told of the declared services whenever they change, so that the data plane can route.
     """
 
     def __init__(
@@ -42,16 +48,15 @@ class ControlPlane:
         runtimes: Mapping[RuntimeKind, Runtime],
         engines: Mapping[str, Engine],
         recorder: Recorder,
-        publish: Callable[[Sequence[Service]], None] = lambda _: None,
     ) -> None:
         self.events = EventBus(clock.wall)
         self.scheduler = Scheduler(clock, self.events)
+        self.publish: Callable[[Sequence[Service]], None] = lambda _: None
         self.load: Callable[[], Awaitable[tuple[Sequence[Service], tuple[str, ...]]]] | None = None
         self._clock = clock
         self._runtimes = runtimes
         self._engines = engines
         self._recorder = recorder
-        self._publish = publish
         self._supervisors: dict[str, Supervisor] = {}
         self._reloading = asyncio.Lock()
         self.events.listen(_log_event)
@@ -72,7 +77,7 @@ class ControlPlane:
         adopted = await recover(self._runtimes, services)
         for assignment in assignments:
             self._add(assignment, adopted.get(assignment.service.id))
-        self._publish(services)
+        self.publish(services)
 
     async def close(self) -> None:
         """Refuse new requests and end every service that is not to go on without the proxy."""
@@ -183,7 +188,7 @@ class ControlPlane:
         """
         assignments = {service.id: self._assign(service) for service in services}
         report = compare([s.service for s in self._supervisors.values()], services)
-        self._publish(services)
+        self.publish(services)
         for service_id in report.updated:
             self._supervisors[service_id].update(assignments[service_id])
         for service_id in report.restarted:

@@ -67,7 +67,7 @@ class ProcessLaunch:
 
     command: tuple[str, ...]
     fallback: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     workdir: str | None = None
     port: int | None = None
 
@@ -107,7 +107,7 @@ class DockerLaunch:
         args: Arguments after the image's entry point.
         command: Replaces the image's entry point; empty keeps it.
         host_port: Port on 127.0.0.1; None for a free one.
-        gpus: `all`, `none`, a count as digits, or device ids.
+        gpus: Nothing, `all`, a count as digits, or `device=ID` for each device.
         memory_mb: Memory limit in MB; None for no limit.
         cpus: CPU limit in cores; None for no limit.
         pids: Limit of processes and threads; None for no limit.
@@ -121,7 +121,7 @@ class DockerLaunch:
     command: tuple[str, ...] = ()
     host_port: int | None = None
     mounts: tuple[Mount, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     gpus: tuple[str, ...] = ()
     memory_mb: int | None = None
     cpus: float | None = None

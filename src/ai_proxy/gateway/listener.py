@@ -62,20 +62,36 @@ class Gateway:
         self.table = RoutingTable.of(services, self._management)
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
-        """Open a listener and return its port.
+        """Bind an address and return its port; clients are taken from `accept` on.
 
         Raises:
             OSError: The address cannot be had.
         """
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            lambda: ClientConnection(self), host, port, ssl=tls, backlog=BACKLOG, reuse_address=True
+            lambda: ClientConnection(self),
+            host,
+            port,
+            ssl=tls,
+            backlog=BACKLOG,
+            reuse_address=True,
+            start_serving=False,
         )
         for listening in server.sockets:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted sockets inherit it
         self._servers.append(server)
         bound: int = server.sockets[0].getsockname()[1]
         return bound
+
+    async def accept(self) -> None:
+        """Take clients on every address that was bound."""
+        for server in self._servers:
+            await server.start_serving()
+
+    def abort(self) -> None:
+        """Cut off every client."""
+        for connection in tuple(self._connections):
+            connection.transport.abort()
 
     async def close(self) -> None:
         """Stop accepting, let requests in flight finish within the time limit, then cut the rest off."""
@@ -88,8 +104,7 @@ class Gateway:
             async with asyncio.timeout(self.limits.shutdown_timeout):
                 await self._until_empty()
         except TimeoutError:
-            for connection in tuple(self._connections):
-                connection.transport.abort()
+            self.abort()
             await self._until_empty()
         await cancel(self._sweeper)
         self.pools.sweep(0)

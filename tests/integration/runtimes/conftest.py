@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from ai_proxy.core.service import ProcessLaunch, Service
 from ai_proxy.runtimes.process import ProcessRuntime
 
 type Reopen = Callable[[], ProcessRuntime]
@@ -34,7 +33,3 @@ async def reopen(state_dir: Path) -> AsyncIterator[Reopen]:
 @pytest.fixture
 def runtime(reopen: Reopen) -> ProcessRuntime:
     return reopen()
-
-
-def process_service(*command: str, **launch: object) -> Service:
-    return Service("svc", "generic", "generic", ProcessLaunch(command, **launch), config_hash="1")  # type: ignore[arg-type]

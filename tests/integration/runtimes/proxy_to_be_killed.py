@@ -19,4 +19,5 @@ async def main() -> None:
     await runtime.wait(handle)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -12,10 +12,11 @@ PROXY = Path(__file__).with_name("proxy_to_be_killed.py")
 
 
 async def lines_heard(ring: LogRing, count: int) -> list[str]:
-    enough = asyncio.Event()
-    stop = ring.watch(lambda line: line.seq >= count and enough.set())
+    written = asyncio.Semaphore(0)
+    stop = ring.watch(lambda _: written.release())
     async with asyncio.timeout(10.0):
-        await enough.wait()
+        for _ in range(count):
+            await written.acquire()
     stop()
     return [line.text for line in ring.tail(count)]
 
@@ -23,10 +24,11 @@ async def lines_heard(ring: LogRing, count: int) -> list[str]:
 async def test_a_backend_survives_kill_9_of_the_proxy_and_the_next_one_adopts_it(
     runtime: ProcessRuntime, state_dir: Path
 ) -> None:
-    with subprocess.Popen([sys.executable, PROXY, state_dir], stdout=subprocess.PIPE, text=True) as proxy:
-        assert proxy.stdout is not None
-        pid = int(proxy.stdout.readline())
-        proxy.send_signal(signal.SIGKILL)
+    proxy = await asyncio.create_subprocess_exec(sys.executable, PROXY, state_dir, stdout=subprocess.PIPE)
+    assert proxy.stdout is not None
+    pid = int(await proxy.stdout.readline())
+    proxy.send_signal(signal.SIGKILL)
+    await proxy.wait()
 
     (handle,) = await runtime.handles()
     assert (handle.service_id, handle.ref) == ("svc", str(pid))

@@ -12,7 +12,7 @@ import pytest
 from ai_proxy import tasks
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
-from ai_proxy.core.service import Handle, ProcessLaunch, Service
+from ai_proxy.core.service import ProcessLaunch, Service
 from ai_proxy.runtimes import session
 from ai_proxy.runtimes.process import ProcessRuntime
 from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command
@@ -92,7 +92,7 @@ class TestStart:
     async def test_a_state_folder_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         runtime = ProcessRuntime(tmp_path / "file" / "state", owner="test")
-        with pytest.raises(RuntimeFailureError, match="cannot write to .*file/state"):
+        with pytest.raises(RuntimeFailureError, match=r"cannot write to .*file/state"):
             await runtime.start(service(SLEEP))
 
 
@@ -124,7 +124,7 @@ class TestStop:
         handle = await runtime.start(service(SLEEP))
         await runtime.stop(handle, grace=10.0)
         assert not psutil.pid_exists(int(handle.ref))
-        assert list(state_dir.iterdir()) == []
+        assert list(state_dir.iterdir()) == []  # noqa: ASYNC240 - instant
 
     async def test_a_cancelled_stop_can_be_repeated(self, runtime: ProcessRuntime) -> None:
         handle = await runtime.start(service(ProcessLaunch(fake_engine_command(Behaviour.IGNORE_SIGTERM))))
@@ -172,7 +172,7 @@ class TestOutput:
 
 class TestRecovery:
     async def test_another_process_with_the_same_pid_is_not_taken_for_it(
-        self, runtime: ProcessRuntime, reopen: "object", state_dir: Path
+        self, runtime: ProcessRuntime
     ) -> None:
         handle = await runtime.start(service(SLEEP))
         stranger = replace(handle, started=handle.started - 3600.0)
@@ -201,7 +201,7 @@ class TestRecovery:
         await heard(runtime.logs("svc"), "listening")
         await runtime.close()
         os.kill(int(handle.ref), signal.SIGKILL)
-        os.waitpid(int(handle.ref), 0)
+        os.waitpid(int(handle.ref), 0)  # noqa: ASYNC222 - it is dead
         later = ProcessRuntime(state_dir, owner=str(state_dir))
         assert list(await later.handles()) == [handle]
         assert (await later.wait(handle)).code is None

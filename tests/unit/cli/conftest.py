@@ -3,6 +3,7 @@ import json
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,20 @@ class Running:
     stderr: asyncio.StreamReader
 
 
-async def run_process(*words: str) -> Running:
-    """Start a command in a process of its own, to watch it or to send it signals."""
+@asynccontextmanager
+async def running(*words: str) -> AsyncIterator[Running]:
+    """Run a command in a process of its own, to watch it or to send it signals."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ai_proxy.cli.main", *words, stdout=PIPE, stderr=PIPE
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    return Running(process, process.stdout, process.stderr)
+    try:
+        yield Running(process, process.stdout, process.stderr)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.unit.cli.conftest import CommandLine, run_process
+from tests.unit.cli.conftest import CommandLine, running
 
 from ai_proxy.control.views import ReloadReport
 from ai_proxy.core.errors import InvalidConfigError, RuntimeFailureError, ServiceFailedError
@@ -76,15 +76,14 @@ async def test_start_that_takes_its_time_tells_how_it_goes_on_standard_error(
     base: Path, plane: FakePlane
 ) -> None:
     plane.ready.clear()
-    running = await run_process("start", "llama3", "--run-dir", str(base))
+    async with running("start", "llama3", "--run-dir", str(base)) as start:
+        assert await start.stderr.readline() == b"llama3 is starting: not asked for yet\n"
+        plane.set("llama3", Event.LAUNCHED, state=State.LOADING, reason="loading model")
+        assert await start.stderr.readline() == b"llama3 is loading: loading model\n"
+        plane.ready.set()
 
-    assert await running.stderr.readline() == b"llama3 is starting: not asked for yet\n"
-    plane.set("llama3", Event.LAUNCHED, state=State.LOADING, reason="loading model")
-    assert await running.stderr.readline() == b"llama3 is loading: loading model\n"
-    plane.ready.set()
-
-    assert await running.stdout.read() == b"Container 'llama3' started\n"
-    assert await running.process.wait() == 0
+        assert await start.stdout.read() == b"Container 'llama3' started\n"
+        assert await start.process.wait() == 0
 
 
 async def test_unknown_service_shows_near_names(command: CommandLine, plane: FakePlane) -> None:
@@ -125,25 +124,22 @@ async def test_logs_are_printed_as_they_are(command: CommandLine, plane: FakePla
 
 async def test_logs_are_followed_until_ctrl_c(base: Path, plane: FakePlane) -> None:
     plane.logs("llama3").append("before", at=0.0)
-    running = await run_process("logs", "llama3", "--follow", "--run-dir", str(base))
+    async with running("logs", "llama3", "--follow", "--run-dir", str(base)) as logs:
+        assert await logs.stdout.readline() == b"before\n"
+        plane.logs("llama3").append("after", at=0.0)
+        assert await logs.stdout.readline() == b"after\n"
+        logs.process.send_signal(signal.SIGINT)
 
-    assert await running.stdout.readline() == b"before\n"
-    plane.logs("llama3").append("after", at=0.0)
-    assert await running.stdout.readline() == b"after\n"
-    running.process.send_signal(signal.SIGINT)
-
-    assert await running.stdout.read() == b""
-    assert await running.stderr.read() == b""
-    assert await running.process.wait() == 130
+        assert await logs.stdout.read() == b""
+        assert await logs.stderr.read() == b""
+        assert await logs.process.wait() == 130
 
 
 async def test_following_logs_for_scripts_prints_an_object_per_line(base: Path, plane: FakePlane) -> None:
     plane.logs("llama3").append("before", at=0.0)
-    running = await run_process("--format", "json", "logs", "llama3", "-f", "--run-dir", str(base))
 
-    line = json.loads(await running.stdout.readline())
-    running.process.terminate()
-    await running.process.wait()
+    async with running("--format", "json", "logs", "llama3", "-f", "--run-dir", str(base)) as logs:
+        line = json.loads(await logs.stdout.readline())
 
     assert line == {"seq": 1, "at": 0.0, "text": "before"}
 

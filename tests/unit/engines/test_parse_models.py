@@ -10,7 +10,7 @@ from ai_proxy.engines.base import complaint, parse_models
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "engines"
 
-ENTRIES = st.dictionaries(
+ENTRIES: st.SearchStrategy[dict[str, object]] = st.dictionaries(
     st.sampled_from(["id", "meta", "max_model_len"]), st.none() | st.integers() | st.text() | st.just({})
 )
 LISTS = st.fixed_dictionaries({"data": st.none() | st.text() | st.lists(ENTRIES | st.integers())})
