@@ -143,9 +143,11 @@ class Requests:
         self._interval = interval
         self._stopping = False
         self._loop = asyncio.get_running_loop()
-        self._random = random.Random(1)  # noqa: S311  # spreads load, guards nothing
+        phases = random.Random(1)  # noqa: S311  # spreads load, guards nothing
+        now = time.monotonic()
+        self._due = {client: now + phases.random() * interval for client in clients}
         for client in clients:
-            self._begin(client)
+            self._next(client)
 
     def units(self) -> int:
         """Return how many answers have come, right or wrong."""
@@ -156,11 +158,14 @@ class Requests:
         self._stopping = True
         await _settle(self._clients, self.faults)
 
-    def _begin(self, client: Client) -> None:
-        if self._interval:
-            self._loop.call_later(self._random.random() * self._interval, self._send, client)
-        else:
+    def _next(self, client: Client) -> None:
+        """Send at the client's own times, lest clients that were answered together go on together."""
+        if not self._interval:
             self._send(client)
+            return
+        now = time.monotonic()
+        self._loop.call_later(max(0.0, self._due[client] - now), self._send, client)
+        self._due[client] = max(now, self._due[client] + self._interval)
 
     def _send(self, client: Client) -> None:
         if not self._stopping:
@@ -172,10 +177,7 @@ class Requests:
             self.faults[fault] += 1
             if fault.startswith(("broke", "connection")):
                 return
-        if not self._interval:
-            self._send(client)
-        elif not self._stopping:
-            self._loop.call_later(max(0.0, self._interval - client.seconds), self._send, client)
+        self._next(client)
 
 
 class Streams:

@@ -28,6 +28,7 @@ class Scale:
     """How long to measure; durations in seconds.
 
     Attributes:
+        starts: How often a start is timed at most.
         rounds: How often each work is done by each contender, in turn.
         requests: Window of the closed loop.
         latency: Window for latency at each number of connections.
@@ -36,6 +37,7 @@ class Scale:
         uploads: Files sent in a row.
     """
 
+    starts: int
     rounds: int
     requests: float
     latency: float
@@ -44,8 +46,8 @@ class Scale:
     uploads: int
 
 
-QUICK = Scale(rounds=2, requests=1.0, latency=0.4, streams=1.0, slow=4.5, uploads=3)
-FULL = Scale(rounds=5, requests=2.0, latency=1.0, streams=2.0, slow=8.0, uploads=5)
+QUICK = Scale(starts=2, rounds=2, requests=1.0, latency=0.4, streams=1.0, slow=4.5, uploads=3)
+FULL = Scale(starts=5, rounds=5, requests=2.0, latency=1.0, streams=2.0, slow=8.0, uploads=5)
 
 
 @dataclass(frozen=True, slots=True)

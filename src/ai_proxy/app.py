@@ -26,6 +26,8 @@ from ai_proxy.config.schema import Config
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.errors import ProxyError
+from ai_proxy.core.events import ServiceEvent
+from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.options import ServeOptions
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import RuntimeKind, Service, Upstream
@@ -95,6 +97,7 @@ async def _serve(options: ServeOptions, path: Path | None, config: Config) -> No
         )
         stack.push_async_callback(_close, plane, gateway)
         plane.publish = gateway.publish
+        plane.events.listen(_log_event)
         plane.load = _loader(path, config, options)
         app = create_app(plane, lambda: recorder.render(plane.services()), version("ai-inference-proxy"))
         await stack.enter_async_context(serve_unix(app, folder / "gateway.sock", client_principal))
@@ -192,6 +195,13 @@ async def _watch(path: Path, plane: ControlPlane) -> None:
     async for changes in awatch(path.parent, recursive=False):
         if any(Path(changed).name == path.name for _, changed in changes):
             await _reload(plane)
+
+
+def _log_event(event: ServiceEvent) -> None:
+    level = "WARNING" if event.state in (State.FAILING, State.FAILED) else "INFO"
+    if event.event is not Event.ABSENT:
+        bound = logger.bind(service=event.service_id)
+        bound.log(level, "{} is {}: {}", event.service_id, event.state, event.reason)
 
 
 def _announce(host: str, port: int, path: Path | None, services: int) -> None:

@@ -16,7 +16,7 @@ from ai_proxy.control.timing import wait_any
 from ai_proxy.control.views import ReloadReport, ServiceView
 from ai_proxy.core.errors import InvalidConfigError, ServiceFailedError, UnknownServiceError
 from ai_proxy.core.events import ServiceEvent
-from ai_proxy.core.lifecycle import RUNNING, Event, State
+from ai_proxy.core.lifecycle import RUNNING, State
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Clock, Engine, Recorder, Runtime
 from ai_proxy.core.routing import near_names
@@ -59,7 +59,6 @@ class ControlPlane:
         self._recorder = recorder
         self._supervisors: dict[str, Supervisor] = {}
         self._reloading = asyncio.Lock()
-        self.events.listen(_log_event)
 
     def __repr__(self) -> str:
         return (
@@ -289,11 +288,3 @@ class ControlPlane:
 
 def _has_failed(event: ServiceEvent) -> bool:
     return event.state is State.FAILED
-
-
-def _log_event(event: ServiceEvent) -> None:
-    level = "WARNING" if event.state in (State.FAILING, State.FAILED) else "INFO"
-    verb = f"{event.service_id} is {event.state}: {event.reason}"
-    bound = logger.bind(service=event.service_id)
-    if event.event is not Event.ABSENT:
-        bound.log(level, "{}", verb)

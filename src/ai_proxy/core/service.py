@@ -241,7 +241,7 @@ class Exit:
     detail: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lease:
     """One request's right to use an upstream; given back exactly once."""
 

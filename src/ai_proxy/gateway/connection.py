@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from enum import IntEnum, auto
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -16,10 +15,10 @@ from ai_proxy.core.errors import (
     UpstreamTimeoutError,
 )
 from ai_proxy.core.service import Outcome
-from ai_proxy.gateway.exchange import FORWARDING, READING, RESPONDING, Exchange
+from ai_proxy.gateway.exchange import READING, Exchange
 from ai_proxy.gateway.request import Request
-from ai_proxy.gateway.upstream import UpstreamConnection
-from ai_proxy.gateway.wire import Header
+from ai_proxy.gateway.timeouts import Wait, waiting_for
+from ai_proxy.gateway.wire import CONTINUE, Header
 
 if TYPE_CHECKING:
     from ai_proxy.gateway.listener import Gateway
@@ -28,21 +27,6 @@ MAX_PIPELINED = 64
 """Requests read ahead of their turn; a client that sends more finds its connection closed after these."""
 MAX_TUNNEL_AHEAD = 64 * 1024
 """Bytes taken from a client before its tunnel stands."""
-LINGER = 5.0
-"""Seconds that a rejected client's bytes are thrown away, so that it can read the answer (RFC 9112 9.6)."""
-
-
-class Wait(IntEnum):
-    """What a connection waits for; each has a time limit."""
-
-    IDLE = auto()
-    HEAD = auto()
-    BODY = auto()
-    BACKEND = auto()
-    STREAM = auto()
-    READER = auto()
-    LINGER = auto()
-    UNLIMITED = auto()
 
 
 class PipelineFullError(Exception):
@@ -85,7 +69,7 @@ class ClientConnection(asyncio.Protocol):
         self.parser: httptools.HttpRequestParser
         self.target = b""
         self.headers: list[Header] = []
-        self.fed = 0
+        self.fed = 0  # bytes since a message began or its body went on; 0 when the read says no more
         self.in_head = False
         self.reading: Exchange | None = None
         self.current: Exchange | None = None
@@ -101,7 +85,7 @@ class ClientConnection(asyncio.Protocol):
         self.body_follows = False
         self.replaying = False
         self.ahead = b""
-        self.tunnel: UpstreamConnection | None = None
+        self.tunnel: Exchange | None = None
         self.watched: tuple[Wait, int, int] = (Wait.IDLE, 0, 0)
         self.watched_since = gateway.now()
 
@@ -141,25 +125,33 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came, then do what can be done."""
         if self.tunnel is not None:
-            self.tunnel.transport.write(data)
+            self.tunnel.upload(data)
             return
         if self.discarding:
             return
         if self.upgrading:
             self._hold_for_tunnel(data)
             return
-        self.fed = self.fed + len(data) if self.in_head else len(data)
+        midway = self.in_head or self.reading is not None
+        self.fed = self.fed + len(data) if midway else len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._malformed(error)
-        if self.in_head and self.fed > self.gateway.limits.max_head:
-            self._refuse(
-                HeadTooLargeError(f"a request head may have {self.gateway.limits.max_head} bytes at most")
-            )
+        if self.fed > self.gateway.limits.max_head and not self.discarding:
+            self._limit_overhead()
         self._advance()
+
+    def _limit_overhead(self) -> None:
+        """Stop a head, or what surrounds the chunks of a body (extensions, trailers), that does not end."""
+        limit = self.gateway.limits.max_head
+        if self.in_head:
+            self._refuse(HeadTooLargeError(f"a request head may have {limit} bytes at most"))
+        elif self.reading is not None:
+            error = HeadTooLargeError(f"chunk extensions and trailers may have {limit} bytes at most")
+            self._break_off(self.reading, error)
 
     def on_message_begin(self) -> None:
         """Begin a head."""
@@ -187,11 +179,16 @@ class ClientConnection(asyncio.Protocol):
         self._check_head()
         parser = self.parser
         request = Request(parser.get_method(), self.target)
-        if parser.get_http_version() == "1.0":
+        version = parser.get_http_version()
+        if version == "1.0":
             request.is_http10 = request.close = True
+        elif version != "1.1":
+            raise MalformedRequestError(f"HTTP/{version} is not spoken here, HTTP/1.1 is")
         elif not parser.should_keep_alive():
             request.close = True
         may_upgrade = parser.should_upgrade()
+        if may_upgrade and request.method == b"CONNECT":
+            raise MalformedRequestError("CONNECT is for forward proxies; this is none")
         request.read(self.headers, may_upgrade=may_upgrade)
         exchange = Exchange(self, self.gateway, request)
         exchange.route()
@@ -200,22 +197,24 @@ class ClientConnection(asyncio.Protocol):
         self._enqueue(exchange)
 
     def _check_head(self) -> None:
-        """Limit a complete head; only one that came with more bytes than the limit is worth counting."""
+        """Limit a complete head; counted only when that many bytes have come, or it cannot be told."""
         limits = self.gateway.limits
         if len(self.headers) > limits.max_headers:
             raise HeadTooLargeError(f"a request may have {limits.max_headers} headers at most")
-        if self.fed > limits.max_head:
+        if self.fed > limits.max_head or not self.fed:
             size = len(self.target) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > limits.max_head:
                 raise HeadTooLargeError(f"a request head may have {limits.max_head} bytes at most")
 
     def on_body(self, data: bytes) -> None:
         """Hand on a piece of the body."""
+        self.fed = 0
         if self.reading is not None:
             self.reading.add_body(data)
 
     def on_message_complete(self) -> None:
         """Note the end of a request."""
+        self.fed = 0
         reading = self.reading
         if reading is not None and not self.body_follows:
             self.reading = None
@@ -302,7 +301,7 @@ class ClientConnection(asyncio.Protocol):
                 exchange.begin()
             else:
                 if exchange.wants_continue():
-                    self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    self.transport.write(CONTINUE)
                 break
         self.advancing = False
 
@@ -326,7 +325,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _end(self, exchange: Exchange) -> None:
         """Close, but let a client that still sends read its answer first."""
-        if exchange.request_done or self.transport.is_closing():
+        may_send = self.discarding or self.upgrading or not exchange.request_done
+        if not may_send or self.transport.is_closing():
             self.transport.close()
             return
         self.discarding = True
@@ -344,13 +344,13 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.transport.close()
 
-    def open_tunnel(self, upstream: UpstreamConnection) -> None:
+    def open_tunnel(self, exchange: Exchange) -> None:
         """Pass bytes both ways from now on."""
-        self.tunnel = upstream
-        if self.ahead:
-            upstream.transport.write(self.ahead)
-            self.ahead = b""
+        self.tunnel = exchange
         self.resume_request()
+        if self.ahead:
+            exchange.upload(self.ahead)  # last, since it may pause the client again
+            self.ahead = b""
 
     def pause_request(self) -> None:
         """Stop reading: the backend does not keep up."""
@@ -371,34 +371,9 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self.transport.resume_reading()
 
-    def _waiting_for(self) -> tuple[Wait, int, float]:
-        """Return what is waited for, a number that changes with every progress, and the limit in seconds."""
-        limits = self.gateway.limits
-        current = self.current
-        if self.lingering:
-            return Wait.LINGER, 0, LINGER
-        if self.write_paused:
-            return Wait.READER, self.transport.get_write_buffer_size(), limits.write_timeout
-        if current is None:
-            return (
-                (Wait.HEAD, 0, limits.head_timeout)
-                if self.in_head
-                else (Wait.IDLE, self.served, limits.keep_alive_timeout)
-            )
-        if self.reading is current and not self.reading_paused:
-            return Wait.BODY, current.received, limits.body_timeout
-        destination = current.destination
-        if destination is None or current.status == 101:
-            return Wait.UNLIMITED, 0, 0.0
-        if current.phase is FORWARDING:
-            return Wait.BACKEND, current.received, destination.response_timeout
-        if current.phase is RESPONDING:
-            return Wait.STREAM, current.sent, destination.stream_idle_timeout
-        return Wait.UNLIMITED, 0, 0.0
-
     def sweep(self, now: float) -> None:
         """End a wait that has made no progress for too long."""
-        wait, progress, limit = self._waiting_for()
+        wait, progress, limit = waiting_for(self)
         watched = (wait, progress, self.served)
         if watched != self.watched:
             self.watched = watched

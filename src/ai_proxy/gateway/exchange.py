@@ -11,11 +11,12 @@ from ai_proxy.core.errors import (
     UpstreamInvalidError,
 )
 from ai_proxy.core.service import Lease, Outcome
+from ai_proxy.gateway.pool import Pool
 from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.respond import problem
 from ai_proxy.gateway.route import Destination
-from ai_proxy.gateway.upstream import Pool, UpstreamConnection
-from ai_proxy.gateway.wire import PRINCIPAL
+from ai_proxy.gateway.upstream import UpstreamConnection
+from ai_proxy.gateway.wire import CONTINUE, PRINCIPAL
 from ai_proxy.tasks import spawn
 
 if TYPE_CHECKING:
@@ -123,18 +124,17 @@ class Exchange:
 
     def _hold(self, data: bytes) -> None:
         """Keep a piece of a body that is forwarded whole."""
+        limit = self.gateway.limits.max_json_body
         if self.error is not None:
             return
-        if not self.body:
-            self.body = data
-            return
-        if isinstance(self.body, bytes):
-            self.body = bytearray(self.body)
-        self.body += data
-        limit = self.gateway.limits.max_json_body
-        if len(self.body) > limit:
+        if len(self.body) + len(data) > limit:
             self.body = b""
             self.error = _too_large(limit)
+        elif self.body:
+            self.body = bytearray(self.body) if isinstance(self.body, bytes) else self.body
+            self.body += data
+        else:
+            self.body = data
 
     def _send_or_hold(self, data: bytes) -> None:
         """Pass on a piece of a streamed body, or keep it until there is a connection."""
@@ -145,6 +145,12 @@ class Exchange:
             self.body += data
             if len(self.body) > STREAM_AHEAD:
                 self.client.pause_request()
+
+    def upload(self, data: bytes) -> None:
+        """Pass on what the client says in a tunnel."""
+        if self.upstream is not None:
+            self.received += len(data)
+            self.upstream.transport.write(data)
 
     def end_body(self) -> None:
         """The request has arrived whole."""
@@ -212,10 +218,13 @@ class Exchange:
             self.fail(error, Outcome.CONNECT_FAILED)
             return
         self.upstream = connection
-        connection.send(self, self._request(pool))
+        request = self._request(pool)
         if self.streamed:
             self.body = b""
             self.client.resume_request()
+            if self.wants_continue():
+                self.client.transport.write(CONTINUE)
+        connection.send(self, request)  # last, since it may pause the client again
 
     def _request(self, pool: Pool) -> bytes:
         request = self.request
@@ -251,7 +260,7 @@ class Exchange:
         client.transport.write(b"".join(head))
         if self.upstream is not None:
             if status == 101:
-                client.open_tunnel(self.upstream)
+                client.open_tunnel(self)
             if client.write_paused:
                 self.upstream.pause()
 

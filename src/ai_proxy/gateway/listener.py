@@ -12,8 +12,8 @@ from ai_proxy.core.ports import Admission, Recorder
 from ai_proxy.core.service import Service, Upstream
 from ai_proxy.core.settings import Limits
 from ai_proxy.gateway.connection import ClientConnection
+from ai_proxy.gateway.pool import MAX_IDLE, Pools
 from ai_proxy.gateway.route import Destination, RoutingTable
-from ai_proxy.gateway.upstream import MAX_IDLE, Pools
 from ai_proxy.tasks import cancel, spawn
 
 BACKLOG = 2048

@@ -1,7 +1,7 @@
 """The head of a request: what is forwarded of it, and how its body is framed."""
 
 from ai_proxy.core.errors import MalformedRequestError, ProxyError
-from ai_proxy.gateway.wire import HOP_BY_HOP, PRINCIPAL, Header, is_sane_request_id, nominated, tokens
+from ai_proxy.gateway.wire import HOP_BY_HOP, PRINCIPAL, Header, is_sane_request_id, tokens, without_nominated
 
 _NOTED = HOP_BY_HOP | {b"host", b"content-length", b"content-type", b"expect", b"x-request-id", PRINCIPAL}
 
@@ -75,11 +75,15 @@ class Request:
                 self.is_json = value[:16].lower() == b"application/json"
             elif key != b"connection":
                 self._note(key, name, value, may_upgrade=may_upgrade)
-            elif dropped := nominated(value):
-                self._drop(dropped, headers, may_upgrade=may_upgrade)
+            elif (rest := without_nominated(headers)) is not None:
+                lines.clear()
+                self.read(rest, may_upgrade=may_upgrade)
                 return
         if hosts != 1 and not (hosts == 0 and self.is_http10):
+            self.close = True
             self.error = MalformedRequestError("there must be exactly one Host header")
+        if self.upgrade and self.has_body:
+            self.upgrade = b""  # a body and a tunnel do not go together; RFC 9110 7.8 lets us ignore it
 
     def _note(self, key: bytes, name: bytes, value: bytes, *, may_upgrade: bool) -> None:
         """Take note of one of the rarer headers that mean something to us."""
@@ -95,14 +99,13 @@ class Request:
                 )
         elif key == b"expect":
             self.expects_continue = not self.is_http10 and value.strip().lower() == b"100-continue"
-        elif key == b"upgrade" and may_upgrade and not any(t.startswith(b"h2") for t in tokens(value)):
+        elif (
+            key == b"upgrade"
+            and may_upgrade
+            and not self.is_http10
+            and not any(t.startswith(b"h2") for t in tokens(value))
+        ):
             self.upgrade = value
-
-    def _drop(self, names: list[bytes], headers: list[Header], *, may_upgrade: bool) -> None:
-        """Read once more, without the headers that Connection names as not to be forwarded."""
-        self.lines.clear()
-        kept = [h for h in headers if h[0].lower() not in names and h[0].lower() != b"connection"]
-        self.read(kept, may_upgrade=may_upgrade)
 
     def framing(self, body_length: int) -> bytes:
         r"""Return the last header lines and the blank line, for a body of a length known by now.

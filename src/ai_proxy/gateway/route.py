@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ai_proxy.core.errors import UnknownPathError, UnknownServiceError
 from ai_proxy.core.routing import near_names
 from ai_proxy.core.service import Service, Upstream
-from ai_proxy.gateway.upstream import Pool
+from ai_proxy.gateway.pool import Pool
 from ai_proxy.gateway.wire import origin_form
 
 SERVICE_PREFIX = b"/service/"

@@ -1,23 +1,22 @@
 """Connections to backends: they parse the head of a response and pass its body on as it arrived."""
 
 import asyncio
-import ssl
 from enum import IntEnum, auto
-from typing import Protocol, cast
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
 
-from ai_proxy.core.errors import UpstreamConnectError, UpstreamTimeoutError
-from ai_proxy.core.service import Upstream
-from ai_proxy.gateway.wire import HOP_BY_HOP, Header, has_body, nominated
+from ai_proxy.gateway.response import AMBIGUOUS, ends_in_surplus, filter_response, skip_interim
+from ai_proxy.gateway.wire import Header, has_body
+
+if TYPE_CHECKING:
+    from ai_proxy.gateway.pool import Pool
 
 MAX_RESPONSE_HEAD = 64 * 1024
-MAX_IDLE = 30.0
-"""Seconds an unused connection is kept for the next request."""
 
 
-_NOT_FORWARDED = HOP_BY_HOP | {b"x-request-id"}
+class SurplusError(Exception):
+    """Stops the parser when a backend goes on after the end of its response."""
 
 
 class Framing(IntEnum):
@@ -74,11 +73,12 @@ class UpstreamConnection(asyncio.Protocol):
         "idle_since",
         "keep_alive",
         "message_complete",
-        "messages",
         "parser",
         "paused",
         "pool",
         "remaining",
+        "silent",
+        "surplus",
         "transport",
         "unparsed",
         "uses",
@@ -93,8 +93,9 @@ class UpstreamConnection(asyncio.Protocol):
         self.headers: list[Header] = []
         self.head_complete = False
         self.message_complete = False
-        self.messages = 0
         self.keep_alive = False
+        self.surplus = False
+        self.silent = True
         self.remaining = 0
         self.unparsed = b""
         self.uses = 0
@@ -116,7 +117,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.framing = HEAD
         self.headers = []
         self.head_complete = self.message_complete = False
-        self.messages = 0
+        self.silent = True
         self.uses += 1
         self.transport.write(request)
 
@@ -127,7 +128,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading until `resume`: the client does not keep up."""
-        if not self.paused:
+        if not self.paused and not self.transport.is_closing():
             self.paused = True
             self.transport.pause_reading()
 
@@ -135,7 +136,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Read on."""
         if self.paused:
             self.paused = False
-            self.transport.resume_reading()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def pause_writing(self) -> None:
         """The backend does not read what we send."""
@@ -159,15 +161,13 @@ class UpstreamConnection(asyncio.Protocol):
                 exchange.response_body(b"0\r\n\r\n")
             exchange.response_done()
         else:
-            nothing_came = self.framing is HEAD and not self.unparsed
-            exchange.response_lost(
-                f"connection lost ({exc})" if exc else "connection closed",
-                stale=nothing_came and self.uses > 1,
-            )
+            detail = f"connection lost ({exc})" if exc else "connection closed"
+            exchange.response_lost(detail, stale=self.silent and self.uses > 1)
 
     def on_message_begin(self) -> None:
-        """Count messages: more than one after a request is surplus."""
-        self.messages += 1
+        """Refuse a second message: nobody asked for it."""
+        if self.message_complete:
+            raise SurplusError
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header."""
@@ -207,15 +207,11 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if not self.message_complete:
             exchange.response_body(data)
-        elif self._has_surplus(data):
+        elif ends_in_surplus(data):
             self._invalid("bytes after the end of the response")
         else:
             exchange.response_body(data)
             self._done(exchange)
-
-    def _has_surplus(self, data: bytes) -> bool:
-        """Tell whether bytes follow the end of a chunked message that ended in `data`."""
-        return self.messages != 1 or not data.endswith(b"\n") or data.endswith(b"\r\n\r\n\r\n")
 
     def _receive_length(self, exchange: Receiver, data: bytes) -> None:
         remaining = self.remaining - len(data)
@@ -230,32 +226,33 @@ class UpstreamConnection(asyncio.Protocol):
             self._done(exchange)
 
     def _receive_head(self, exchange: Receiver, data: bytes) -> None:
+        self.silent = False
         if self.unparsed:
             data = self.unparsed + data
-        end = data.find(b"\r\n\r\n")
-        while end >= 0 and data[9:10] == b"1" and data[9:12] != b"101":
-            data = data[end + 4 :]  # interim responses are between the backend and us
-            end = data.find(b"\r\n\r\n")
-        if end < 0:
+            self.unparsed = b""
+        data, end = skip_interim(data)
+        if not b"HTTP/1.".startswith(data[:7]):
+            self._invalid("the answer is not HTTP")
+        elif (end if end >= 0 else len(data)) > MAX_RESPONSE_HEAD:
+            self._invalid("response head too large")
+        elif end < 0:
             self.unparsed = data
-            if len(data) > MAX_RESPONSE_HEAD:
-                self._invalid("response head too large")
-            elif not b"HTTP/1.".startswith(data[:7]):
-                self._invalid("the answer is not HTTP")
-            return
-        self.unparsed = b""
-        if data[9:12] == b"101":
-            self._switch_protocols(exchange, data, end)
-            return
+        else:
+            self._parse_head(exchange, data, end + 4)
+
+    def _parse_head(self, exchange: Receiver, data: bytes, body_start: int) -> None:
         try:
             self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._switch_protocols(exchange, data, body_start)
+            return
         except httptools.HttpParserError as error:
-            if not (self.head_complete and self.message_complete):
+            if not self.message_complete:
                 self._invalid(f"the answer is not HTTP: {error}")
                 return
+            self.surplus = True
             self.keep_alive = False
-            self.messages = 2
-        self._start_response(exchange, data, end + 4)
+        self._start_response(exchange, data, body_start)
 
     def _start_response(self, exchange: Receiver, data: bytes, body_start: int) -> None:
         """Choose the framing and pass on the head with as much of the body as came with it."""
@@ -291,7 +288,7 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.response_head(status, head, body)
 
     def _start_chunked(self, exchange: Receiver, status: int, head: list[bytes], body: bytes) -> None:
-        if self.message_complete and self._has_surplus(body):
+        if self.message_complete and (self.surplus or ends_in_surplus(body)):
             self._invalid("bytes after the end of the response")
             return
         head.append(b"transfer-encoding: chunked\r\n")
@@ -302,6 +299,9 @@ class UpstreamConnection(asyncio.Protocol):
     def _finish_without_body(
         self, exchange: Receiver, status: int, head: list[bytes], surplus: bytes
     ) -> None:
+        if status < 200:
+            self._invalid(f"{status} is not the status of a final response")
+            return
         if surplus:
             self.keep_alive = False
         if not self.message_complete:
@@ -309,12 +309,16 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.response_head(status, head, b"")
         self._done(exchange)
 
-    def _switch_protocols(self, exchange: Receiver, data: bytes, end: int) -> None:
+    def _switch_protocols(self, exchange: Receiver, data: bytes, body_start: int) -> None:
         if not exchange.is_upgrade:
             self._invalid("the backend switched protocols unasked")
             return
         self.framing = TUNNEL
-        exchange.response_head(101, [data[: end + 2]], data[end + 4 :])
+        head = [data[: data.find(b"\r\n") + 2]]
+        filter_response(self.headers, head)
+        protocol = next(value for name, value in self.headers if name.lower() == b"upgrade")
+        head.append(b"connection: upgrade\r\nupgrade: %b\r\n" % protocol)
+        exchange.response_head(101, head, data[body_start:])
 
     def _invalid(self, detail: str) -> None:
         exchange, self.exchange = self.exchange, None
@@ -326,175 +330,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Give the connection back before the exchange ends, so that the next request finds it."""
         self.exchange = None
         self.resume()
-        if self.keep_alive and self.messages == 1 and exchange.request_done:
+        if self.keep_alive and exchange.request_done:
             self.pool.put(self)
         else:
-            self.transport.close()
+            self.transport.abort()  # a close would wait for a backend that does not read the rest
         exchange.response_done()
-
-
-class DechunkingConnection(UpstreamConnection):
-    """For a client of HTTP/1.0, which does not know chunks: takes them off."""
-
-    __slots__ = ()
-
-    def _done(self, exchange: Receiver) -> None:
-        self.keep_alive = False  # the next client may want the chunks
-        super()._done(exchange)
-
-    def on_body(self, data: bytes) -> None:
-        """Pass on the content of a chunk."""
-        if self.framing is CHUNKED and self.exchange is not None:
-            self.exchange.response_body(data)
-
-    def _receive_chunked(self, exchange: Receiver, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._invalid(f"bad chunked body: {error}")
-            return
-        if self.message_complete:
-            self._done(exchange)
-
-    def _start_chunked(self, exchange: Receiver, status: int, head: list[bytes], body: bytes) -> None:
-        exchange.response_head(status, head, b"")
-        # The parser has seen these bytes while the framing was still unknown: show them to a fresh one.
-        self.parser = httptools.HttpResponseParser(self)
-        self.message_complete = False
-        self.parser.feed_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        self._receive_chunked(exchange, body)
-
-
-UNSTATED, AMBIGUOUS = -1, -2
-
-
-def filter_response(headers: list[Header], lines: list[bytes]) -> tuple[int, bool]:
-    """Add to `lines` what may be passed on (RFC 9110 section 7.6.1), without an X-Request-ID but ours.
-
-    Returns:
-        The stated length, UNSTATED or AMBIGUOUS; and whether the body is chunked.
-    """
-    length = UNSTATED
-    chunked = False
-    kept = len(lines)
-    for name, value in headers:
-        key = name.lower()
-        if key == b"content-length":
-            length = int(value) if value.isdigit() and length == UNSTATED else AMBIGUOUS
-        elif key in _NOT_FORWARDED:
-            if key == b"transfer-encoding":
-                if chunked or value.strip().lower() != b"chunked":
-                    length = AMBIGUOUS
-                chunked = True
-            elif key == b"connection" and (dropped := nominated(value)):
-                del lines[kept:]
-                rest = [h for h in headers if h[0].lower() not in dropped and h[0].lower() != b"connection"]
-                return filter_response(rest, lines)
-            continue
-        lines += (name, b": ", value, b"\r\n")
-    return (AMBIGUOUS if chunked and length != UNSTATED else length), chunked
-
-
-class Pool:
-    """Keep-alive connections to one upstream, the one used last first."""
-
-    __slots__ = ("__weakref__", "base_path", "host_line", "idle", "sweeps", "tls", "upstream")
-
-    def __init__(self, upstream: Upstream) -> None:
-        self.upstream = upstream
-        self.sweeps = 0
-        self.host_line = b" HTTP/1.1\r\nhost: %b\r\n" % authority(upstream)
-        self.base_path = upstream.base_path.encode()
-        self.tls = ssl.create_default_context() if upstream.tls else None
-        self.idle: dict[UpstreamConnection, None] = {}
-
-    def __repr__(self) -> str:
-        return f"<Pool [{self.upstream.url}, {len(self.idle)} idle]>"
-
-    def take(self) -> UpstreamConnection | None:
-        """Return a connection that is open as far as we know, or None."""
-        idle = self.idle
-        while idle:
-            connection = idle.popitem()[0]
-            if not connection.transport.is_closing():
-                return connection
-        return None
-
-    def put(self, connection: UpstreamConnection) -> None:
-        """Keep a connection for the next request."""
-        connection.idle_since = self.sweeps
-        self.idle[connection] = None
-
-    def discard(self, connection: UpstreamConnection) -> None:
-        """Forget a connection that has ended."""
-        self.idle.pop(connection, None)
-
-    async def connect(self, limit: float, *, dechunk: bool = False) -> UpstreamConnection:
-        """Open a new connection.
-
-        Args:
-            limit: Longest wait, in seconds; 0 for none.
-            dechunk: Whether the client does not know chunked bodies.
-
-        Raises:
-            UpstreamConnectError: Refused, unreachable, or TLS failed.
-            UpstreamTimeoutError: No answer in time.
-        """
-        kind = DechunkingConnection if dechunk else UpstreamConnection
-        try:
-            async with asyncio.timeout(limit or None):
-                return await self._open(kind)
-        except TimeoutError:
-            raise UpstreamTimeoutError(
-                f"{self.upstream.url} did not accept a connection within {limit:g} s"
-            ) from None
-        except (OSError, ssl.SSLError) as error:
-            raise UpstreamConnectError(f"cannot connect to {self.upstream.url}: {error}") from error
-
-    async def _open(self, kind: type[UpstreamConnection]) -> UpstreamConnection:
-        loop = asyncio.get_running_loop()
-        if self.upstream.unix_path is not None:
-            _, connection = await loop.create_unix_connection(lambda: kind(self), self.upstream.unix_path)
-        else:
-            host, port = self.upstream.host, self.upstream.port
-            _, connection = await loop.create_connection(lambda: kind(self), host, port, ssl=self.tls)
-        return connection
-
-    def sweep(self, keep: int) -> None:
-        """Close the connections that nobody has used for `keep` sweeps; counting them saves reading a clock."""
-        self.sweeps += 1
-        for connection in [c for c in self.idle if c.idle_since <= self.sweeps - keep]:
-            del self.idle[connection]
-            connection.transport.close()
-
-
-class Pools:
-    """A pool per upstream, for as long as somebody refers to it."""
-
-    def __init__(self) -> None:
-        self._pools: WeakValueDictionary[Upstream, Pool] = WeakValueDictionary()
-
-    def of(self, upstream: Upstream) -> Pool:
-        """Return the pool of an upstream."""
-        pool = self._pools.get(upstream)
-        if pool is None:
-            pool = self._pools[upstream] = Pool(upstream)
-        return pool
-
-    def sweep(self, keep: int) -> None:
-        """Close every connection that nobody has used for `keep` sweeps."""
-        for pool in list(self._pools.values()):
-            pool.sweep(keep)
-
-
-def authority(upstream: Upstream) -> bytes:
-    """Return what to say in the Host header.
-
-    >>> authority(Upstream("api.example.com", 443, tls=True)), authority(Upstream("::1", 8080))
-    (b'api.example.com', b'[::1]:8080')
-    """
-    if upstream.unix_path is not None:
-        return b"localhost"
-    host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
-    default = 443 if upstream.tls else 80
-    return host.encode() if upstream.port == default else f"{host}:{upstream.port}".encode()

@@ -23,6 +23,13 @@ HOP_BY_HOP = frozenset(
 PRINCIPAL = b"x-ai-proxy-principal"
 """Tells the management app who calls; only the gateway may say so."""
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""Tells a client that waits with its body to send it (RFC 9110 section 10.1.1)."""
+
+_NOT_NOMINABLE = frozenset(
+    {b"close", b"keep-alive", b"upgrade", b"content-length", b"transfer-encoding", b"host"}
+)
+
 _SANE_ID = re.compile(rb"[0-9A-Za-z._:/+=@-]{1,128}")
 
 
@@ -43,11 +50,22 @@ def nominated(value: bytes) -> list[bytes]:
     >>> nominated(b"close, X-Secret, Content-Length")
     [b'x-secret']
     """
-    return [
-        token
-        for token in tokens(value)
-        if token not in (b"close", b"keep-alive", b"upgrade", b"content-length", b"host")
-    ]
+    return [token for token in tokens(value) if token not in _NOT_NOMINABLE]
+
+
+def without_nominated(headers: list[Header]) -> list[Header] | None:
+    """Return the headers without Connection and those it names; None when it names none.
+
+    >>> without_nominated([(b"Connection", b"X-A"), (b"x-a", b"1"), (b"connection", b"close"), (b"b", b"2")])
+    [(b'b', b'2')]
+    >>> without_nominated([(b"Connection", b"close"), (b"b", b"2")])
+    """
+    values = [value for name, value in headers if name.lower() == b"connection"]
+    dropped = {token for value in values for token in nominated(value)}
+    if not dropped:
+        return None
+    dropped.add(b"connection")
+    return [header for header in headers if header[0].lower() not in dropped]
 
 
 def is_sane_request_id(value: bytes) -> bool:

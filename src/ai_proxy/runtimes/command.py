@@ -25,20 +25,23 @@ class Command:
     workdir: str | None
 
 
-def build_command(launch: ProcessLaunch, port: int, env: Mapping[str, str]) -> Command:
+def build_command(
+    launch: ProcessLaunch, port: int, env: Mapping[str, str], marks: Mapping[str, str]
+) -> Command:
     """Return what to execute.
 
     Args:
         launch: As declared.
         port: Replaces `${port}`.
         env: The proxy's own environment.
+        marks: Variables that the service cannot override.
 
     Raises:
         RuntimeFailureError: It cannot be executed; says what to do.
     """
     if launch.workdir is not None and not Path(launch.workdir).is_dir():
         raise RuntimeFailureError(f"workdir {launch.workdir} is not a folder: create it or correct 'workdir'")
-    merged = {**env, **{name: _fill(value, port) for name, value in launch.env.items()}}
+    merged = {**env, **{name: _fill(value, port) for name, value in launch.env.items()}, **marks}
     arguments = (*choose_program(launch, merged.get("PATH")), *launch.command[1:])
     return Command(tuple(_fill(word, port) for word in arguments), merged, launch.workdir)
 

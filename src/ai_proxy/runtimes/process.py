@@ -70,8 +70,7 @@ class ProcessRuntime:
         if not isinstance(launch, ProcessLaunch):
             raise RuntimeFailureError(f"{service.id} has no command: it cannot be run as a process")
         port = self._choose_port(launch)
-        marks = self._marks(service, port)
-        command = build_command(launch, port, {**os.environ, **marks})
+        command = build_command(launch, port, os.environ, self._marks(service, port))
         pid, started, lines = self._launch(service.id, command)
         handle = make_handle(service.id, service.config_hash, pid, started, port)
         self._save(handle)

@@ -54,8 +54,16 @@ class Behaviour(StrEnum):
 
 def fake_engine_command(behaviour: Behaviour = Behaviour.OK, *options: str) -> tuple[str, ...]:
     """Return the command that a process service runs a fake engine with."""
-    module = (sys.executable, "-m", __name__ if __name__ != "__main__" else "ai_proxy.testing.fake_engine")
-    return (*module, "--port", "${port}", "--behaviour", behaviour, *options)
+    return (
+        sys.executable,
+        "-m",
+        "ai_proxy.testing.fake_engine",
+        "--port",
+        "${port}",
+        "--behaviour",
+        behaviour,
+        *options,
+    )
 
 
 @contextmanager

@@ -3,6 +3,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import ProcessLaunch, Service
 from ai_proxy.runtimes import session
 from ai_proxy.runtimes.process import ProcessRuntime
+from ai_proxy.runtimes.records import Records, make_handle
 from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command
 
 SLEEP = ProcessLaunch(("sh", "-c", "echo hello; exec sleep 60"))
@@ -179,6 +181,22 @@ class TestRecovery:
         await runtime.stop(stranger, grace=0.0)
         assert (await runtime.wait(stranger)).detail == "had ended before"
         assert session.members(int(handle.ref))
+
+    async def test_a_file_about_a_process_that_is_gone_is_removed(
+        self, runtime: ProcessRuntime, state_dir: Path
+    ) -> None:
+        records = Records(state_dir)
+        records.prepare()
+        records.save(make_handle("old", "1", os.getpid(), 1.0, 8080))
+        assert list(await runtime.handles()) == []
+        assert records.load() == []
+
+    async def test_it_is_found_by_its_marks_when_no_file_could_be_written(
+        self, runtime: ProcessRuntime, reopen: Callable[[], ProcessRuntime], state_dir: Path
+    ) -> None:
+        (state_dir / "svc.json").mkdir(parents=True)
+        handle = await runtime.start(service(SLEEP))
+        assert list(await reopen().handles()) == [handle]
 
     async def test_it_is_found_by_its_marks_when_its_file_is_gone_or_damaged(
         self, runtime: ProcessRuntime, state_dir: Path

@@ -19,9 +19,14 @@ def everything_installed(_: str) -> bool:
 
 def test_the_port_is_put_into_arguments_and_variables() -> None:
     launch = ProcessLaunch(("sh", "--port=${port}"), env={"LISTEN": "127.0.0.1:${port}"})
-    command = build_command(launch, 8080, {"PATH": "/bin:/usr/bin", "LISTEN": "elsewhere"})
+    command = build_command(launch, 8080, {"PATH": "/bin:/usr/bin", "LISTEN": "elsewhere"}, {})
     assert command.arguments == ("sh", "--port=8080")
     assert command.env == {"PATH": "/bin:/usr/bin", "LISTEN": "127.0.0.1:8080"}
+
+
+def test_a_service_cannot_override_the_marks() -> None:
+    launch = ProcessLaunch(("sh",), env={"MARK": "theirs"})
+    assert build_command(launch, 8080, {"PATH": "/bin:/usr/bin"}, {"MARK": "ours"}).env["MARK"] == "ours"
 
 
 def test_the_fallback_replaces_only_a_program_that_is_not_there(tmp_path: Path) -> None:
@@ -41,4 +46,4 @@ def test_a_fallback_that_lacks_its_package_says_what_to_install(tmp_path: Path) 
 def test_a_missing_workdir_is_named(tmp_path: Path) -> None:
     launch = ProcessLaunch(("sh",), workdir=str(tmp_path / "gone"))
     with pytest.raises(RuntimeFailureError, match="gone is not a folder: create it"):
-        build_command(launch, 8080, {})
+        build_command(launch, 8080, {}, {})

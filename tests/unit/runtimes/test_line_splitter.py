@@ -5,7 +5,10 @@ from ai_proxy.core.logring import MAX_LINE
 from ai_proxy.runtimes.output import MAX_LINES, LineSplitter
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\r\n"), max_size=20), max_size=20), st.data())
+@given(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=20), max_size=20),
+    st.data(),
+)
 def test_lines_come_out_whole_whatever_portions_they_come_in(lines: list[str], data: st.DataObject) -> None:
     stream = "".join(f"{line}\n" for line in lines).encode(errors="replace")
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))

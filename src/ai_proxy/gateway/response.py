@@ -1,0 +1,72 @@
+"""The head of a response: what is passed on of it, and how its body is framed."""
+
+from ai_proxy.gateway.wire import HOP_BY_HOP, Header, without_nominated
+
+UNSTATED, AMBIGUOUS = -1, -2
+
+_NOT_FORWARDED = HOP_BY_HOP | {b"x-request-id"}
+
+INTERIM = b"HTTP/1.1 1"
+SWITCHING = b"HTTP/1.1 101"
+
+
+def filter_response(headers: list[Header], lines: list[bytes]) -> tuple[int, bool]:
+    r"""Add to `lines` what may be passed on (RFC 9110 section 7.6.1), without an X-Request-ID but ours.
+
+    Returns:
+        The stated length, UNSTATED or AMBIGUOUS; and whether the body is chunked.
+
+    >>> lines: list[bytes] = []
+    >>> filter_response([(b"Content-Length", b"5"), (b"Connection", b"x-a"), (b"X-A", b"1")], lines)
+    (5, False)
+    >>> b"".join(lines)
+    b'Content-Length: 5\r\n'
+    """
+    length = UNSTATED
+    chunked = False
+    kept = len(lines)
+    for name, value in headers:
+        key = name.lower()
+        if key == b"content-length":
+            digits = value.strip()
+            length = int(digits) if digits.isdigit() and length == UNSTATED else AMBIGUOUS
+        elif key in _NOT_FORWARDED:
+            if key == b"transfer-encoding":
+                if chunked or value.strip().lower() != b"chunked":
+                    length = AMBIGUOUS
+                chunked = True
+            elif key == b"connection" and (rest := without_nominated(headers)) is not None:
+                del lines[kept:]
+                return filter_response(rest, lines)
+            continue
+        lines += (name, b": ", value, b"\r\n")
+    return (AMBIGUOUS if chunked and length != UNSTATED else length), chunked
+
+
+def skip_interim(data: bytes) -> tuple[bytes, int]:
+    r"""Leave out interim responses, which are between the backend and us (RFC 9110 section 15.2).
+
+    Returns:
+        What follows them, and the index in it of the blank line that ends a head; -1 when it has not come.
+
+    >>> skip_interim(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n")
+    (b'HTTP/1.1 204 No Content\r\n\r\n', 23)
+    >>> skip_interim(b"HTTP/1.1 101 Switching Protocols\r\n")
+    (b'HTTP/1.1 101 Switching Protocols\r\n', -1)
+    """
+    start, end = 0, data.find(b"\r\n\r\n")
+    while end >= 0 and data.startswith(INTERIM, start) and not data.startswith(SWITCHING, start):
+        start = end + 4
+        end = data.find(b"\r\n\r\n", start)
+    if not start:
+        return data, end
+    return data[start:], end - start if end >= 0 else -1
+
+
+def ends_in_surplus(data: bytes) -> bool:
+    r"""Tell whether line ends follow the end of a chunked message, of which `data` is the last that came.
+
+    >>> ends_in_surplus(b"0\r\n\r\n"), ends_in_surplus(b"0\r\n\r\n\r\n"), ends_in_surplus(b"\\n")
+    (False, True, False)
+    """
+    return data[-1:] != b"\n" or data[-5:-4] in (b"\r", b"\n")
