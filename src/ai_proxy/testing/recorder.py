@@ -1,0 +1,60 @@
+"""A recorder that remembers, for tests."""
+
+import asyncio
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedExchange:
+    """What was measured of an exchange; see `core.ports.Recorder`."""
+
+    service_id: str
+    status: int
+    seconds: float
+    first_byte: float
+    received: int
+    sent: int
+
+
+class CollectingRecorder:
+    """Keeps all that it is told.
+
+    Attributes:
+        exchanges: In the order of their end.
+        states: Service and state, in order.
+        starts: Service and seconds, in order.
+        forgotten: Services.
+    """
+
+    def __init__(self) -> None:
+        self.exchanges: list[RecordedExchange] = []
+        self.states: list[tuple[str, str]] = []
+        self.starts: list[tuple[str, float]] = []
+        self.forgotten: list[str] = []
+        self._recorded = asyncio.Event()
+
+    def exchange(
+        self, service_id: str, status: int, seconds: float, first_byte: float, received: int, sent: int
+    ) -> None:
+        """Keep an exchange."""
+        self.exchanges.append(RecordedExchange(service_id, status, seconds, first_byte, received, sent))
+        self._recorded.set()
+
+    def state(self, service_id: str, state: str) -> None:
+        """Keep a state."""
+        self.states.append((service_id, state))
+
+    def started(self, service_id: str, seconds: float) -> None:
+        """Keep a start."""
+        self.starts.append((service_id, seconds))
+
+    def forget(self, service_id: str) -> None:
+        """Keep that, too."""
+        self.forgotten.append(service_id)
+
+    async def recorded(self, count: int = 1) -> list[RecordedExchange]:
+        """Wait until that many exchanges have ended."""
+        while len(self.exchanges) < count:
+            self._recorded.clear()
+            await self._recorded.wait()
+        return self.exchanges
