@@ -69,7 +69,7 @@ class Request:
 
 
 def chat(prefix: str, *, verbatim: bool = True) -> Request:
-    """Return the small chat request: about 200 bytes of JSON for 340."""
+    """Return the small chat request: about 200 bytes of JSON for 290."""
     return _request(_post(prefix, "/v1/chat/completions", _CHAT), ANSWER, verbatim=verbatim)
 
 

@@ -49,7 +49,7 @@ class Door:
             try:
                 await self._app(scope, passage.receive, passage.send)
                 await passage.finish()
-            except Exception:  # the client has its answer from problems.py; the log gets the reason
+            except Exception:  # noqa: BLE001 - the client has its answer from problems.py; the log gets the reason
                 logger.exception("unexpected error in {} {}", scope["method"], scope["path"])
             logger.debug(
                 "{} {} {} in {:.1f} ms", scope["method"], scope["path"], passage.status, passage.took

@@ -115,7 +115,7 @@ def listen_private(path: Path) -> socket.socket:
         raise
     finally:
         os.umask(before)
-    listener.setblocking(False)  # noqa: FBT003 - that is its signature
+    listener.setblocking(False)
     return listener
 
 

@@ -103,7 +103,7 @@ def run(argv: Sequence[str]) -> int:
         code = app(list(argv), prog_name="ai-proxy", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except Exception as error:  # the last place before the user's screen
+    except Exception as error:  # noqa: BLE001 - the last place before the user's screen
         return show_error(error, argv)
     return code if isinstance(code, int) else OK
 

@@ -255,7 +255,7 @@ class Supervisor:
             handle = launching.result()
         except ProxyError as error:
             return self._fault(error.detail)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a defect of a runtime must not take the supervisor along
             return self._fault(f"{type(error).__name__}: {error}")
         self._instance.watch(handle)
         return Event.LAUNCHED, f"runs ({handle.ref}), not ready yet"

@@ -155,16 +155,24 @@ def serve(settings: dict[str, Any]) -> None:
     params = xllamacpp.CommonParams()
     apply({"hostnames": ["127.0.0.1"], "port": 8080} | settings, params)
     try:
-        server = xllamacpp.Server(params)
+        server = xllamacpp.Server(params)  # noqa: F841 - it serves for as long as it is referenced
     except RuntimeError:
         place = f"{params.hostnames[0]}:{params.port}"
         sys.exit(
             f"error: llama.cpp could not load {model} or not listen on {place}; the lines above say which"
         )
+    _wait_for_signal()
+    os._exit(0)  # without the interpreter's own end, which would wait for `server` to finish its requests
+
+
+def _wait_for_signal() -> None:
+    """Return when SIGTERM or SIGINT comes, in whichever thread and at whichever moment it is delivered."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))
-    while server:  # it serves for as long as it is referenced
-        signal.pause()
+        signal.signal(number, lambda *_: None)
+    os.read(reader, 1)
 
 
 if __name__ == "__main__":

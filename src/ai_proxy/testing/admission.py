@@ -24,7 +24,7 @@ class FakeAdmission:
         self.held: dict[str, asyncio.Event] = {}
         self.refusals: dict[str, ProxyError] = {}
         self.waiting = 0
-        self.released = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def hold(self, service_id: str) -> None:
         """Let requests for a service wait."""
@@ -33,6 +33,25 @@ class FakeAdmission:
     def open(self, service_id: str) -> None:
         """Let them go on."""
         self.held.pop(service_id).set()
+
+    def refuse(self, service_id: str, error: ProxyError) -> None:
+        """Refuse requests for a service from now on, also those that wait."""
+        self.refusals[service_id] = error
+        if service_id in self.held:
+            self.open(service_id)
+
+    async def wait_for_waiting(self, count: int) -> None:
+        """Return when that many requests wait."""
+        while self.waiting != count:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def wait_for_release(self, count: int = 1) -> list[tuple[str, Outcome]]:
+        """Return the outcomes when there are that many."""
+        while len(self.outcomes) < count:
+            self._changed.clear()
+            await self._changed.wait()
+        return self.outcomes
 
     def acquire(self, service_id: str) -> Lease | None:
         """Return a lease, unless the test holds or refuses the service."""
@@ -46,10 +65,14 @@ class FakeAdmission:
         if service_id in self.refusals:
             raise self.refusals[service_id]
         self.waiting += 1
+        self._changed.set()
         try:
             await self.held[service_id].wait()
         finally:
             self.waiting -= 1
+            self._changed.set()
+        if service_id in self.refusals:
+            raise self.refusals[service_id]
         self.in_flight[service_id] += 1
         return Lease(service_id, self.upstreams[service_id])
 
@@ -59,4 +82,4 @@ class FakeAdmission:
         lease.released = True
         self.in_flight[lease.service_id] -= 1
         self.outcomes.append((lease.service_id, outcome))
-        self.released.set()
+        self._changed.set()

@@ -328,9 +328,9 @@ def fork_stubborn_helper() -> None:
 def main() -> None:
     """Misbehave as told."""
     options = Options.parse()
-    stubborn = options.behaviour is Behaviour.IGNORE_SIGTERM
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if stubborn else lambda *_: os._exit(0))
     match options.behaviour:
+        case Behaviour.IGNORE_SIGTERM:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         case Behaviour.EXIT_AT_ONCE:
             say("error: failed to load model: out of memory")
             crash("cannot go on")

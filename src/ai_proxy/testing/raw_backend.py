@@ -121,7 +121,7 @@ class RawBackend:
             await self.script(connection)
         except (ConnectionError, asyncio.CancelledError):
             pass  # the proxy, or the test, has ended it
-        except Exception as error:  # noqa: BLE001 - told by close
+        except Exception as error:
             self._errors.append(error)
         finally:
             writer.close()

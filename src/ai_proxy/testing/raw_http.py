@@ -59,6 +59,19 @@ class Message:
         return [value for key, value in self.headers if key == name]
 
 
+def build_request(
+    target: bytes = b"/service/svc/x", *headers: bytes, method: bytes = b"", body: bytes = b""
+) -> bytes:
+    r"""Return a request; a POST when it has a body, with its length.
+
+    >>> build_request(b"/x", b"A: b", body=b"hi")
+    b'POST /x HTTP/1.1\r\nHost: test\r\nA: b\r\nContent-Length: 2\r\n\r\nhi'
+    """
+    method = method or (b"POST" if body else b"GET")
+    length = (b"Content-Length: %d" % len(body),) if body else ()
+    return b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), b"Host: test", *headers, *length, b"", body))
+
+
 async def read_head(reader: asyncio.StreamReader) -> Message | None:
     """Read a head; None when the connection has ended before it began."""
     try:
@@ -173,7 +186,7 @@ class RawClient(RawConnection):
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.setblocking(False)
+        sock.settimeout(0)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         return cls(*await asyncio.open_connection(sock=sock))
 

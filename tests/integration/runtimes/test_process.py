@@ -110,10 +110,11 @@ class TestStop:
         assert session.members(int(handle.ref)) == []
 
     async def test_a_polite_end_keeps_its_exit_code(self, runtime: ProcessRuntime) -> None:
-        handle = await runtime.start(service(ProcessLaunch(fake_engine_command())))
-        await heard(runtime.logs("svc"), "listening")
+        script = "trap 'exit 7' TERM; echo hello; while :; do sleep 0.1; done"
+        handle = await runtime.start(service(ProcessLaunch(("sh", "-c", script))))
+        await heard(runtime.logs("svc"), "hello")
         await runtime.stop(handle, grace=10.0)
-        assert (await runtime.wait(handle)).detail == "exit code 0"
+        assert (await runtime.wait(handle)).detail == "exit code 7"
 
     async def test_a_stopped_process_ends_too(self, runtime: ProcessRuntime) -> None:
         handle = await runtime.start(service(SLEEP))

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_proxy.core.ports import Model
@@ -29,6 +29,7 @@ def test_lists_as_engines_really_send_them_are_understood(recorded: str, models:
     assert parse_models((RECORDED / recorded).read_bytes()) == models
 
 
+@settings(deadline=None)
 @given(st.binary() | LISTS.map(lambda value: json.dumps(value).encode()))
 def test_no_answer_is_too_odd_to_be_read(body: bytes) -> None:
     assert all(model.id for model in parse_models(body))

@@ -1,10 +1,11 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_proxy.core.logring import MAX_LINE
 from ai_proxy.runtimes.output import MAX_LINES, LineSplitter
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=20), max_size=20),
     st.data(),
@@ -19,6 +20,7 @@ def test_lines_come_out_whole_whatever_portions_they_come_in(lines: list[str], d
     assert result + splitter.flush() == lines
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=64), max_size=20))
 def test_anything_can_be_fed(portions: list[bytes]) -> None:
     splitter = LineSplitter()
