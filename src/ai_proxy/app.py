@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import fields, replace
 from importlib.metadata import version
@@ -29,7 +29,6 @@ from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.options import ServeOptions
-from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import RuntimeKind, Service, Upstream
 from ai_proxy.core.settings import ServerSettings
 from ai_proxy.engines.catalog import build_engines
@@ -88,7 +87,10 @@ async def _serve(options: ServeOptions, path: Path | None, config: Config) -> No
         session = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, auto_decompress=False)
         )
-        plane = ControlPlane(SystemClock(), _runtimes(folder), build_engines(session), recorder)
+        processes = ProcessRuntime(folder / "process", owner=str(folder))
+        stack.push_async_callback(processes.close)
+        runtimes = {RuntimeKind.PROCESS: processes, RuntimeKind.EXTERNAL: ExternalRuntime()}
+        plane = ControlPlane(SystemClock(), runtimes, build_engines(session), recorder)
         gateway = Gateway(
             plane.scheduler,
             recorder,
@@ -121,13 +123,6 @@ async def _close(plane: ControlPlane, gateway: Gateway) -> None:
     plane.scheduler.close()
     await gateway.close()
     await plane.close()
-
-
-def _runtimes(folder: Path) -> Mapping[RuntimeKind, Runtime]:
-    return {
-        RuntimeKind.PROCESS: ProcessRuntime(folder / "process", owner=str(folder)),
-        RuntimeKind.EXTERNAL: ExternalRuntime(),
-    }
 
 
 def _overridden(settings: ServerSettings, options: ServeOptions) -> ServerSettings:

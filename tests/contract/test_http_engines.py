@@ -15,7 +15,7 @@ class TestHttpEngines(EngineContract):
     @pytest.fixture(params=["llamacpp", "generic"])
     async def engine(self, request: pytest.FixtureRequest) -> AsyncIterator[HttpEngine]:
         async with aiohttp.ClientSession() as session:
-            yield HttpEngine(PROFILES[request.param], session, timeout=0.3)
+            yield HttpEngine(PROFILES[request.param], session, timeout=0.8)
 
     @pytest.fixture
     def serve(self) -> Iterator[Serve]:
