@@ -18,7 +18,7 @@ from ai_proxy.core.service import Outcome
 from ai_proxy.gateway.exchange import READING, Exchange
 from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.timeouts import Wait, waiting_for
-from ai_proxy.gateway.wire import CONTINUE, Header
+from ai_proxy.gateway.wire import CONTINUE, Header, reset
 
 if TYPE_CHECKING:
     from ai_proxy.gateway.listener import Gateway
@@ -340,7 +340,7 @@ class ClientConnection(asyncio.Protocol):
         """End the connection so that the client can tell that the response is not whole."""
         self.discarding = True
         if exchange.is_http10:
-            self.transport.abort()  # a close would look like the end of the response
+            reset(self.transport)  # a close would look like the end of the response
         else:
             self.transport.close()
 

@@ -1,6 +1,9 @@
 """Connections to backends: they parse the head of a response and pass its body on as it arrived."""
 
 import asyncio
+import os
+import socket
+from contextlib import suppress
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -151,6 +154,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the exchange what that means for it."""
+        if exc is not None and self.exchange is not None and not self.exchange.request_done:
+            self._receive_last_words(self.exchange)
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             self.pool.discard(self)
@@ -163,6 +168,19 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             detail = f"connection lost ({exc})" if exc else "connection closed"
             exchange.response_lost(detail, stale=self.silent and self.uses > 1)
+
+    def _receive_last_words(self, exchange: Receiver) -> None:
+        """Read what a backend sent before it reset the connection under an upload: often, why.
+
+        The loop saw the failed write first, and has given up reading; the socket is open until we return.
+        """
+        endpoint = self.transport.get_extra_info("socket")
+        if endpoint is None or self.pool.tls is not None or self.framing is TUNNEL:
+            return
+        with suppress(OSError), socket.socket(fileno=os.dup(endpoint.fileno())) as last:
+            last.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            while self.exchange is exchange and (data := last.recv(MAX_RESPONSE_HEAD)):
+                self.data_received(data)
 
     def on_message_begin(self) -> None:
         """Refuse a second message: nobody asked for it."""

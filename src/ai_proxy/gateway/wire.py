@@ -1,6 +1,9 @@
 """The rules of HTTP/1.1 that both sides of the data plane share, as data and pure functions."""
 
+import asyncio
 import re
+import socket
+import struct
 from http import HTTPStatus
 
 type Header = tuple[bytes, bytes]
@@ -110,3 +113,11 @@ def status_line(status: int) -> bytes:
     b'HTTP/1.1 502 Bad Gateway'
     """
     return b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection so that the other side sees an error, not an end; what is unsent is dropped."""
+    endpoint = transport.get_extra_info("socket")
+    if endpoint is not None:
+        endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from ai_proxy.core.service import Upstream
 from ai_proxy.tasks import cancel
-from ai_proxy.testing.raw_http import Message, RawConnection, read_request
+from ai_proxy.testing.raw_http import PATIENCE, Message, RawConnection, read_request
 
 
 class BackendConnection(RawConnection):
@@ -46,6 +46,11 @@ async def echo(connection: BackendConnection) -> None:
     """Answer every request with its first line and its body."""
     while (request := await connection.request()) is not None:
         await connection.send(ok(request.first_line + b"|" + request.body))
+
+
+async def by_hand(connection: BackendConnection) -> None:  # noqa: ARG001 - a Script's signature
+    """Do nothing: the test itself plays the backend."""
+    await asyncio.Event().wait()
 
 
 def answer(*responses: bytes) -> Script:
@@ -105,9 +110,10 @@ class RawBackend:
 
     async def connection(self, number: int = 1) -> BackendConnection:
         """Wait for a connection."""
-        while len(self.connections) < number:
-            self._connected.clear()
-            await self._connected.wait()
+        async with asyncio.timeout(PATIENCE):
+            while len(self.connections) < number:
+                self._connected.clear()
+                await self._connected.wait()
         return self.connections[number - 1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

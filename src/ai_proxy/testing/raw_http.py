@@ -5,6 +5,9 @@ import socket
 import struct
 from dataclasses import dataclass
 
+PATIENCE = 8.0
+"""Seconds after which a test is told that nothing comes any more."""
+
 type Headers = tuple[tuple[bytes, bytes], ...]
 
 
@@ -146,15 +149,30 @@ class RawConnection:
         self.writer.write(data)
         await self.writer.drain()
 
+    async def until(self, end: bytes) -> bytes:
+        """Return what comes, up to and with these bytes."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.readuntil(end)
+
     async def until_closed(self) -> bytes:
         """Return everything up to the end of the connection, orderly or not."""
         data = bytearray()
         try:
-            while piece := await self.reader.read(65536):
-                data += piece
+            async with asyncio.timeout(PATIENCE):
+                while piece := await self.reader.read(65536):
+                    data += piece
         except ConnectionError:
             pass
         return bytes(data)
+
+    async def until_eof(self) -> bytes:
+        """Return everything up to the orderly end of the connection.
+
+        Raises:
+            ConnectionResetError: The end was not orderly.
+        """
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.read()
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""
@@ -192,7 +210,8 @@ class RawClient(RawConnection):
 
     async def response(self, method: bytes = b"GET") -> Message:
         """Read the next response."""
-        return await read_response(self.reader, method)
+        async with asyncio.timeout(PATIENCE):
+            return await read_response(self.reader, method)
 
     async def ask(self, request: bytes) -> Message:
         """Send a request and read its response."""

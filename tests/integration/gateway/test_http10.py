@@ -3,7 +3,7 @@
 import pytest
 
 from ai_proxy.core.service import Outcome
-from ai_proxy.testing.raw_backend import answer, answer_and_close, ok
+from ai_proxy.testing.raw_backend import BackendConnection, answer, answer_and_close, by_hand, ok
 from ai_proxy.testing.raw_http import build_request
 from ai_proxy.testing.wire_rig import WireRig
 
@@ -35,7 +35,7 @@ async def test_a_request_is_answered_and_the_connection_ends(rig: WireRig, line:
     ids=["at once", "head first", "torn", "byte by byte"],
 )
 async def test_chunks_are_taken_off(rig: WireRig, pieces: list[bytes]) -> None:
-    async def script(connection):  # type: ignore[no-untyped-def]
+    async def script(connection: BackendConnection) -> None:
         await connection.request()
         for piece in pieces:
             await connection.send(piece)
@@ -65,20 +65,22 @@ async def test_chunks_that_break_off_end_in_a_reset(rig: WireRig, reset: bool) -
     await client.send(GET)
 
     with pytest.raises(ConnectionResetError):
-        while await client.reader.read(100):
-            pass
+        await client.until_eof()
     assert rig.admission.outcomes == [("svc", Outcome.BROKEN)]
 
 
 async def test_bad_chunks_end_in_a_reset(rig: WireRig) -> None:
-    rig.backend.script = answer(CHUNKED + b"5\r\nhello\r\nzz\r\n")
+    rig.backend.script = by_hand
     client = await rig.client()
-
     await client.send(GET)
+    backend = await rig.backend.connection()
+    await backend.send(CHUNKED + b"5\r\nhello\r\n")
+    await client.until(b"hello")
+
+    await backend.send(b"zz\r\n")
 
     with pytest.raises(ConnectionResetError):
-        while await client.reader.read(100):
-            pass
+        await client.until_eof()
 
 
 async def test_what_follows_the_last_chunk_is_dropped(rig: WireRig) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ai_proxy.testing.raw_backend import by_hand
 from ai_proxy.testing.raw_http import build_request
 from ai_proxy.testing.wire_rig import WireRig
 
@@ -113,10 +114,11 @@ async def test_refuses_bad_chunks_of_a_streamed_body(rig: WireRig, chunks: bytes
 
 
 async def test_a_bad_chunk_ends_an_upload_that_is_under_way(rig: WireRig) -> None:
+    rig.backend.script = by_hand
     client = await rig.client()
     await client.send(CHUNKED + b"3\r\nabc\r\n")
     upload = await rig.backend.connection()
-    assert await upload.reader.readuntil(b"3\r\nabc\r\n")
+    assert await upload.until(b"3\r\nabc\r\n")
 
     await client.send(b"zz\r\n")
 
