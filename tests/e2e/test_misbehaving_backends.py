@@ -5,6 +5,7 @@ import json
 import time
 
 import psutil
+import pytest
 from tests.e2e.conftest import Proxy, chat, eventually, fake
 
 from ai_proxy.testing.fake_engine import Behaviour
@@ -15,6 +16,16 @@ CHAT = "/service/bad/v1/chat/completions"
 def in_flight(proxy: Proxy) -> int:
     count: int = proxy.service("bad")["in_flight"]
     return count
+
+
+def stream_to_its_end(proxy: Proxy) -> bytes:
+    """Read a streamed chat; raise IncompleteRead when it was truncated."""
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+    try:
+        connection.request("POST", CHAT, json.dumps(chat(stream=True)), {"Content-Type": "application/json"})
+        return connection.getresponse().read()
+    finally:
+        connection.close()
 
 
 def test_one_that_exits_at_once_is_told_with_its_exit_code_and_last_words(proxy: Proxy) -> None:
@@ -75,18 +86,10 @@ def test_one_that_talks_garbage_never_counts_as_ready(proxy: Proxy) -> None:
 def test_one_that_dies_in_the_middle_of_a_stream_leaves_a_truncated_message(proxy: Proxy) -> None:
     proxy.configure(bad=fake(Behaviour.DIE_MID_STREAM))
     proxy.serve()
-    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
 
-    connection.request("POST", CHAT, json.dumps(chat(stream=True)), {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    try:
-        response.read()
-        ended_cleanly = True
-    except http.client.IncompleteRead:
-        ended_cleanly = False
+    with pytest.raises(http.client.IncompleteRead):
+        stream_to_its_end(proxy)
 
-    connection.close()
-    assert not ended_cleanly
     eventually(lambda: proxy.service("bad")["state"] == "failed")
     assert proxy.service("bad")["exit_code"] == 3
     assert in_flight(proxy) == 0
@@ -108,18 +111,10 @@ def test_one_that_crashes_after_a_request_is_started_again_for_the_next(proxy: P
 def test_one_that_stalls_in_a_stream_is_cut_off_by_the_idle_limit(proxy: Proxy) -> None:
     proxy.configure(bad=fake(Behaviour.STALL, stream_idle_timeout="1s"))
     proxy.serve()
-    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
 
-    connection.request("POST", CHAT, json.dumps(chat(stream=True)), {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    try:
-        response.read()
-        ended_cleanly = True
-    except http.client.IncompleteRead:
-        ended_cleanly = False
+    with pytest.raises(http.client.IncompleteRead):
+        stream_to_its_end(proxy)
 
-    connection.close()
-    assert not ended_cleanly
     eventually(lambda: in_flight(proxy) == 0)
 
 

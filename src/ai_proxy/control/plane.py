@@ -120,9 +120,7 @@ class ControlPlane:
         """
         supervisor = self._supervisor(service_id)
         supervisor.start(by_hand=True)
-        if supervisor.state is not State.READY:
-            await self._settle(supervisor, wait, lambda e: e.state is State.READY or _has_failed(e))
-        return self._view_or_failure(supervisor)
+        return await self._until_ready(supervisor, wait)
 
     async def stop(self, service_id: str, wait: float = 0) -> ServiceView:
         """Stop a service now and hold it stopped, waiting for proof up to `wait` seconds.
@@ -131,11 +129,8 @@ class ControlPlane:
             UnknownServiceError: It is not declared.
         """
         supervisor = self._supervisor(service_id)
-        runs = supervisor.state not in AT_REST
         supervisor.stop()
-        if runs:
-            await self._settle(supervisor, wait, lambda e: e.state in AT_REST)
-        return self._view(supervisor)
+        return await self._until_at_rest(supervisor, wait)
 
     async def restart(self, service_id: str, wait: float = 0) -> ServiceView:
         """Stop a service after its requests in flight and start it again, waiting up to `wait` seconds.
@@ -146,8 +141,7 @@ class ControlPlane:
         """
         supervisor = self._supervisor(service_id)
         supervisor.restart()
-        await self._settle(supervisor, wait, lambda e: e.state is State.READY or _has_failed(e))
-        return self._view_or_failure(supervisor)
+        return await self._until_ready(supervisor, wait)
 
     async def unload(self, service_id: str, wait: float = 0) -> ServiceView:
         """Stop a service after its requests in flight; the next request may start it again.
@@ -156,11 +150,8 @@ class ControlPlane:
             UnknownServiceError: It is not declared.
         """
         supervisor = self._supervisor(service_id)
-        runs = supervisor.state not in AT_REST
         supervisor.unload()
-        if runs:
-            await self._settle(supervisor, wait, lambda e: e.state in AT_REST)
-        return self._view(supervisor)
+        return await self._until_at_rest(supervisor, wait)
 
     async def reload(self) -> ReloadReport:
         """Read the configuration again and touch only what changed.
@@ -228,17 +219,30 @@ class ControlPlane:
             raise UnknownServiceError(service_id, near_names(service_id, self._supervisors))
         return supervisor
 
-    async def _settle(
-        self, supervisor: Supervisor, wait: float, settled: Callable[[ServiceEvent], bool]
-    ) -> None:
-        """Return when an event of that service settles the matter, or after `wait` seconds."""
+    async def _until_ready(self, supervisor: Supervisor, wait: float) -> ServiceView:
+        if not supervisor.stays_ready:
+            await self._settle(supervisor, wait, frozenset({State.READY, State.FAILED}))
+        if supervisor.state is State.FAILED:
+            raise ServiceFailedError(
+                f"{supervisor.service.id} failed: {supervisor.failure.detail}",
+                log_tail=supervisor.failure.log_tail,
+            )
+        return self._view(supervisor)
+
+    async def _until_at_rest(self, supervisor: Supervisor, wait: float) -> ServiceView:
+        if supervisor.state not in AT_REST:
+            await self._settle(supervisor, wait, AT_REST)
+        return self._view(supervisor)
+
+    async def _settle(self, supervisor: Supervisor, wait: float, states: frozenset[State]) -> None:
+        """Return when that service enters one of the states, or after `wait` seconds."""
         if wait <= 0:
             await asyncio.sleep(0)  # let the order be taken up, so that the answer shows it
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def look(event: ServiceEvent) -> None:
-            if event.service_id == supervisor.service.id and settled(event) and not done.done():
+            if event.service_id == supervisor.service.id and event.state in states and not done.done():
                 done.set_result(None)
 
         stop = self.events.listen(look)
@@ -246,14 +250,6 @@ class ControlPlane:
             await wait_any(self._clock, done, until=self._clock.now() + wait)
         finally:
             stop()
-
-    def _view_or_failure(self, supervisor: Supervisor) -> ServiceView:
-        if supervisor.state is State.FAILED:
-            raise ServiceFailedError(
-                f"{supervisor.service.id} failed: {supervisor.failure.detail}",
-                log_tail=supervisor.failure.log_tail,
-            )
-        return self._view(supervisor)
 
     def _view(self, supervisor: Supervisor) -> ServiceView:
         service, now = supervisor.service, self._clock.now()
@@ -284,7 +280,3 @@ class ControlPlane:
             load_time=supervisor.load_time,
             idle_stop_in=None if idle_at is None else max(0.0, idle_at - now),
         )
-
-
-def _has_failed(event: ServiceEvent) -> bool:
-    return event.state is State.FAILED

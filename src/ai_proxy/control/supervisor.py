@@ -98,6 +98,11 @@ class Supervisor:
         """Proof of what runs, if anything does."""
         return self._instance.handle
 
+    @property
+    def stays_ready(self) -> bool:
+        """Whether it is ready, and nobody has asked for its end."""
+        return self.state is State.READY and self._ending is Ending.NONE
+
     # Orders: noted here, carried out by the task.
 
     def start(self, *, by_hand: bool = False) -> None:
