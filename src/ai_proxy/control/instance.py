@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
+from ai_proxy.control.replicas import Replicas
 from ai_proxy.control.timing import wait_any
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.ports import Clock, Engine, Probe, Runtime
@@ -31,6 +32,7 @@ class Instance:
     def __init__(self, assignment: Assignment, clock: Clock, handle: Handle | None = None) -> None:
         self.service = assignment.service
         self.handle = handle
+        self.replicas = Replicas(handle.upstreams, clock) if handle else None
         self.launching: asyncio.Task[Handle] | None = None
         self.watching: asyncio.Task[Exit] | None = None
         self._runtime = assignment.runtime
@@ -49,6 +51,7 @@ class Instance:
         """Keep the proof of what runs, and wait for its end."""
         self.launching = None
         self.handle = handle
+        self.replicas = Replicas(handle.upstreams, self._clock)
         self.watching = spawn(self._wait(handle), f"watch {self.service.id}")
 
     async def _wait(self, handle: Handle) -> Exit:
@@ -64,16 +67,22 @@ class Instance:
         return self.watching.result() if self.watching is not None and self.watching.done() else None
 
     async def probe(self) -> Probe:
-        """Ask the engine whether it is ready."""
-        if self.handle is None:
+        """Ask the engine whether it is ready: whether any replica is. The others are rested."""
+        if self.handle is None or self.replicas is None:
             return Probe(ready=False, detail="nothing runs")
-        return await self._engine.probe(self.service, self.handle.upstreams[0])
+        upstreams = self.handle.upstreams
+        probes = await asyncio.gather(*(self._engine.probe(self.service, upstream) for upstream in upstreams))
+        for upstream, probe in zip(upstreams, probes, strict=True):
+            self.replicas.check(upstream, healthy=probe.ready)
+        return next((probe for probe in probes if probe.ready), probes[0])
 
     async def models(self) -> tuple[str, ...]:
-        """Return the models the engine lists."""
+        """Return the models that the replicas list, each once."""
         if self.handle is None:
             return ()
-        return tuple(model.id for model in await self._engine.models(self.service, self.handle.upstreams[0]))
+        upstreams = self.handle.upstreams
+        lists = await asyncio.gather(*(self._engine.models(self.service, upstream) for upstream in upstreams))
+        return tuple(dict.fromkeys(model.id for listed in lists for model in listed))
 
     def log_tail(self, count: int) -> tuple[str, ...]:
         """Return the last lines of output."""

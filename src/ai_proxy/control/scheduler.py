@@ -58,10 +58,10 @@ class Scheduler:
     def acquire(self, service_id: str) -> Lease | None:
         """Return a lease when the service is ready, else None."""
         supervisor = self._supervisors.get(service_id)
-        if supervisor is None or supervisor.upstream is None:
+        if supervisor is None or supervisor.replicas is None:
             return None
         supervisor.in_flight += 1
-        return Lease(service_id, supervisor.upstream)
+        return Lease(service_id, supervisor.replicas.take())
 
     async def admit(self, service_id: str) -> Lease:
         """Wait for a lease, starting the service if need be.
@@ -105,7 +105,14 @@ class Scheduler:
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             self.release(waiter.result(), Outcome.CLIENT_GONE)
 
-    def release(self, lease: Lease, outcome: Outcome) -> None:  # noqa: ARG002 - for replicas, which come later
+    def move(self, lease: Lease, outcome: Outcome, retry_after: float = 0.0) -> bool:
+        """Move a lease to another replica, since its upstream failed; False when there is none to try."""
+        supervisor = self._supervisors.get(lease.service_id)
+        if supervisor is None or supervisor.replicas is None:
+            return False
+        return supervisor.replicas.move(lease, outcome, retry_after)
+
+    def release(self, lease: Lease, outcome: Outcome) -> None:
         """Take a lease back.
 
         Raises:
@@ -116,7 +123,7 @@ class Scheduler:
         lease.released = True
         supervisor = self._supervisors.get(lease.service_id)
         if supervisor is not None:
-            supervisor.lease_ended()
+            supervisor.lease_ended(lease, outcome)
 
     def _decide(self, supervisor: Supervisor, *, arriving: bool) -> Decision:
         service_id = supervisor.service.id

@@ -8,13 +8,14 @@ from typing import Any
 
 from ai_proxy.control.events import EventBus
 from ai_proxy.control.instance import Assignment, Instance
+from ai_proxy.control.replicas import Replicas
 from ai_proxy.control.timing import wait_any
 from ai_proxy.core.errors import ProxyError, RuntimeFailureError
 from ai_proxy.core.lifecycle import RUNNING, Event, State, backoff, count_failure, transition
 from ai_proxy.core.ports import Clock, Probe, Recorder
 from ai_proxy.core.retention import idle_deadline
 from ai_proxy.core.scheduling import ServiceFacts
-from ai_proxy.core.service import Handle, RuntimeKind, StartPolicy, Upstream
+from ai_proxy.core.service import Handle, Lease, Outcome, RuntimeKind, StartPolicy
 from ai_proxy.tasks import cancel, spawn
 
 LOG_TAIL = 50
@@ -66,7 +67,7 @@ class Supervisor:
         self.reason = "the proxy has just started"
         self.since = clock.now()
         self.since_wall = clock.wall()
-        self.upstream: Upstream | None = None
+        self.replicas: Replicas | None = None
         self.models: tuple[str, ...] = ()
         self.in_flight = 0
         self.last_used = clock.now()
@@ -196,8 +197,7 @@ class Supervisor:
         self.reason = reason
         self.since = self.clock.now()
         self.since_wall = self.clock.wall()
-        handle = self.handle if self.state is State.READY else None
-        self.upstream = handle.upstreams[0] if handle else None
+        self.replicas = self._instance.replicas if self.state is State.READY else None
         if self.state in (State.STOPPED, State.FAILED):
             self._come_to_rest()
         self._recorder.state(self.service.id, self.state)
@@ -429,9 +429,11 @@ class Supervisor:
             since=self.since,
         )
 
-    def lease_ended(self) -> None:
+    def lease_ended(self, lease: Lease, outcome: Outcome) -> None:
         """Take note of a lease that was given back."""
         self.in_flight -= 1
+        if self.replicas is not None:
+            self.replicas.give_back(lease, outcome)
         self.last_used = self.clock.now()
         if self.state is State.DRAINING:
             self._news.set()

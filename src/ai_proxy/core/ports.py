@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ai_proxy.core.logring import LogRing
-from ai_proxy.core.service import Exit, Handle, Lease, Outcome, Service, Upstream
+from ai_proxy.core.service import ContainerStats, Exit, Handle, Lease, Outcome, Service, Upstream
 
 
 class Clock(Protocol):
@@ -58,6 +58,16 @@ class Runtime(Protocol):
         """Return the ring that holds the last lines of the service's output."""
 
 
+class ContainerRuntime(Runtime, Protocol):
+    """A runtime that tells more of what it runs."""
+
+    def progress(self, service_id: str) -> str:
+        """Say what a start under way is busy with: `pulling image: 3 of 7 layers, ...`; empty for nothing."""
+
+    def stats(self, handle: Handle) -> ContainerStats | None:
+        """Return what it uses, as last measured; None when that is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """What an engine said about its readiness.
@@ -108,6 +118,15 @@ class Admission(Protocol):
 
         Raises:
             ProxyError: The request cannot be served; says why.
+        """
+
+    def move(self, lease: Lease, outcome: Outcome, retry_after: float = 0.0) -> bool:
+        """Move a lease to another replica, since its upstream failed; False when there is none to try.
+
+        Args:
+            lease: Goes on, with another upstream.
+            outcome: How its upstream failed.
+            retry_after: What that upstream asked for, in seconds; 0 when it did not.
         """
 
     def release(self, lease: Lease, outcome: Outcome) -> None:

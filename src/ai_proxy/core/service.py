@@ -241,12 +241,45 @@ class Exit:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class ContainerStats:
+    """What a container uses, as its engine last measured it; sizes in bytes.
+
+    Attributes:
+        at: When it was measured, in seconds since the epoch.
+        cpu_percent: Of one core: 200 is two cores; None until there are two measurements.
+        memory: In use, without the file cache that the kernel can drop at any time.
+        memory_rss: Of that, what processes have written themselves; a mapped model file is not in it.
+        memory_limit: What it may use at most: its own limit, or all the memory there is.
+        network_received: Since its start.
+        network_sent: Since its start.
+        pids: Processes and threads.
+    """
+
+    at: float
+    cpu_percent: float | None
+    memory: int
+    memory_rss: int
+    memory_limit: int
+    network_received: int
+    network_sent: int
+    pids: int
+
+
 @dataclass(slots=True, eq=False)
 class Lease:
-    """One request's right to use an upstream; given back exactly once."""
+    """One request's right to use an upstream; given back exactly once.
+
+    Attributes:
+        service_id: The service.
+        upstream: Where the request may go.
+        judged: Whether a failure of this upstream has been told already.
+        released: Whether it has been given back.
+    """
 
     service_id: str
     upstream: Upstream
+    judged: bool = False
     released: bool = False
 
 
@@ -258,3 +291,5 @@ class Outcome(StrEnum):
     CONNECT_FAILED = "connect_failed"
     BROKEN = "broken"
     TIMEOUT = "timeout"
+    SERVER_ERROR = "server_error"
+    OVERLOADED = "overloaded"
