@@ -29,10 +29,13 @@ from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.options import ServeOptions
+from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import RuntimeKind, Service, Upstream
 from ai_proxy.core.settings import ServerSettings
 from ai_proxy.engines.catalog import build_engines
 from ai_proxy.gateway.listener import Gateway
+from ai_proxy.identity import owner_id
+from ai_proxy.runtimes.docker import DockerRuntime, own_container
 from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.runtimes.process import ProcessRuntime
 from ai_proxy.tasks import cancel, spawn
@@ -89,7 +92,14 @@ async def _serve(options: ServeOptions, path: Path | None, config: Config) -> No
         )
         processes = ProcessRuntime(folder / "process", owner=str(folder))
         stack.push_async_callback(processes.close)
-        runtimes = {RuntimeKind.PROCESS: processes, RuntimeKind.EXTERNAL: ExternalRuntime()}
+        owner = owner_id(folder)
+        containers = DockerRuntime(None, owner, version("ai-inference-proxy"), container=own_container())
+        stack.push_async_callback(containers.close)
+        runtimes: dict[RuntimeKind, Runtime] = {
+            RuntimeKind.PROCESS: processes,
+            RuntimeKind.DOCKER: containers,
+            RuntimeKind.EXTERNAL: ExternalRuntime(),
+        }
         plane = ControlPlane(SystemClock(), runtimes, build_engines(session), recorder)
         gateway = Gateway(
             plane.scheduler,

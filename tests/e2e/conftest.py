@@ -59,10 +59,12 @@ class Proxy:
     run_dir: Path
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
     log: Path = field(init=False)
 
     def __post_init__(self) -> None:
         self.log = self.folder / "serve.log"
+        self.environment["AI_PROXY_DATA_DIR"] = str(self.folder / "data")
 
     @property
     def config(self) -> Path:
@@ -80,6 +82,7 @@ class Proxy:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **self.environment},
             )
         eventually(self._answers)
 
@@ -108,7 +111,7 @@ class Proxy:
 
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line against it."""
-        environment = {**os.environ, "AI_PROXY_RUN_DIR": str(self.run_dir)}
+        environment = {**os.environ, **self.environment, "AI_PROXY_RUN_DIR": str(self.run_dir)}
         return subprocess.run(
             [PROGRAM, *words], capture_output=True, text=True, timeout=60, env=environment, cwd=self.folder
         )

@@ -48,6 +48,8 @@ def services_table(services: list[dict[str, Any]], now: float) -> Table:
         table.add_column(name, no_wrap=True)
     table.add_column("IN FLIGHT", justify="right")
     table.add_column("WAITING", justify="right")
+    for name in ("CPU", "MEMORY"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name in ("ADDRESS", "SINCE", "STOPS IN"):
         table.add_column(name, no_wrap=True)
     table.add_column("REASON", overflow="fold")
@@ -60,6 +62,7 @@ def services_table(services: list[dict[str, Any]], now: float) -> Table:
             one["runtime"],
             str(one["in_flight"]),
             str(one["waiting"]),
+            *usage(one["stats"]),
             " ".join(one["upstreams"]) or "-",
             span(now - one["since"]),
             "-" if idle is None else span(idle),
@@ -77,3 +80,15 @@ def print_services(services: list[dict[str, Any]]) -> None:
         console.print(services_table(services, time.time()))
     else:
         console.print("no services are configured; 'ai-proxy config init' writes an example")
+
+
+def usage(stats: dict[str, Any] | None) -> tuple[str, str]:
+    """Return CPU and memory in words.
+
+    >>> usage({"cpu_percent": 150.2, "memory": 3_500_000_000}), usage(None)
+    (('150 %', '3338 MB'), ('-', '-'))
+    """
+    if stats is None:
+        return "-", "-"
+    cpu = stats["cpu_percent"]
+    return "-" if cpu is None else f"{cpu:.0f} %", f"{stats['memory'] / 2**20:.0f} MB"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ai_proxy.control.replicas import Replicas
 from ai_proxy.control.timing import wait_any
 from ai_proxy.core.errors import RuntimeFailureError
-from ai_proxy.core.ports import Clock, Engine, Probe, Runtime
-from ai_proxy.core.service import Exit, Handle, Service
+from ai_proxy.core.ports import Clock, ContainerRuntime, Engine, Probe, Runtime
+from ai_proxy.core.service import ContainerStats, Exit, Handle, Service
 from ai_proxy.tasks import cancel, spawn
 
 STOP_SLACK = 15.0
@@ -83,6 +83,18 @@ class Instance:
         upstreams = self.handle.upstreams
         lists = await asyncio.gather(*(self._engine.models(self.service, upstream) for upstream in upstreams))
         return tuple(dict.fromkeys(model.id for listed in lists for model in listed))
+
+    def progress(self) -> str:
+        """Say what a start under way is busy with; empty when there is nothing to say."""
+        runtime = self._runtime
+        return runtime.progress(self.service.id) if isinstance(runtime, ContainerRuntime) else ""
+
+    def stats(self) -> ContainerStats | None:
+        """Return what it uses, where the runtime can tell."""
+        runtime = self._runtime
+        if self.handle is None or not isinstance(runtime, ContainerRuntime):
+            return None
+        return runtime.stats(self.handle)
 
     def log_tail(self, count: int) -> tuple[str, ...]:
         """Return the last lines of output."""

@@ -1,6 +1,7 @@
 """The control plane as a whole: the services, and what people ask of them."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,15 +15,25 @@ from ai_proxy.control.scheduler import Scheduler
 from ai_proxy.control.supervisor import Supervisor
 from ai_proxy.control.timing import wait_any
 from ai_proxy.control.views import ReloadReport, ServiceView
-from ai_proxy.core.errors import InvalidConfigError, ServiceFailedError, UnknownServiceError
+from ai_proxy.core.errors import (
+    InvalidConfigError,
+    RuntimeFailureError,
+    RuntimeUnavailableError,
+    ServiceFailedError,
+    UnknownServiceError,
+)
 from ai_proxy.core.events import ServiceEvent
-from ai_proxy.core.lifecycle import RUNNING, State
+from ai_proxy.core.lifecycle import RUNNING, State, backoff
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Clock, Engine, Recorder, Runtime
 from ai_proxy.core.routing import near_names
-from ai_proxy.core.service import Handle, RuntimeKind, Service
+from ai_proxy.core.service import RuntimeKind, Service
+from ai_proxy.tasks import cancel, spawn
 
 AT_REST = frozenset({State.STOPPED, State.FAILED})
+DOWN = frozenset({State.UNKNOWN, State.FAILING, State.FAILED})
+RECOVERY_INTERVAL = 5.0
+"""Longest pause, in seconds, between two tries to find out what runs under a runtime that is away."""
 
 
 class ControlPlane:
@@ -58,6 +69,7 @@ class ControlPlane:
         self._engines = engines
         self._recorder = recorder
         self._supervisors: dict[str, Supervisor] = {}
+        self._postponed: dict[RuntimeKind, asyncio.Task[None]] = {}
         self._reloading = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -72,15 +84,44 @@ class ControlPlane:
             InvalidConfigError: A service asks for a runtime or an engine that is not here.
         """
         services = tuple(services)
-        assignments = [self._assign(service) for service in services]
-        adopted = await recover(self._runtimes, services)
-        for assignment in assignments:
-            self._add(assignment, adopted.get(assignment.service.id))
+        for assignment in [self._assign(service) for service in services]:
+            self._add(assignment)
         self.publish(services)
+        for kind in self._runtimes:
+            try:
+                await self._recover(kind)
+            except RuntimeFailureError as error:
+                if any(service.launch.runtime is kind for service in services):
+                    self._postpone(kind, error)
+
+    async def _recover(self, kind: RuntimeKind) -> None:
+        """Begin with every service of a runtime, adopting what already runs."""
+        mine = [s for s in self._supervisors.values() if s.service.launch.runtime is kind]
+        adopted = await recover(kind, self._runtimes[kind], [s.service for s in mine])
+        for supervisor in mine:
+            supervisor.begin(adopted.get(supervisor.service.id))
+
+    def _postpone(self, kind: RuntimeKind, error: RuntimeFailureError) -> None:
+        """Go on without a runtime that is away, and begin with its services when it is back."""
+        for supervisor in self._supervisors.values():
+            if supervisor.service.launch.runtime is kind:
+                supervisor.postpone(error.detail)
+        self._postponed[kind] = spawn(self._recover_later(kind), f"wait for {kind}")
+
+    async def _recover_later(self, kind: RuntimeKind) -> None:
+        for tries in itertools.count(1):
+            await self._clock.sleep(min(RECOVERY_INTERVAL, backoff(tries)))
+            try:
+                await self._recover(kind)
+            except RuntimeFailureError:
+                continue
+            del self._postponed[kind]
+            return
 
     async def close(self) -> None:
         """Refuse new requests and end every service that is not to go on without the proxy."""
         self.scheduler.close()
+        await cancel(*self._postponed.values())
         supervisors = tuple(self._supervisors.values())
         kept = [s for s in supervisors if s.service.keep_on_exit]
         ended = [s for s in supervisors if not s.service.keep_on_exit]
@@ -186,7 +227,9 @@ class ControlPlane:
         for service_id in report.removed:
             await self._remove(service_id)
         for service_id in report.added:
-            self._add(assignments[service_id], None)
+            supervisor = self._add(assignments[service_id])
+            if assignments[service_id].service.launch.runtime not in self._postponed:
+                supervisor.begin(None)
         return report
 
     async def _remove(self, service_id: str) -> None:
@@ -207,11 +250,11 @@ class ControlPlane:
             raise InvalidConfigError(f"services.{service.id}: engine '{service.engine}' is not known")
         return Assignment(service, runtime, engine)
 
-    def _add(self, assignment: Assignment, adopted: Handle | None) -> None:
-        supervisor = Supervisor(assignment, self._clock, self.events, self._recorder, adopted)
+    def _add(self, assignment: Assignment) -> Supervisor:
+        supervisor = Supervisor(assignment, self._clock, self.events, self._recorder)
         self._supervisors[assignment.service.id] = supervisor
         self.scheduler.add(supervisor)
-        supervisor.begin()
+        return supervisor
 
     def _supervisor(self, service_id: str) -> Supervisor:
         supervisor = self._supervisors.get(service_id)
@@ -221,17 +264,21 @@ class ControlPlane:
 
     async def _until_ready(self, supervisor: Supervisor, wait: float) -> ServiceView:
         if not supervisor.stays_ready:
-            await self._settle(supervisor, wait, frozenset({State.READY, State.FAILED}))
-        if supervisor.state is State.FAILED:
+            await self._settle(supervisor, wait, DOWN | {State.READY})
+        failure = supervisor.failure
+        if supervisor.state in DOWN and failure.unavailable:
+            raise RuntimeUnavailableError(failure.detail, retry_after=5)
+        if supervisor.state in DOWN:
             raise ServiceFailedError(
-                f"{supervisor.service.id} failed: {supervisor.failure.detail}",
-                log_tail=supervisor.failure.log_tail,
+                f"{supervisor.service.id} failed: {failure.detail}", log_tail=failure.log_tail
             )
         return self._view(supervisor)
 
     async def _until_at_rest(self, supervisor: Supervisor, wait: float) -> ServiceView:
         if supervisor.state not in AT_REST:
             await self._settle(supervisor, wait, AT_REST)
+        if supervisor.trouble is not None:
+            raise supervisor.trouble
         return self._view(supervisor)
 
     async def _settle(self, supervisor: Supervisor, wait: float, states: frozenset[State]) -> None:
@@ -279,4 +326,5 @@ class ControlPlane:
             retry_in=max(0.0, supervisor.retry_at - now) if failed else 0.0,
             load_time=supervisor.load_time,
             idle_stop_in=None if idle_at is None else max(0.0, idle_at - now),
+            stats=supervisor.stats(),
         )

@@ -40,22 +40,16 @@ def judge(kind: RuntimeKind, handles: Iterable[Handle], services: Iterable[Servi
     return Findings(adopted, tuple(orphans))
 
 
-async def recover(
-    runtimes: Mapping[RuntimeKind, Runtime], services: Iterable[Service]
-) -> Mapping[str, Handle]:
-    """Return what is adopted, by service id, after ending what is not."""
-    services = tuple(services)
-    adopted: dict[str, Handle] = {}
-    for kind, runtime in runtimes.items():
-        try:
-            findings = judge(kind, await runtime.handles(), services)
-        except RuntimeFailureError as error:
-            logger.warning("cannot tell what runs under {}: {}", kind, error.detail)
-            continue
-        adopted.update(findings.adopted)
-        for orphan in findings.orphans:
-            await _sweep(runtime, orphan)
-    return adopted
+async def recover(kind: RuntimeKind, runtime: Runtime, services: Iterable[Service]) -> Mapping[str, Handle]:
+    """Return what is adopted, by service id, after ending what is not.
+
+    Raises:
+        RuntimeFailureError: It cannot be told now what runs.
+    """
+    findings = judge(kind, await runtime.handles(), services)
+    for orphan in findings.orphans:
+        await _sweep(runtime, orphan)
+    return findings.adopted
 
 
 async def _sweep(runtime: Runtime, orphan: Handle) -> None:

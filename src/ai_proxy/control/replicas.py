@@ -7,7 +7,6 @@ from ai_proxy.core.ports import Clock
 from ai_proxy.core.replicas import Circuit, Standing, choose, judge, soonest
 from ai_proxy.core.service import Lease, Outcome, Upstream
 
-
 CHECKED_REST = 15.0
 """Seconds that a replica which failed a health check is rested: longer than until the next check."""
 

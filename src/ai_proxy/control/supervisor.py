@@ -10,18 +10,20 @@ from ai_proxy.control.events import EventBus
 from ai_proxy.control.instance import Assignment, Instance
 from ai_proxy.control.replicas import Replicas
 from ai_proxy.control.timing import wait_any
-from ai_proxy.core.errors import ProxyError, RuntimeFailureError
+from ai_proxy.core.errors import ProxyError, RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.lifecycle import RUNNING, Event, State, backoff, count_failure, transition
 from ai_proxy.core.ports import Clock, Probe, Recorder
 from ai_proxy.core.retention import idle_deadline
 from ai_proxy.core.scheduling import ServiceFacts
-from ai_proxy.core.service import Handle, Lease, Outcome, RuntimeKind, StartPolicy
+from ai_proxy.core.service import ContainerStats, Handle, Lease, Outcome, RuntimeKind, StartPolicy
 from ai_proxy.tasks import cancel, spawn
 
 LOG_TAIL = 50
 """Log lines kept with a failure."""
 PROBE_INTERVALS = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between the probes of a loading service: often at first, since small models load at once."""
+PROGRESS_INTERVAL = 0.5
+"""Seconds between two looks at what a start is busy with."""
 WATCH_INTERVAL = 10.0
 """Seconds between two health checks of a service that somebody else runs."""
 WATCH_FAILURES = 3
@@ -44,6 +46,7 @@ class Failure:
     detail: str = ""
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
+    unavailable: bool = False
 
 
 class Supervisor:
@@ -59,7 +62,6 @@ class Supervisor:
         clock: Clock,
         events: EventBus,
         recorder: Recorder,
-        adopted: Handle | None = None,
     ) -> None:
         self.service = assignment.service
         self.clock = clock
@@ -76,6 +78,7 @@ class Supervisor:
         self.starts = 0
         self.failures = 0
         self.failure = Failure()
+        self.trouble: RuntimeFailureError | None = None
         self.retry_at = 0.0
         self.load_time: float | None = None
         self._events = events
@@ -88,7 +91,7 @@ class Supervisor:
         self._retired = False
         self._next: Assignment | None = None
         self._began = clock.now()
-        self._instance = Instance(assignment, clock, adopted)
+        self._instance = Instance(assignment, clock)
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -98,6 +101,10 @@ class Supervisor:
     def handle(self) -> Handle | None:
         """Proof of what runs, if anything does."""
         return self._instance.handle
+
+    def stats(self) -> ContainerStats | None:
+        """Return what it uses, where the runtime can tell."""
+        return self._instance.stats()
 
     @property
     def stays_ready(self) -> bool:
@@ -158,8 +165,15 @@ class Supervisor:
 
     # The life of the task.
 
-    def begin(self) -> None:
-        """Start the task."""
+    def postpone(self, reason: str) -> None:
+        """Say why the task cannot be started yet: nobody can tell whether anything runs."""
+        self.reason = reason
+        self.failure = Failure(reason, unavailable=True)
+
+    def begin(self, adopted: Handle | None) -> None:
+        """Start the task, with what was found running."""
+        self.failure = Failure()
+        self._instance.handle = adopted
         self._task = spawn(self._run(), f"supervise {self.service.id}")
 
     async def retire(self, reason: str) -> None:
@@ -195,6 +209,7 @@ class Supervisor:
         """Move to the next state. The only place where the state is written."""
         self.state = transition(self.state, event)
         self.reason = reason
+        self.trouble = None
         self.since = self.clock.now()
         self.since_wall = self.clock.wall()
         self.replicas = self._instance.replicas if self.state is State.READY else None
@@ -251,13 +266,18 @@ class Supervisor:
                 return Event.STOP, self._ending_reason
             if launching.done():
                 return self._launched(launching)
+            if progress := self._instance.progress():
+                self.reason = progress
+                deadline = self.clock.now() + self.service.start_timeout  # a pull takes what it takes
             if self.clock.now() >= deadline:
                 return self._fault(f"the start did not end within {self.service.start_timeout:g} s")
-            await self._pause(launching, until=deadline)
+            await self._pause(launching, until=min(deadline, self.clock.now() + PROGRESS_INTERVAL))
 
     def _launched(self, launching: asyncio.Task[Handle]) -> tuple[Event, str]:
         try:
             handle = launching.result()
+        except RuntimeUnavailableError as error:
+            return self._fault(error.detail, unavailable=True)
         except ProxyError as error:
             return self._fault(error.detail)
         except Exception as error:  # noqa: BLE001 - a defect of a runtime must not take the supervisor along
@@ -365,6 +385,7 @@ class Supervisor:
                 await self._instance.stop()
             except RuntimeFailureError as error:
                 tries += 1
+                self.trouble = error
                 self.reason = f"could not be stopped yet: {error.detail}"
                 await self.clock.sleep(backoff(tries))
             else:
@@ -386,14 +407,14 @@ class Supervisor:
             return Event.DRAIN, self._ending_reason
         return None
 
-    def _fault(self, detail: str) -> tuple[Event, str]:
-        self._note_failure(detail, None)
+    def _fault(self, detail: str, *, unavailable: bool = False) -> tuple[Event, str]:
+        self._note_failure(detail, None, unavailable=unavailable)
         return Event.FAULT, detail
 
-    def _note_failure(self, detail: str, code: int | None) -> None:
+    def _note_failure(self, detail: str, code: int | None, *, unavailable: bool = False) -> None:
         ready_for = self.clock.now() - self.since if self.state in (State.READY, State.DRAINING) else 0.0
         self.failures = count_failure(self.failures, ready_for)
-        self.failure = Failure(detail, code, self._instance.log_tail(LOG_TAIL))
+        self.failure = Failure(detail, code, self._instance.log_tail(LOG_TAIL), unavailable)
 
     async def _pause(self, *work: asyncio.Task[Any], until: float | None = None) -> None:
         """Return when there is something new: an order, an exit, finished work, or the time."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ai_proxy.core.lifecycle import State
-from ai_proxy.core.service import RuntimeKind, StartPolicy
+from ai_proxy.core.service import ContainerStats, RuntimeKind, StartPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class ServiceView:
         retry_in: Seconds until a request may start it again after a failure; 0 when it may.
         load_time: Seconds from start to ready, learned from the last start.
         idle_stop_in: Seconds until it is stopped for want of use; None when it will not be.
+        stats: What it uses; None when that is not known.
     """
 
     id: str
@@ -57,6 +58,7 @@ class ServiceView:
     retry_in: float
     load_time: float | None
     idle_stop_in: float | None
+    stats: ContainerStats | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import ContainerStats, Exit, Handle, Lease, Outcome, Service, Upstream
@@ -58,6 +58,7 @@ class Runtime(Protocol):
         """Return the ring that holds the last lines of the service's output."""
 
 
+@runtime_checkable
 class ContainerRuntime(Runtime, Protocol):
     """A runtime that tells more of what it runs."""
 

@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from ai_proxy.core.errors import ProxyError, QueueFullError, ServiceFailedError, ServiceStoppedError
+from ai_proxy.core.errors import (
+    ProxyError,
+    QueueFullError,
+    RuntimeUnavailableError,
+    ServiceFailedError,
+    ServiceStoppedError,
+)
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.service import StartPolicy
 
@@ -105,6 +111,10 @@ def _refusal(name: str, facts: ServiceFacts, now: float) -> ProxyError | None:
     """Return why the service may not be started for a request, if it may not."""
     if facts.held:
         return ServiceStoppedError(f"{name} was stopped by hand and stays so until 'ai-proxy start {name}'")
+    if facts.state is State.UNKNOWN and facts.failure:
+        return RuntimeUnavailableError(
+            f"it cannot be told whether {name} runs: {facts.failure}", retry_after=5
+        )
     backing_off = facts.state is State.FAILED and now < facts.retry_at
     if facts.state is State.FAILING or backing_off:
         return ServiceFailedError(

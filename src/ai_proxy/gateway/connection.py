@@ -16,15 +16,17 @@ from ai_proxy.core.errors import (
 )
 from ai_proxy.core.service import Outcome
 from ai_proxy.gateway.exchange import READING, Exchange
-from ai_proxy.gateway.request import Request
-from ai_proxy.gateway.timeouts import Wait, waiting_for
-from ai_proxy.gateway.wire import CONTINUE, Header, reset
+from ai_proxy.gateway.request import Request, check_head
+from ai_proxy.gateway.timeouts import Wait, Watch
+from ai_proxy.gateway.wire import CONTINUE, Header, has_left, reset
 
 if TYPE_CHECKING:
     from ai_proxy.gateway.listener import Gateway
 
 MAX_PIPELINED = 64
 """Requests read ahead of their turn; a client that sends more finds its connection closed after these."""
+MAX_AHEAD = 64 * 1024
+"""Bytes read behind a request that is being answered, before reading stops."""
 MAX_TUNNEL_AHEAD = 64 * 1024
 """Bytes taken from a client before its tunnel stands."""
 
@@ -49,6 +51,7 @@ class ClientConnection(asyncio.Protocol):
         "lingering",
         "parser",
         "pending",
+        "queued",
         "reading",
         "reading_paused",
         "replaying",
@@ -58,8 +61,7 @@ class ClientConnection(asyncio.Protocol):
         "tunnel",
         "upgrading",
         "upload_paused",
-        "watched",
-        "watched_since",
+        "watch",
         "write_paused",
     )
 
@@ -74,6 +76,7 @@ class ClientConnection(asyncio.Protocol):
         self.reading: Exchange | None = None
         self.current: Exchange | None = None
         self.pending: deque[Exchange] = deque()
+        self.queued = 0
         self.served = 0
         self.advancing = False
         self.discarding = False
@@ -86,8 +89,7 @@ class ClientConnection(asyncio.Protocol):
         self.replaying = False
         self.ahead = b""
         self.tunnel: Exchange | None = None
-        self.watched: tuple[Wait, int, int] = (Wait.IDLE, 0, 0)
-        self.watched_since = gateway.now()
+        self.watch = Watch(gateway.now())
 
     def __repr__(self) -> str:
         return (
@@ -130,19 +132,26 @@ class ClientConnection(asyncio.Protocol):
         if self.discarding:
             return
         if self.upgrading:
-            self._hold_for_tunnel(data)
+            self.ahead += data
+            if len(self.ahead) > MAX_TUNNEL_AHEAD:
+                self.pause_request()
             return
-        midway = self.in_head or self.reading is not None
-        self.fed = self.fed + len(data) if midway else len(data)
+        if self.in_head or self.reading is not None:
+            self.fed += len(data)
+        else:
+            self.fed = len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._malformed(error)
-        if self.fed > self.gateway.limits.max_head and not self.discarding:
+        if self.fed and self.fed > self.gateway.limits.max_head and not self.discarding:
             self._limit_overhead()
         self._advance()
+        if self.pending:
+            self.queued += len(data)
+            self._update_reading()
 
     def _limit_overhead(self) -> None:
         """Stop a head, or what surrounds the chunks of a body (extensions, trailers), that does not end."""
@@ -176,14 +185,16 @@ class ClientConnection(asyncio.Protocol):
         if self.replaying:
             return
         self.in_head = False
-        self._check_head()
+        limits = self.gateway.limits
+        if self.fed > limits.max_head or not self.fed or len(self.headers) > limits.max_headers:
+            check_head(self.target, self.headers, limits)
         parser = self.parser
         request = Request(parser.get_method(), self.target)
         version = parser.get_http_version()
-        if version == "1.0":
+        if version != "1.1":
+            if version != "1.0":
+                raise MalformedRequestError(f"HTTP/{version} is not spoken here, HTTP/1.1 is")
             request.is_http10 = request.close = True
-        elif version != "1.1":
-            raise MalformedRequestError(f"HTTP/{version} is not spoken here, HTTP/1.1 is")
         elif not parser.should_keep_alive():
             request.close = True
         may_upgrade = parser.should_upgrade()
@@ -195,16 +206,6 @@ class ClientConnection(asyncio.Protocol):
         self.body_follows = may_upgrade and request.has_body
         self.reading = exchange
         self._enqueue(exchange)
-
-    def _check_head(self) -> None:
-        """Limit a complete head; counted only when that many bytes have come, or it cannot be told."""
-        limits = self.gateway.limits
-        if len(self.headers) > limits.max_headers:
-            raise HeadTooLargeError(f"a request may have {limits.max_headers} headers at most")
-        if self.fed > limits.max_head or not self.fed:
-            size = len(self.target) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if size > limits.max_head:
-                raise HeadTooLargeError(f"a request head may have {limits.max_head} bytes at most")
 
     def on_body(self, data: bytes) -> None:
         """Hand on a piece of the body."""
@@ -225,7 +226,6 @@ class ClientConnection(asyncio.Protocol):
             self.current = exchange
         else:
             self.pending.append(exchange)
-            self._update_reading()
 
     def _after_upgrade(self, rest: bytes) -> None:
         """Go on after a head that asked for another protocol.
@@ -250,11 +250,6 @@ class ClientConnection(asyncio.Protocol):
             self._after_upgrade(rest[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._malformed(error)
-
-    def _hold_for_tunnel(self, data: bytes) -> None:
-        self.ahead += data
-        if len(self.ahead) > MAX_TUNNEL_AHEAD:
-            self.pause_request()
 
     def _malformed(self, error: Exception) -> None:
         """Answer what cannot be parsed, in its turn; nothing after it can be trusted."""
@@ -318,7 +313,9 @@ class ClientConnection(asyncio.Protocol):
             return
         if self.pending:
             self.current = self.pending.popleft()
-            self._update_reading()
+            if not self.pending:
+                self.queued = 0
+                self._update_reading()
             self._advance()
         elif self.reading_paused:
             self.resume_request()
@@ -331,6 +328,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self.discarding = True
         self.lingering = True
+        self.queued = 0
         self.upload_paused = False
         self._update_reading()
         if self.transport.can_write_eof():
@@ -363,7 +361,7 @@ class ClientConnection(asyncio.Protocol):
         self._update_reading()
 
     def _update_reading(self) -> None:
-        pause = self.upload_paused or bool(self.pending)
+        pause = self.upload_paused or self.queued > MAX_AHEAD
         if pause != self.reading_paused and not self.transport.is_closing():
             self.reading_paused = pause
             if pause:
@@ -372,14 +370,11 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def sweep(self, now: float) -> None:
-        """End a wait that has made no progress for too long."""
-        wait, progress, limit = waiting_for(self)
-        watched = (wait, progress, self.served)
-        if watched != self.watched:
-            self.watched = watched
-            self.watched_since = now
-        elif limit and now - self.watched_since >= limit:
-            self._expire(wait, limit)
+        """End a wait that has made no progress for too long, or that nobody waits for any more."""
+        if self.reading_paused and has_left(self.transport):
+            self.transport.abort()
+        elif (overdue := self.watch.overdue(self, now)) is not None:
+            self._expire(*overdue)
 
     def _expire(self, wait: Wait, limit: float) -> None:
         current = self.current

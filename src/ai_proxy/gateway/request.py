@@ -1,9 +1,23 @@
 """The head of a request: what is forwarded of it, and how its body is framed."""
 
-from ai_proxy.core.errors import MalformedRequestError, ProxyError
+from ai_proxy.core.errors import HeadTooLargeError, MalformedRequestError, ProxyError
+from ai_proxy.core.settings import Limits
 from ai_proxy.gateway.wire import HOP_BY_HOP, PRINCIPAL, Header, is_sane_request_id, tokens, without_nominated
 
 _NOTED = HOP_BY_HOP | {b"host", b"content-length", b"content-type", b"expect", b"x-request-id", PRINCIPAL}
+
+
+def check_head(target: bytes, headers: list[Header], limits: Limits) -> None:
+    """Limit a complete head.
+
+    Raises:
+        HeadTooLargeError: It has too many headers or bytes.
+    """
+    if len(headers) > limits.max_headers:
+        raise HeadTooLargeError(f"a request may have {limits.max_headers} headers at most")
+    size = len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
+    if size > limits.max_head:
+        raise HeadTooLargeError(f"a request head may have {limits.max_head} bytes at most")
 
 
 class Request:

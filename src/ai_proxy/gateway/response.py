@@ -66,7 +66,7 @@ def skip_interim(data: bytes) -> tuple[bytes, int]:
 def ends_in_surplus(data: bytes) -> bool:
     r"""Tell whether line ends follow the end of a chunked message, of which `data` is the last that came.
 
-    >>> ends_in_surplus(b"0\r\n\r\n"), ends_in_surplus(b"0\r\n\r\n\r\n"), ends_in_surplus(b"\\n")
+    >>> ends_in_surplus(b"0\r\n\r\n"), ends_in_surplus(b"0\r\n\r\n\r\n"), ends_in_surplus(b"\n")
     (False, True, False)
     """
     return data[-1:] != b"\n" or data[-5:-4] in (b"\r", b"\n")

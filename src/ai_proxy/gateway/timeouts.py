@@ -51,3 +51,22 @@ def waiting_for(connection: "ClientConnection") -> tuple[Wait, int, float]:
     if current.phase is RESPONDING:
         return Wait.STREAM, current.sent, destination.stream_idle_timeout
     return Wait.UNLIMITED, 0, 0.0
+
+
+class Watch:
+    """Notices when a connection waits for the same thing for too long."""
+
+    __slots__ = ("_seen", "_since")
+
+    def __init__(self, now: float) -> None:
+        self._seen: tuple[Wait, int, int] | None = None
+        self._since = now
+
+    def overdue(self, connection: "ClientConnection", now: float) -> tuple[Wait, float] | None:
+        """Return what is overdue, and its limit in seconds."""
+        wait, progress, limit = waiting_for(connection)
+        seen = (wait, progress, connection.served)
+        if seen != self._seen:
+            self._seen, self._since = seen, now
+            return None
+        return (wait, limit) if limit and now - self._since >= limit else None

@@ -178,7 +178,7 @@ class UpstreamConnection(asyncio.Protocol):
         if endpoint is None or self.pool.tls is not None or self.framing is TUNNEL:
             return
         with suppress(OSError), socket.socket(fileno=os.dup(endpoint.fileno())) as last:
-            last.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            last.setblocking(False)
             while self.exchange is exchange and (data := last.recv(MAX_RESPONSE_HEAD)):
                 self.data_received(data)
 
@@ -248,21 +248,16 @@ class UpstreamConnection(asyncio.Protocol):
         if self.unparsed:
             data = self.unparsed + data
             self.unparsed = b""
-        data, end = skip_interim(data)
-        if not b"HTTP/1.".startswith(data[:7]):
-            self._invalid("the answer is not HTTP")
-        elif (end if end >= 0 else len(data)) > MAX_RESPONSE_HEAD:
-            self._invalid("response head too large")
-        elif end < 0:
-            self.unparsed = data
-        else:
-            self._parse_head(exchange, data, end + 4)
-
-    def _parse_head(self, exchange: Receiver, data: bytes, body_start: int) -> None:
+        end = data.find(b"\r\n\r\n")
+        if data[9:10] == b"1":
+            data, end = skip_interim(data)
+        if end < 0 or end > MAX_RESPONSE_HEAD or data[:7] != b"HTTP/1.":
+            self._wait_for_head(data, end)
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._switch_protocols(exchange, data, body_start)
+            self._switch_protocols(exchange, data, end + 4)
             return
         except httptools.HttpParserError as error:
             if not self.message_complete:
@@ -270,7 +265,16 @@ class UpstreamConnection(asyncio.Protocol):
                 return
             self.surplus = True
             self.keep_alive = False
-        self._start_response(exchange, data, body_start)
+        self._start_response(exchange, data, end + 4)
+
+    def _wait_for_head(self, data: bytes, end: int) -> None:
+        """Keep the beginning of a head, if it can become one."""
+        if not b"HTTP/1.".startswith(data[:7]):
+            self._invalid("the answer is not HTTP")
+        elif end > MAX_RESPONSE_HEAD or len(data) > MAX_RESPONSE_HEAD:
+            self._invalid("response head too large")
+        else:
+            self.unparsed = data
 
     def _start_response(self, exchange: Receiver, data: bytes, body_start: int) -> None:
         """Choose the framing and pass on the head with as much of the body as came with it."""
@@ -347,7 +351,8 @@ class UpstreamConnection(asyncio.Protocol):
     def _done(self, exchange: Receiver) -> None:
         """Give the connection back before the exchange ends, so that the next request finds it."""
         self.exchange = None
-        self.resume()
+        if self.paused:
+            self.resume()
         if self.keep_alive and exchange.request_done:
             self.pool.put(self)
         else:

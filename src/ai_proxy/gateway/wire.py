@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import select
 import socket
 import struct
 from http import HTTPStatus
@@ -121,3 +122,14 @@ def reset(transport: asyncio.Transport) -> None:
     if endpoint is not None:
         endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+def has_left(transport: asyncio.Transport) -> bool:
+    """Tell whether the other side has ended a connection that is not being read, so that no loop notices."""
+    endpoint = transport.get_extra_info("socket")
+    if endpoint is None or transport.is_closing():
+        return False
+    ended = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a reset is seen
+    poll = select.poll()
+    poll.register(endpoint.fileno(), ended)
+    return any(events & (ended | select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))

@@ -15,6 +15,8 @@ class FakeAdmission:
         outcomes: Every outcome, in order.
         held: Services whose requests wait until `open` is called.
         refusals: Services whose requests are refused, and with what.
+        spares: Upstreams that a request may move to when its own fails.
+        moves: Every such move: how the upstream failed, and what it asked for.
     """
 
     def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
@@ -23,6 +25,8 @@ class FakeAdmission:
         self.outcomes: list[tuple[str, Outcome]] = []
         self.held: dict[str, asyncio.Event] = {}
         self.refusals: dict[str, ProxyError] = {}
+        self.spares: dict[str, list[Upstream]] = {}
+        self.moves: list[tuple[Outcome, float]] = []
         self.waiting = 0
         self._changed = asyncio.Event()
 
@@ -75,6 +79,15 @@ class FakeAdmission:
             raise self.refusals[service_id]
         self.in_flight[service_id] += 1
         return Lease(service_id, self.upstreams[service_id])
+
+    def move(self, lease: Lease, outcome: Outcome, retry_after: float = 0.0) -> bool:
+        """Move a lease to the next of the spare upstreams that the test gave the service."""
+        spare = self.spares.get(lease.service_id)
+        if not spare:
+            return False
+        self.moves.append((outcome, retry_after))
+        lease.upstream = spare.pop(0)
+        return True
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Count a lease back in."""

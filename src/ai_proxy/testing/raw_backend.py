@@ -1,12 +1,11 @@
 """A backend that says exactly the bytes a test wants, when it wants."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 
 from ai_proxy.core.service import Upstream
 from ai_proxy.tasks import cancel
-from ai_proxy.testing.raw_http import PATIENCE, Message, RawConnection, read_request
+from ai_proxy.testing.raw_http import PATIENCE, Message, RawConnection, TruncatedError, read_request
 
 
 class BackendConnection(RawConnection):
@@ -23,10 +22,10 @@ class BackendConnection(RawConnection):
         self.requests: list[Message] = []
 
     async def request(self) -> Message | None:
-        """Read the next request; None when the proxy has closed the connection."""
+        """Read the next request; None when the proxy has closed the connection before its end."""
         try:
             request = await read_request(self.reader)
-        except ConnectionError:
+        except (ConnectionError, TruncatedError):
             return None
         if request is not None:
             self.requests.append(request)
@@ -127,7 +126,7 @@ class RawBackend:
             await self.script(connection)
         except (ConnectionError, asyncio.CancelledError):
             pass  # the proxy, or the test, has ended it
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told by close
             self._errors.append(error)
         finally:
             writer.close()
@@ -143,8 +142,6 @@ class RawBackend:
         await cancel(*self._tasks)
         for connection in self.connections:
             connection.writer.transport.abort()
-        with contextlib.suppress(ConnectionError):
-            await asyncio.sleep(0)
         if self._errors:
             raise ExceptionGroup(
                 "a backend's script failed", [e for e in self._errors if isinstance(e, Exception)]

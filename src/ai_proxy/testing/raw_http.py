@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 from dataclasses import dataclass
+from typing import cast
 
 PATIENCE = 8.0
 """Seconds after which a test is told that nothing comes any more."""
@@ -144,6 +145,11 @@ class RawConnection:
         self.reader = reader
         self.writer = writer
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        """What is under the streams, for tests of back-pressure."""
+        return cast("asyncio.Transport", self.writer.transport)
+
     async def send(self, data: bytes) -> None:
         """Send bytes."""
         self.writer.write(data)
@@ -205,7 +211,11 @@ class RawClient(RawConnection):
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.settimeout(0)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        except OSError:
+            sock.close()
+            raise
         return cls(*await asyncio.open_connection(sock=sock))
 
     async def response(self, method: bytes = b"GET") -> Message:

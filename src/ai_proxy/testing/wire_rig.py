@@ -3,20 +3,28 @@
 import asyncio
 import gc
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ai_proxy.core.service import ExternalLaunch, Service, Upstream
 from ai_proxy.core.settings import Limits
+from ai_proxy.gateway.connection import ClientConnection
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.testing.admission import FakeAdmission
 from ai_proxy.testing.raw_backend import RawBackend
-from ai_proxy.testing.raw_http import Message, RawClient
+from ai_proxy.testing.raw_http import PATIENCE, Message, RawClient
 from ai_proxy.testing.recorder import CollectingRecorder
 
 SWEEP = 0.02
 """Seconds between two looks for overdue connections."""
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait for what nothing tells: the inner state of the gateway's connections."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 class WireRig:
@@ -39,6 +47,11 @@ class WireRig:
         self.port = 0
         self.problems: list[dict[str, object]] = []
         self._clients: list[RawClient] = []
+
+    @property
+    def connections(self) -> list[ClientConnection]:
+        """The gateway's side of its clients' connections."""
+        return list(self.gateway._connections)  # noqa: SLF001 - nobody else has to know
 
     @property
     def backend(self) -> RawBackend:
@@ -88,7 +101,7 @@ async def wire_rig(
     with tempfile.TemporaryDirectory(prefix="wire-") as folder:
         control = await management.listen_unix(str(Path(folder) / "m.sock"))
         admission, recorder = FakeAdmission(upstreams), CollectingRecorder()
-        gateway = Gateway(admission, recorder, limits or Limits(shutdown_timeout=2.0), control, SWEEP)
+        gateway = Gateway(admission, recorder, limits or Limits(shutdown_timeout=0.5), control, SWEEP)
         gateway.publish(
             Service(
                 service_id,

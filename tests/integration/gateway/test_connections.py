@@ -93,8 +93,7 @@ async def test_bounds_what_a_pipelining_client_may_send_ahead(rig: WireRig) -> N
     client = await rig.client()
 
     await client.send(build_request() * 1000)
-    while not rig.admission.waiting:
-        await asyncio.sleep(0)
+    await rig.admission.wait_for_waiting(1)
     rig.admission.open("svc")
 
     answered = (await client.until_closed()).count(b"HTTP/1.1 200 OK")
@@ -117,7 +116,9 @@ async def test_a_long_body_before_a_cut_head_is_not_counted_as_head() -> None:
 async def test_a_connection_close_is_honoured_and_nothing_after_it_is_served(rig: WireRig) -> None:
     client = await rig.client()
 
-    await client.send(build_request(b"/service/svc/1", b"Connection: close") + build_request(b"/service/svc/2"))
+    await client.send(
+        build_request(b"/service/svc/1", b"Connection: close") + build_request(b"/service/svc/2")
+    )
 
     response = await client.response()
     assert response.header(b"connection") == b"close"

@@ -25,7 +25,13 @@ def names(message: Message) -> list[bytes]:
 
 
 async def test_end_to_end_request_headers_arrive_as_sent_and_in_order(rig: WireRig) -> None:
-    lines = (b"Authorization: Bearer  x", b"X-Two: 1", b"X-Two: 2", b"Cookie: a=b; c=d", b"x-\xc3: v".replace(b"\xc3", b"y"))
+    lines = (
+        b"Authorization: Bearer  x",
+        b"X-Two: 1",
+        b"X-Two: 2",
+        b"Cookie: a=b; c=d",
+        b"x-\xc3: v".replace(b"\xc3", b"y"),
+    )
 
     await rig.ask(build_request(b"/service/svc/x", *lines, b"X-Latin: caf\xe9", b"Accept:"))
 
@@ -67,7 +73,9 @@ async def test_connection_cannot_hide_the_framing_of_a_request(rig: WireRig) -> 
 
 
 async def test_hop_by_hop_response_headers_are_dropped(rig: WireRig) -> None:
-    rig.backend.script = answer(ok(b"x", *HOP_BY_HOP, b"Connection: X-Private", b"X-Private: 1", b"X-Kept: 1"))
+    rig.backend.script = answer(
+        ok(b"x", *HOP_BY_HOP, b"Connection: X-Private", b"X-Private: 1", b"X-Kept: 1")
+    )
 
     response = await rig.ask(build_request())
 
@@ -86,7 +94,9 @@ async def test_response_headers_named_by_any_connection_header_are_dropped(rig: 
 
 
 async def test_end_to_end_response_headers_arrive_as_sent(rig: WireRig) -> None:
-    rig.backend.script = answer(ok(b"x", b"Set-Cookie: a=1", b"Set-Cookie: b=2", b"Server: llama.cpp", b"X-Latin: \xe9"))
+    rig.backend.script = answer(
+        ok(b"x", b"Set-Cookie: a=1", b"Set-Cookie: b=2", b"Server: llama.cpp", b"X-Latin: \xe9")
+    )
 
     response = await rig.ask(build_request())
 
@@ -101,7 +111,10 @@ async def test_a_client_cannot_say_who_it_is(rig: WireRig, name: bytes) -> None:
     await rig.ask(build_request(b"/api/v1/services", b"Connection: x-ai-proxy-principal", name + b": owner"))
     await rig.ask(build_request(b"/service/svc/x", name + b": owner"))
 
-    assert [r.all(b"x-ai-proxy-principal") for r in rig.management.requests] == [[b"anonymous"], [b"anonymous"]]
+    assert [r.all(b"x-ai-proxy-principal") for r in rig.management.requests] == [
+        [b"anonymous"],
+        [b"anonymous"],
+    ]
     assert rig.backend.requests[0].all(b"x-ai-proxy-principal") == []
 
 
@@ -175,7 +188,9 @@ async def test_an_error_to_a_head_request_has_no_body(rig: WireRig) -> None:
 
 
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH"])
-async def test_a_method_that_may_have_a_body_is_sent_with_a_length_of_nothing(rig: WireRig, method: bytes) -> None:
+async def test_a_method_that_may_have_a_body_is_sent_with_a_length_of_nothing(
+    rig: WireRig, method: bytes
+) -> None:
     await rig.ask(build_request(method=method))
 
     assert rig.backend.requests[0].header(b"content-length") == b"0"

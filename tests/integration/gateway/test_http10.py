@@ -58,7 +58,7 @@ async def test_a_body_until_close_passes_as_it_is(rig: WireRig) -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_chunks_that_break_off_end_in_a_reset(rig: WireRig, reset: bool) -> None:  # noqa: FBT001
+async def test_chunks_that_break_off_end_in_a_reset(rig: WireRig, reset: bool) -> None:
     rig.backend.script = answer_and_close(CHUNKED + b"5\r\nhello\r\n", reset=reset)
     client = await rig.client()
 

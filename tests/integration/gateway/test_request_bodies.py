@@ -7,6 +7,7 @@ import pytest
 
 from ai_proxy.core.errors import ServiceStoppedError
 from ai_proxy.core.settings import Limits
+from ai_proxy.tasks import spawn
 from ai_proxy.testing.raw_backend import BackendConnection, answer_and_close, by_hand, ok
 from ai_proxy.testing.raw_http import RawClient, build_request
 from ai_proxy.testing.wire_rig import WireRig, wire_rig
@@ -14,10 +15,12 @@ from ai_proxy.testing.wire_rig import WireRig, wire_rig
 JSON = b"Content-Type: application/json"
 CHUNKED = b"Transfer-Encoding: chunked"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-SMALL = Limits(max_json_body=1000, shutdown_timeout=2.0)
+SMALL = Limits(max_json_body=1000, shutdown_timeout=0.5)
 
 
-@pytest.mark.parametrize("kind", [JSON, b"content-type: application/json; charset=utf-8", b"CONTENT-TYPE: APPLICATION/JSON"])
+@pytest.mark.parametrize(
+    "kind", [JSON, b"content-type: application/json; charset=utf-8", b"CONTENT-TYPE: APPLICATION/JSON"]
+)
 async def test_a_chunked_json_body_is_sent_on_with_its_length(rig: WireRig, kind: bytes) -> None:
     client = await rig.client()
     await client.send(build_request(b"/service/svc/x", kind, CHUNKED, method=b"POST") + b"3\r\n{}\n\r\n")
@@ -81,7 +84,7 @@ async def test_a_client_is_paused_while_the_backend_does_not_read(*, held: bool)
         accepted = await send_until_stuck(client)
 
         assert accepted < 20_000_000
-        (connection,) = rig.gateway._connections
+        (connection,) = rig.connections
         assert connection.reading_paused
 
 
@@ -110,7 +113,7 @@ async def test_an_upload_that_was_paused_arrives_whole(rig: WireRig) -> None:
 
     rig.backend.script = late
     client = await rig.client()
-    sending = asyncio.ensure_future(client.ask(build_request(body=b"x" * 20_000_000)))
+    sending = spawn(client.ask(build_request(body=b"x" * 20_000_000)), "upload")
     (await rig.backend.connection())
     await asyncio.sleep(0.1)  # let every buffer on the way fill up
     go_on.set()
@@ -125,7 +128,9 @@ async def test_a_json_body_beyond_the_limit_is_413(framing: str) -> None:
         if framing == "length":
             await client.send(build_request(b"/service/svc/x", JSON, body=b"x" * 1001))
         else:
-            chunks = b"3e9\r\n" + b"x" * 1001 if framing == "one chunk" else b"100\r\n%b\r\n" % (b"x" * 256) * 4
+            chunks = (
+                b"3e9\r\n" + b"x" * 1001 if framing == "one chunk" else b"100\r\n%b\r\n" % (b"x" * 256) * 4
+            )
             await client.send(build_request(b"/service/svc/x", JSON, CHUNKED, method=b"POST") + chunks)
 
         response = await client.response()
@@ -172,7 +177,9 @@ async def read_rest(client: RawClient) -> bytes:
 @pytest.mark.parametrize(
     ("target", "status"), [(b"/nowhere", 404), (b"/service/none/", 404), (b"/service/svc/", 413)]
 )
-async def test_a_client_that_sends_megabytes_to_an_error_reads_all_of_the_answer(target: bytes, status: int) -> None:
+async def test_a_client_that_sends_megabytes_to_an_error_reads_all_of_the_answer(
+    target: bytes, status: int
+) -> None:
     async with wire_rig(SMALL) as rig:
         client = await rig.client()
 
@@ -238,7 +245,9 @@ async def test_an_upload_and_its_response_may_overlap(rig: WireRig) -> None:
 @pytest.mark.parametrize("kind", [JSON, b"Content-Type: multipart/form-data; boundary=x"])
 async def test_a_client_that_expects_100_gets_it_before_it_sends_the_body(rig: WireRig, kind: bytes) -> None:
     client = await rig.client()
-    head = build_request(b"/service/svc/x", kind, b"Expect: 100-Continue", b"Content-Length: 2", method=b"POST")
+    head = build_request(
+        b"/service/svc/x", kind, b"Expect: 100-Continue", b"Content-Length: 2", method=b"POST"
+    )
 
     for _ in range(2):
         await client.send(head)
@@ -258,7 +267,12 @@ async def test_no_100_when_the_body_is_there_already(rig: WireRig) -> None:
     ("head", "status"),
     [
         (build_request(b"/nowhere", b"Expect: 100-continue", b"Content-Length: 5", method=b"POST"), 404),
-        (build_request(b"/service/svc/", JSON, b"Expect: 100-continue", b"Content-Length: 1001", method=b"POST"), 413),
+        (
+            build_request(
+                b"/service/svc/", JSON, b"Expect: 100-continue", b"Content-Length: 1001", method=b"POST"
+            ),
+            413,
+        ),
     ],
     ids=["unknown path", "too large"],
 )
@@ -287,7 +301,9 @@ async def test_an_unknown_expectation_is_ignored(rig: WireRig) -> None:
 async def test_endless_trailers_are_431() -> None:
     async with wire_rig(Limits(max_head=4096)) as rig:
         client = await rig.client()
-        await client.send(build_request(b"/service/svc/x", JSON, CHUNKED, method=b"POST") + b"1\r\n1\r\n0\r\n")
+        await client.send(
+            build_request(b"/service/svc/x", JSON, CHUNKED, method=b"POST") + b"1\r\n1\r\n0\r\n"
+        )
 
         client.writer.write(b"X-Trailer: value\r\n" * 50_000)
 

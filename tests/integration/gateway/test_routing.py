@@ -38,7 +38,16 @@ async def test_path_and_query_arrive_as_sent(rig: WireRig, target: bytes, arrive
 
 @pytest.mark.parametrize(
     "target",
-    [b"/", b"/api/v1/services?x=1", b"/docs", b"/redoc", b"/openapi.json", b"/health", b"/ready", b"/metrics"],
+    [
+        b"/",
+        b"/api/v1/services?x=1",
+        b"/docs",
+        b"/redoc",
+        b"/openapi.json",
+        b"/health",
+        b"/ready",
+        b"/metrics",
+    ],
 )
 async def test_the_management_app_answers_on_its_paths(rig: WireRig, target: bytes) -> None:
     response = await rig.ask(build_request(target))
@@ -69,7 +78,9 @@ async def test_a_service_is_named_exactly(rig: WireRig, target: bytes) -> None:
     assert rig.backend.requests == []
 
 
-@pytest.mark.parametrize("target", [b"/x", b"/services/svc/", b"/apiary", b"*", b"//service/svc/", b"ftp://x/api"])
+@pytest.mark.parametrize(
+    "target", [b"/x", b"/services/svc/", b"/apiary", b"*", b"//service/svc/", b"ftp://x/api"]
+)
 async def test_an_unknown_path_is_404_and_the_connection_goes_on(rig: WireRig, target: bytes) -> None:
     client = await rig.client()
 
@@ -79,7 +90,9 @@ async def test_an_unknown_path_is_404_and_the_connection_goes_on(rig: WireRig, t
     assert (await client.ask(build_request())).status == 200
 
 
-@pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND"])
+@pytest.mark.parametrize(
+    "method", [b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND"]
+)
 async def test_every_method_passes(rig: WireRig, method: bytes) -> None:
     assert (await rig.ask(build_request(method=method))).body == method + b" /x HTTP/1.1|"
 

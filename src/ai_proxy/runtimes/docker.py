@@ -1,0 +1,352 @@
+"""Services run as containers of a Docker engine, which survive the proxy and are found again by their labels.
+
+The engine may go and come back at any time: calls fail quickly meanwhile, and whoever waits for a container
+goes on waiting. A container that has ended is removed once its exit and its last words are known.
+"""
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from loguru import logger
+
+from ai_proxy import tasks
+from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
+from ai_proxy.core.logring import LogRing
+from ai_proxy.core.service import ContainerStats, DockerLaunch, Exit, Handle, Service
+from ai_proxy.runtimes import docker_events
+from ai_proxy.runtimes.docker_api import DockerApi, Json, RefusedError
+from ai_proxy.runtimes.docker_errors import explain, name_taken
+from ai_proxy.runtimes.docker_logs import ContainerLog
+from ai_proxy.runtimes.docker_pull import Images
+from ai_proxy.runtimes.docker_spec import (
+    CONFIG_HASH,
+    LOOPBACK,
+    OWNER,
+    Place,
+    container_name,
+    find_own_container,
+    is_here,
+    make_body,
+    make_labels,
+    parse_exit,
+    parse_handle,
+)
+from ai_proxy.runtimes.docker_stats import ContainerMeter
+
+RETRY = 0.5
+"""Seconds between two tries to wait for a container while the engine is away."""
+
+STOP_SLACK = 10.0
+"""Longest wait, in seconds beyond the grace, for the engine to have ended a container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A container that runs or ran, and the task that sees it to its end."""
+
+    meter: ContainerMeter
+    end: asyncio.Task[Exit]
+
+
+class DockerRuntime:
+    """Runs services as containers; implements `core.ports.ContainerRuntime`.
+
+    Args:
+        host: As in `DOCKER_HOST`; None for that variable, the current context, or the usual socket.
+        owner: Tells this proxy's containers from those of all others that use the engine.
+        version: Of the proxy, noted on containers.
+        container: Name or id of the container that the proxy itself runs in; None when it runs on the host.
+        address: Where ports are published: on loopback, or an address of the machine of a remote engine.
+        wall: Returns seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        host: str | None,
+        owner: str,
+        version: str,
+        *,
+        container: str | None = None,
+        address: str = LOOPBACK,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._api = DockerApi(host)
+        self._images = Images(self._api)
+        self._owner = owner
+        self._version = version
+        self._container = container
+        self._address = address
+        self._here: bool | None = None
+        self._networks: tuple[str, ...] | None = None
+        self._wall = wall
+        self._rings: dict[str, LogRing] = {}
+        self._starting: dict[str, str] = {}
+        self._abandoned: set[asyncio.Task[Handle]] = set()
+        self._instances: dict[Handle, Instance] = {}
+        self._events: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        running = sum(not instance.end.done() for instance in self._instances.values())
+        return f"<DockerRuntime {self._owner} [{running} running]>"
+
+    async def start(self, service: Service) -> Handle:
+        """Provide the image, then create and start the container, which is not left halfway if cancelled."""
+        launch = service.launch
+        if not isinstance(launch, DockerLaunch):
+            raise RuntimeFailureError(f"{service.id} has no image: it cannot be run as a container")
+        self._starting[service.id] = launch.image
+        try:
+            await self._images.provide(launch, lambda line: self._say(service.id, line))
+            launching = tasks.spawn(self._launch(service, launch), f"launch {service.id}")
+            try:
+                handle = await asyncio.shield(launching)
+            except asyncio.CancelledError:
+                self._abandon(launching)
+                raise
+        finally:
+            del self._starting[service.id]
+        self._forget_ended(service.id)
+        self._find(handle)
+        return handle
+
+    async def stop(self, handle: Handle, grace: float) -> None:
+        """Have the engine end it politely, after `grace` seconds by force, and remove it."""
+        instance = self._find(handle)
+        if instance.end.done():
+            return
+        await self._end(handle, grace)
+        await asyncio.wait({instance.end}, timeout=STOP_SLACK)
+        if not instance.end.done() and await self._is_running(handle.ref):
+            raise RuntimeFailureError(
+                f"{handle.service_id} (container {handle.ref[:12]}) does not end even by SIGKILL: "
+                "it hangs in the kernel, most often in a driver or a network file system"
+            )
+
+    async def wait(self, handle: Handle) -> Exit:
+        """Return when it has ended; at once when it had ended before. The engine may be away meanwhile."""
+        return await asyncio.shield(self._find(handle).end)
+
+    async def handles(self) -> Sequence[Handle]:
+        """Return what is ours; what was left behind without running has no config hash, so none matches."""
+        if self._abandoned:
+            await asyncio.wait(self._abandoned)
+        place = await self._locate()
+        filters = json.dumps({"label": [f"{OWNER}={self._owner}"]})
+        listed = await self._api.get("/containers/json", all=1, filters=filters)
+        inspected = [await self._inspect(item["Id"]) for item in listed]
+        found = (_listed(facts, place) for facts in inspected if facts is not None)
+        return [handle for handle in found if handle is not None]
+
+    def logs(self, service_id: str) -> LogRing:
+        """Return the ring that holds the last lines of the service's output."""
+        return self._rings.setdefault(service_id, LogRing())
+
+    def progress(self, service_id: str) -> str:
+        """Say how far the pull of its image is while it is started; empty for nothing."""
+        image = self._starting.get(service_id)
+        return self._images.progress(image) if image else ""
+
+    def stats(self, handle: Handle) -> ContainerStats | None:
+        """Return what it uses, as last measured; None when that is not known."""
+        instance = self._instances.get(handle)
+        return instance.meter.latest if instance and not instance.end.done() else None
+
+    async def close(self) -> None:
+        """Let go of everything and leave it running."""
+        await tasks.cancel(self._events, *self._abandoned, *(i.end for i in self._instances.values()))
+        self._instances.clear()
+        await self._images.close()
+        await self._api.close()
+
+    async def _launch(self, service: Service, launch: DockerLaunch) -> Handle:
+        """Make a container run; one that runs already, with this declaration, is taken as it is."""
+        place = await self._locate()
+        name = container_name(service.id)
+        facts = await self._inspect(name)
+        running = await self._take_over(service, name, facts, place) if facts else None
+        if running:
+            return running
+        try:
+            ref = await self._create(service, launch, name, place)
+        except RefusedError as error:
+            raise RuntimeFailureError(explain(launch, error.message)) from error
+        facts = await self._inspect(ref)
+        handle = parse_handle(facts, place) if facts else None
+        if handle is None:
+            raise RuntimeFailureError(f"the container of {service.id} was removed as soon as it ran")
+        return handle
+
+    async def _take_over(self, service: Service, name: str, facts: Json, place: Place) -> Handle | None:
+        """Return our container of that name if it runs as declared; else remove it, if it is ours."""
+        labels = facts["Config"].get("Labels") or {}
+        if labels.get(OWNER) != self._owner:
+            raise RuntimeFailureError(name_taken(name, facts["Id"], labels.get(OWNER)))
+        handle = parse_handle(facts, place)
+        if facts["State"]["Running"]:
+            if handle and labels.get(CONFIG_HASH) == service.config_hash:
+                return handle
+            with contextlib.suppress(RefusedError):
+                await self._api.post(
+                    f"/containers/{facts['Id']}/stop",
+                    limit=service.stop_grace + STOP_SLACK,
+                    t=math.ceil(service.stop_grace),
+                )
+        await self._remove(facts["Id"])
+        return None
+
+    async def _create(self, service: Service, launch: DockerLaunch, name: str, place: Place) -> str:
+        """Create and start a container; return its id. Nothing of it is left when the engine refuses."""
+        body = make_body(launch, make_labels(service, launch, self._owner, self._version), place)
+        ref: str = (await self._api.post("/containers/create", body, name=name))["Id"]
+        try:
+            for network in place.join(launch.networks)[1:]:
+                await self._api.post(f"/networks/{network}/connect", {"Container": ref})
+            await self._api.post(f"/containers/{ref}/start")
+        except RefusedError:
+            await self._remove(ref)
+            raise
+        return ref
+
+    async def _end(self, handle: Handle, grace: float) -> None:
+        """Have the engine end a container."""
+        path = f"/containers/{handle.ref}"
+        try:
+            await self._api.post(f"{path}/stop", limit=grace + STOP_SLACK, t=math.ceil(grace))
+        except RefusedError as error:
+            if error.engine_status == 404:
+                return
+            logger.bind(service=handle.service_id).warning("docker stop: {}; killing it", error.message)
+            with contextlib.suppress(RefusedError):
+                await self._api.post(f"{path}/kill", limit=STOP_SLACK)
+
+    async def _is_running(self, ref: str) -> bool:
+        facts = await self._inspect(ref)
+        return facts is not None and bool(facts["State"]["Running"])
+
+    async def _inspect(self, ref: str) -> dict[str, Any] | None:
+        """Return what the engine knows of a container; None when there is none."""
+        try:
+            facts: dict[str, Any] = await self._api.get(f"/containers/{ref}/json")
+        except RefusedError as error:
+            if error.engine_status == 404:
+                return None
+            raise
+        return facts
+
+    async def _remove(self, ref: str) -> None:
+        """Remove a container with its anonymous volumes; one that cannot be removed now is later on."""
+        try:
+            await self._api.delete(f"/containers/{ref}", force=1, v=1)
+        except RefusedError as error:
+            if error.engine_status not in (404, 409):
+                logger.warning("container {} could not be removed: {}", ref[:12], error.message)
+        except RuntimeUnavailableError as error:
+            logger.warning("container {} could not be removed: {}", ref[:12], error.detail)
+
+    async def _locate(self) -> Place:
+        """Find out from where containers are reached."""
+        if self._container is not None:
+            if self._networks is None:
+                self._networks = await self._own_networks(self._container)
+            return Place(self._address, networks=self._networks)
+        if self._here is None:
+            system, memory = os.uname(), psutil.virtual_memory().total
+            self._here = is_here(await self._api.get("/info"), system.nodename, system.release, memory)
+        return Place(self._address, gateways=own_addresses() if self._here else frozenset())
+
+    async def _own_networks(self, container: str) -> tuple[str, ...]:
+        """Return the networks of the proxy's own container, except the host's."""
+        facts = await self._inspect(container)
+        if facts is None:
+            raise RuntimeFailureError(
+                f"the proxy seems to run in container {container}, which this Docker engine does not "
+                "know: give it the socket of the engine that runs it"
+            )
+        return tuple(sorted(set(facts["NetworkSettings"]["Networks"]) - {"host", "none"}))
+
+    def _abandon(self, launching: asyncio.Task[Handle]) -> None:
+        """Let a launch come to its end unattended; `handles` waits for it, to know what came of it."""
+        self._abandoned.add(launching)
+        launching.add_done_callback(self._abandoned.discard)
+        launching.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    def _forget_ended(self, service_id: str) -> None:
+        """Drop how earlier instances ended: whoever wanted to know has asked by now."""
+        for handle, instance in tuple(self._instances.items()):
+            if handle.service_id == service_id and instance.end.done():
+                del self._instances[handle]
+
+    def _find(self, handle: Handle) -> Instance:
+        """Return the instance, adopting it if it is from before."""
+        if handle not in self._instances:
+            log = ContainerLog(self._api, handle.ref, self.logs(handle.service_id))
+            meter = ContainerMeter(self._api, handle.ref, self._wall)
+            end = tasks.spawn(self._see_to_its_end(handle, log, meter), f"container {handle.service_id}")
+            self._instances[handle] = Instance(meter, end)
+        if self._events is None:
+            following = docker_events.follow(self._api, self._owner, self._say, self._wall())
+            self._events = tasks.spawn(following, "docker events")
+        return self._instances[handle]
+
+    async def _see_to_its_end(self, handle: Handle, log: ContainerLog, meter: ContainerMeter) -> Exit:
+        """Wait for its end, take the rest of the output, remove it."""
+        name = handle.service_id
+        followers = (tasks.spawn(log.follow(), f"logs {name}"), tasks.spawn(meter.follow(), f"stats {name}"))
+        try:
+            end = await self._exited(handle.ref)
+        finally:
+            await tasks.cancel(*followers)
+        await log.finish()
+        await self._remove(handle.ref)
+        return end
+
+    async def _exited(self, ref: str) -> Exit:
+        while True:
+            try:
+                async with self._api.stream(
+                    "POST", f"/containers/{ref}/wait", condition="not-running"
+                ) as answer:
+                    code = json.loads(await answer.read())["StatusCode"]
+                facts = await self._inspect(ref)
+                return parse_exit(code, facts["State"] if facts else {})
+            except RefusedError as error:
+                if error.engine_status == 404:
+                    return Exit(None, "had ended before: its container is gone")
+            except (RuntimeUnavailableError, ValueError):
+                pass
+            await asyncio.sleep(RETRY)
+
+    def _say(self, service_id: str, line: str) -> None:
+        self.logs(service_id).append(line, self._wall())
+
+
+def _listed(facts: Json, place: Place) -> Handle | None:
+    """Return the handle of a container that runs or was left behind; None when nothing is to be done."""
+    status = facts["State"]["Status"]
+    handle = parse_handle(facts, place)
+    if handle is None or status == "removing":
+        return None
+    return handle if facts["State"]["Running"] else replace(handle, config_hash="")
+
+
+def own_container() -> str | None:
+    """Return the id of the container that this process runs in; None when it runs on the host."""
+    try:
+        return find_own_container(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
+    except OSError:
+        return None
+
+
+def own_addresses() -> frozenset[str]:
+    """Return the addresses of this machine, bridges to containers included."""
+    interfaces = psutil.net_if_addrs().values()
+    return frozenset(address.address for addresses in interfaces for address in addresses)

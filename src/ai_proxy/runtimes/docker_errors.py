@@ -1,0 +1,173 @@
+"""What the Docker engine means, in words that say what to do."""
+
+import re
+from collections.abc import Callable
+
+from ai_proxy.core.service import DockerLaunch
+
+
+def explain_unreachable(host: str | None, error: Exception) -> str:
+    """Say why the engine cannot be spoken to.
+
+    >>> explain_unreachable("unix:///run/docker.sock", TimeoutError())
+    'Docker at unix:///run/docker.sock does not answer in time: it hangs or is overloaded; see its log'
+    """
+    place = f"Docker at {host}" if host else "Docker"
+    causes = _causes(error)
+    if any(isinstance(cause, PermissionError) for cause in causes):
+        return (
+            f"{place} may not be used by this user (permission denied on its socket): "
+            "join the group 'docker', or use rootless Docker"
+        )
+    if any(isinstance(cause, FileNotFoundError) for cause in causes):
+        return f"{place} is away (there is no such socket): start it, or correct DOCKER_HOST"
+    if any(isinstance(cause, TimeoutError) for cause in causes):
+        return f"{place} does not answer in time: it hangs or is overloaded; see its log"
+    reasons = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+    reason = reasons[-1] if reasons else str(error) or type(error).__name__
+    return f"{place} is away ({reason}): start it, or correct DOCKER_HOST"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and what is behind it.
+
+    aiohttp keeps the system's error as `os_error`; a refused Unix socket has it as its cause.
+    """
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in found:
+        found.append(current)
+        inner = getattr(current, "os_error", None)
+        current = inner if isinstance(inner, OSError) else current.__cause__ or current.__context__
+    return found
+
+
+def explain_host(host: str | None, error: Exception) -> str:
+    """Say why there is no telling where the engine is.
+
+    >>> explain_host(None, AssertionError())
+    'no Docker engine is found: install and start Docker, or set DOCKER_HOST'
+    """
+    if host is None and isinstance(error, AssertionError):
+        return "no Docker engine is found: install and start Docker, or set DOCKER_HOST"
+    if host is None:
+        return f"the current Docker context cannot be used: {error}; choose another, or set DOCKER_HOST"
+    if isinstance(error, ImportError):
+        return f"DOCKER_HOST={host} needs a package that is not installed: {error}"
+    return (
+        f"DOCKER_HOST={host} cannot be used ({error}): "
+        "it must be like unix:///run/docker.sock, tcp://host:2376 or ssh://user@host"
+    )
+
+
+type Say = Callable[[DockerLaunch, "re.Match[str]"], str]
+
+MEANINGS: tuple[tuple[str, Say], ...] = (
+    (
+        r"invalid reference format|invalid repository name",
+        lambda launch, _: f"{launch.image!r} is not the name of an image: correct 'image'",
+    ),
+    (
+        r"no such image|image not known",
+        lambda launch, _: (
+            f"image {launch.image} is not on this machine and 'pull' is '{launch.pull}': "
+            f"run 'docker pull {launch.image}', or let the proxy do it with pull: missing"
+        ),
+    ),
+    (
+        r"port is already allocated|address already in use|ports are not available",
+        lambda launch, _: (
+            f"port {launch.host_port} is taken: end what listens there, or choose another host_port"
+            if launch.host_port
+            else "the port Docker chose is taken: try again"
+        ),
+    ),
+    (
+        r"bind source path does not exist: (?P<path>.*)|statfs (?P<podman>.*): no such file",
+        lambda _, match: (
+            f"{match['path'] or match['podman']} does not exist on the host: create it, or correct 'volumes'"
+        ),
+    ),
+    (
+        r"could not select device driver|nvidia-container-cli|no known GPU vendor|unresolvable CDI devices",
+        lambda *_: (
+            "GPUs are asked for, and Docker has none to give: install the driver and the NVIDIA Container "
+            "Toolkit, or set gpus: none"
+        ),
+    ),
+    (
+        r"network (?P<name>\S+) not found",
+        lambda _, match: (
+            f"Docker has no network {match['name']}: run 'docker network create {match['name']}', "
+            "or correct 'networks'"
+        ),
+    ),
+    (
+        r"docker-init|exec: \"(tini|catatonit)",
+        lambda *_: "Docker's own init program is missing on its host: install docker-init (Debian: tini)",
+    ),
+    (
+        r"exec: \"(?P<word>[^\"]*)\": .*(not found|no such file|permission denied)",
+        lambda launch, match: (
+            f"{match['word']} cannot be executed in {launch.image}: correct 'command', or use another image"
+        ),
+    ),
+    (
+        r"unable to find (user|group) (?P<name>[^:]*)",
+        lambda launch, match: (
+            f"{launch.image} knows no {match[1]} {match['name']}: correct 'user', or give numbers"
+        ),
+    ),
+    (
+        r"pull access denied|manifest .*unknown|(manifest for|repository) .* not found|not found: manifest",
+        lambda launch, _: (
+            f"image {launch.image} is not in its registry, or only for those who are logged in: "
+            f"correct 'image', or run 'docker login' and 'docker pull {launch.image}'"
+        ),
+    ),
+    (
+        r"unauthorized|denied|no basic auth credentials",
+        lambda launch, _: (
+            f"the registry does not let us have image {launch.image}: "
+            f"run 'docker login' and 'docker pull {launch.image}'"
+        ),
+    ),
+    (
+        r"dial tcp|no such host|i/o timeout|connection refused|deadline exceeded|handshake|Client.Timeout",
+        lambda launch, match: (
+            f"the registry of image {launch.image} cannot be reached ({match.string.strip()}): "
+            "check the network, or load the image with 'docker load'"
+        ),
+    ),
+    (
+        r"no space left on device",
+        lambda *_: "Docker's disk is full: make room, for example with 'docker system prune'",
+    ),
+)
+"""What the engine says (Docker and Podman), and what to do about it; the first that matches counts."""
+
+
+def explain(launch: DockerLaunch, message: str) -> str:
+    """Say what the engine's refusal means for a service.
+
+    >>> print(explain(DockerLaunch("x", 80), "bind source path does not exist: /models"))
+    /models does not exist on the host: create it, or correct 'volumes'
+    """
+    for pattern, say in MEANINGS:
+        if match := re.search(pattern, message, re.IGNORECASE):
+            return say(launch, match)
+    return f"Docker refused: {message}"
+
+
+def name_taken(name: str, holder: str, owner: str | None) -> str:
+    """Say who holds the name of a container.
+
+    >>> name_taken("ai-proxy-x", "0123456789abcdef", None)
+    "the name ai-proxy-x is taken by container 0123456789ab, which is not of an ai-proxy: rename it \
+with 'docker rename', or give the service another id"
+    """
+    whose = f"of another ai-proxy ({owner})" if owner is not None else "not of an ai-proxy"
+    return (
+        f"the name {name} is taken by container {holder[:12]}, which is {whose}: "
+        "rename it with 'docker rename', or give the service another id"
+    )

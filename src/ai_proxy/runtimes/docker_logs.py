@@ -1,0 +1,122 @@
+"""A container's output on its way to the log ring: followed, resumed where it broke off, never twice."""
+
+import asyncio
+import contextlib
+import struct
+from datetime import datetime
+
+from ai_proxy.core.errors import RuntimeUnavailableError
+from ai_proxy.core.logring import LogRing
+from ai_proxy.runtimes.docker_api import DockerApi, RefusedError
+from ai_proxy.runtimes.output import CHUNK, REST, LineSplitter
+
+TAIL = 500
+"""Lines taken of what was written before we listened, and of what was left when it ended."""
+
+RETRY = 0.5
+"""Seconds between two tries to listen while the engine is away."""
+
+MAX_FRAME = 1024 * 1024
+"""A frame beyond this, in bytes, is not one: Docker makes them of 16 KiB at most."""
+
+
+class Frames:
+    """Takes the engine's frames apart (ContainerAttach, "Stream format"), which come in any portions."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        r"""Return the frames that are complete now: the stream (1 stdout, 2 stderr) and what was written.
+
+        >>> frames = Frames()
+        >>> frames.feed(b"\1\0\0\0\0\0\0\2h"), frames.feed(b"i\2\0\0\0\0\0\0\1!")
+        ([], [(1, b'hi'), (2, b'!')])
+
+        Raises:
+            ValueError: These are no frames.
+        """
+        data, found, start = self._rest + data, [], 0
+        while len(data) >= start + 8:
+            stream, size = struct.unpack_from(">BxxxL", data, start)
+            if size > MAX_FRAME:
+                raise ValueError("not a stream of frames")
+            if len(data) < start + 8 + size:
+                break
+            found.append((stream, data[start + 8 : start + 8 + size]))
+            start += 8 + size
+        self._rest = data[start:]
+        return found
+
+
+def nanoseconds(stamp: str) -> int:
+    """Return a time stamp of the engine as nanoseconds since the epoch; 0 when it is none.
+
+    >>> nanoseconds("2025-01-01T00:00:00.123456789Z"), nanoseconds("no time")
+    (1735689600123456789, 0)
+    >>> nanoseconds("2025-01-01T01:00:00.5+01:00")
+    1735689600500000000
+    """
+    head, _, tail = stamp.partition(".")
+    digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
+    try:
+        seconds = datetime.fromisoformat(head + tail[len(digits) :]).timestamp()
+    except ValueError:
+        return 0
+    return int(seconds) * 10**9 + int(digits.ljust(9, "0")[:9] or 0)
+
+
+class ContainerLog:
+    """Reads a container's output into a ring."""
+
+    def __init__(self, api: DockerApi, ref: str, ring: LogRing) -> None:
+        self._path = f"/containers/{ref}/logs"
+        self._api = api
+        self._ring = ring
+        self._last = 0
+
+    async def follow(self) -> None:
+        """Take lines as they are written, until cancelled."""
+        while True:
+            with contextlib.suppress(RuntimeUnavailableError, RefusedError, ValueError):
+                await self._take(follow=True, tail="all" if self._last else str(TAIL))
+            await asyncio.sleep(RETRY)
+
+    async def finish(self) -> None:
+        """Take the last lines of a container that has ended."""
+        with contextlib.suppress(RuntimeUnavailableError, RefusedError, ValueError):
+            await self._take(follow=False, tail=str(TAIL))
+
+    async def _take(self, *, follow: bool, tail: str) -> None:
+        """Read from where we are to the end of the stream."""
+        known = self._last
+        frames, lines = Frames(), {1: LineSplitter(), 2: LineSplitter()}
+        async with self._api.stream(
+            "GET",
+            self._path,
+            None if follow else RETRY * 10,
+            follow=int(follow),
+            stdout=1,
+            stderr=1,
+            timestamps=1,
+            since=f"{known // 10**9}.{known % 10**9:09d}",
+            tail=tail,
+        ) as content:
+            while data := await content.read(CHUNK):
+                for stream, written in frames.feed(data):
+                    self._keep(lines.get(stream), written, known)
+                if follow and len(data) == CHUNK:
+                    await asyncio.sleep(REST)
+        for splitter in lines.values():
+            self._append(splitter.flush())
+
+    def _keep(self, splitter: LineSplitter | None, written: bytes, known: int) -> None:
+        stamp, _, text = written.partition(b" ")
+        at = nanoseconds(stamp.decode(errors="replace"))
+        if splitter is not None and at > known:
+            self._last = max(self._last, at)
+            self._append(splitter.feed(text))
+
+    def _append(self, lines: list[str]) -> None:
+        for line in lines:
+            self._ring.append(line, self._last / 1e9)

@@ -1,0 +1,178 @@
+"""Images on their way from a registry: one pull per image at a time, told in words."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from ai_proxy import tasks
+from ai_proxy.core.errors import RuntimeFailureError
+from ai_proxy.core.service import DockerLaunch
+from ai_proxy.core.settings import MB
+from ai_proxy.runtimes.docker_api import DockerApi, Json, RefusedError
+from ai_proxy.runtimes.docker_errors import explain
+
+SILENCE = 120.0
+"""Longest wait for the next sign of progress, in seconds."""
+
+SAY_EVERY = 10.0
+"""Seconds between two lines of progress while no layer is completed."""
+
+DONE = frozenset({"Already exists", "Pull complete"})
+LAYER = frozenset({"Pulling fs layer", "Waiting", "Downloading", "Download complete", "Extracting"}) | DONE
+
+type Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Layer:
+    """One layer of an image; sizes in bytes, 0 while unknown."""
+
+    current: int = 0
+    total: int = 0
+    done: bool = False
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a pull is, from the engine's reports (ImageCreate).
+
+    >>> progress = Progress()
+    >>> progress.take({"status": "Already exists", "id": "a"})
+    >>> detail = {"current": 3 * MB, "total": 9 * MB}
+    >>> progress.take({"status": "Downloading", "id": "b", "progressDetail": detail})
+    >>> str(progress)
+    'pulling image: 1 of 2 layers, 3 of 9 MB'
+    """
+
+    layers: dict[str, Layer] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        if not self.layers:
+            return "pulling image"
+        done = sum(layer.done for layer in self.layers.values())
+        words = f"pulling image: {done} of {len(self.layers)} layers"
+        if total := sum(layer.total for layer in self.layers.values()):
+            current = sum(layer.current for layer in self.layers.values())
+            words += f", {current // MB} of {total // MB} MB"
+        return words
+
+    def take(self, report: Json) -> None:
+        """Take a report in."""
+        status = report.get("status", "")
+        if "id" not in report or status not in LAYER:
+            return
+        layer = self.layers.setdefault(report["id"], Layer())
+        detail: dict[str, Any] = report.get("progressDetail") or {}
+        if status == "Downloading":
+            layer.total = max(layer.total, detail.get("total", 0))
+            layer.current = max(layer.current, detail.get("current", 0))
+        elif status != "Pulling fs layer":
+            layer.current = layer.total if status != "Waiting" else layer.current
+        layer.done = layer.done or status in DONE
+
+    @property
+    def done(self) -> int:
+        """Layers that are complete."""
+        return sum(layer.done for layer in self.layers.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """A pull under way."""
+
+    progress: Progress
+    task: asyncio.Task[None]
+
+
+class Images:
+    """Sees to it that images are there.
+
+    A pull goes on when nobody waits for it any more, so that a start that runs out of time was not in vain.
+    """
+
+    def __init__(self, api: DockerApi) -> None:
+        self._api = api
+        self._pulls: dict[str, Pull] = {}
+
+    async def close(self) -> None:
+        """Give up all pulls."""
+        await tasks.cancel(*(pull.task for pull in self._pulls.values()))
+
+    def progress(self, image: str) -> str:
+        """Say how far a pull is; empty when there is none."""
+        pull = self._pulls.get(image)
+        return str(pull.progress) if pull else ""
+
+    async def provide(self, launch: DockerLaunch, say: Say) -> None:
+        """Have the image of a service, pulling it as declared.
+
+        Args:
+            launch: Tells the image, and when to pull it.
+            say: Called with a line of progress every now and then.
+
+        Raises:
+            RuntimeFailureError: It cannot be had; says what to do.
+        """
+        try:
+            if launch.pull != "always" and await self._exists(launch.image):
+                return
+            if launch.pull == "never":
+                raise RuntimeFailureError(explain(launch, "no such image"))
+            pull = self._pulls.get(launch.image) or self._begin(launch, say)
+            await asyncio.shield(pull.task)
+        except RefusedError as error:
+            raise RuntimeFailureError(explain(launch, error.message)) from error
+
+    async def _exists(self, image: str) -> bool:
+        try:
+            await self._api.get(f"/images/{image}/json")
+        except RefusedError as error:
+            if error.engine_status == 404:
+                return False
+            raise
+        return True
+
+    def _begin(self, launch: DockerLaunch, say: Say) -> Pull:
+        progress = Progress()
+        task = tasks.spawn(self._pull(launch, progress, say), f"pull {launch.image}")
+        self._pulls[launch.image] = Pull(progress, task)
+        task.add_done_callback(lambda done: self._ended(launch.image, done))
+        return self._pulls[launch.image]
+
+    def _ended(self, image: str, task: asyncio.Task[None]) -> None:
+        del self._pulls[image]
+        if not task.cancelled():
+            task.exception()  # those who wait have it; when nobody does, the next start tells it again
+
+    async def _pull(self, launch: DockerLaunch, progress: Progress, say: Say) -> None:
+        say(f"pulling image {launch.image}")
+        said, done = time.monotonic(), 0
+        pulling = self._api.documents("POST", "/images/create", SILENCE, **pull_params(launch.image))
+        async with aclosing(pulling) as reports:
+            async for report in reports:
+                if "error" in report:
+                    raise RuntimeFailureError(explain(launch, str(report["error"])))
+                progress.take(report)
+                if progress.done > done or time.monotonic() > said + SAY_EVERY:
+                    said, done = time.monotonic(), progress.done
+                    say(str(progress))
+        if not await self._exists(launch.image):
+            raise RuntimeFailureError(f"the pull of image {launch.image} broke off: try again")
+        say(f"pulled image {launch.image}")
+
+
+def pull_params(image: str) -> dict[str, str]:
+    """Return what names an image to the engine, which would take all its tags when given none.
+
+    >>> pull_params("localhost:5000/a"), pull_params("a:1")["tag"], "tag" in pull_params("a@sha256:0")
+    ({'fromImage': 'localhost:5000/a', 'tag': 'latest'}, '1', False)
+    """
+    if "@" in image:
+        return {"fromImage": image}
+    name, colon, tag = image.rpartition(":")
+    if not colon or "/" in tag:
+        return {"fromImage": image, "tag": "latest"}
+    return {"fromImage": name, "tag": tag}

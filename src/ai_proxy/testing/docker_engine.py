@@ -1,0 +1,185 @@
+"""A private Docker engine for tests, which leaves the machine's own one and its network rules alone.
+
+It has a bridge of its own and no rules in iptables: its containers can be reached and have no way out. It
+may be killed, frozen and started again at any moment. Linux, as root.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+READY = 30.0
+"""Longest wait, in seconds, for the engine to answer or to end."""
+
+NEEDED = ("dockerd", "containerd", "docker", "ip", "umount")
+
+
+def reason_for_none() -> str | None:
+    """Say why there can be no private engine here; None when there can."""
+    if os.geteuid() != 0:
+        return "a private Docker engine needs root"
+    if missing := [name for name in NEEDED if shutil.which(name) is None]:
+        return f"a private Docker engine needs {', '.join(missing)} (Debian: docker.io iproute2)"
+    return None
+
+
+class DockerEngine:
+    """A dockerd over a folder of its own.
+
+    Attributes:
+        host: For `DOCKER_HOST`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.host = f"unix://{folder / 'docker.sock'}"
+        self._folder = folder
+        self._bridge = f"aip{os.getpid() % 100_000:05d}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<DockerEngine {self.host}>"
+
+    def start(self, *options: str) -> None:
+        """Start it, with further options of dockerd, and wait until it answers."""
+        self._make_bridge()
+        for stale in ("pid", "run/containerd/containerd.pid"):  # by now it may be the pid of somebody else
+            (self._folder / stale).unlink(missing_ok=True)
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._command(), *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        _eventually(self._answers, f"dockerd does not answer; see {self._folder / 'log'}")
+
+    def _command(self) -> list[str]:
+        return [
+            "dockerd",
+            f"--data-root={self._folder / 'data'}",
+            f"--exec-root={self._folder / 'run'}",
+            f"--pidfile={self._folder / 'pid'}",
+            f"--host={self.host}",
+            f"--bridge={self._bridge}",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--ip-forward=false",
+            "--ip-masq=false",
+            "--shutdown-timeout=2",
+        ]
+
+    def _make_bridge(self) -> None:
+        """Make the network that containers are in, on addresses few would use."""
+        if not Path("/sys/class/net", self._bridge).exists():
+            address = f"10.213.{os.getpid() % 256}.1/24"
+            _run("ip", "link", "add", self._bridge, "type", "bridge")
+            _run("ip", "addr", "add", address, "dev", self._bridge)
+            _run("ip", "link", "set", self._bridge, "up")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "log").read_text()[-2000:]
+        return self.docker("version", check=False).returncode == 0
+
+    def docker(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command of the docker client against it."""
+        environment = {**os.environ, "DOCKER_HOST": self.host}
+        return subprocess.run(
+            ["docker", *words], env=environment, capture_output=True, text=True, timeout=60, check=check
+        )
+
+    def containers(self) -> list[str]:
+        """Return the names of all containers, running or not."""
+        return self.docker("ps", "--all", "--format", "{{.Names}}").stdout.split()
+
+    def inspect(self, container: str) -> dict[str, object]:
+        """Return what it knows of a container."""
+        (facts,) = json.loads(self.docker("inspect", container).stdout)
+        assert isinstance(facts, dict)
+        return facts
+
+    def kill(self) -> None:
+        """End it without a chance to clean up; its containers run on."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it as systemd would."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+            self._process.wait(READY)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Make it hang: it takes connections, and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def remove(self) -> None:
+        """End it with all it holds: containers, mounts, bridges, files."""
+        if self._process is not None and self._process.poll() is None and self._answers():
+            if names := self.containers():
+                self.docker("rm", "--force", "--volumes", *names)
+            self.docker("network", "prune", "--force")
+        self.stop()
+        _eventually(lambda: not self._left_behind(), "processes of a private Docker engine do not end")
+        _run("ip", "link", "delete", self._bridge, check=False)
+        for mount in reversed(self._mounts()):
+            _run("umount", "--lazy", mount, check=False)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _left_behind(self) -> bool:
+        """Tell whether something of it still runs, and end it."""
+        found = False
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if os.fsencode(self._folder) in (entry / "cmdline").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+                    found = True
+        return found
+
+    def _mounts(self) -> list[str]:
+        lines = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
+        return [line.split()[1] for line in lines if line.split()[1].startswith(f"{self._folder}/")]
+
+
+@contextmanager
+def private_engine() -> Iterator[DockerEngine]:
+    """Run an engine for the time of the context; nothing of it is left."""
+    folder = Path(tempfile.mkdtemp(prefix="aip-docker-"))  # short: it holds Unix sockets
+    engine = DockerEngine(folder)
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.remove()
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _run(*command: str, check: bool = True) -> None:
+    subprocess.run(command, check=check, capture_output=True)
+
+
+def _eventually(look: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + READY
+    while not look():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)

@@ -1,0 +1,27 @@
+"""What tests in several folders share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ai_proxy.testing.docker_engine import DockerEngine, private_engine, reason_for_none
+
+IMAGE = "ai-proxy/test"
+"""This Python with the embedded llama.cpp; made by `scripts/make_image`."""
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[DockerEngine]:
+    """A private Docker engine that holds `IMAGE`; where there can be none, tests skip, in CI they fail."""
+    if reason := reason_for_none():
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    with private_engine() as engine:
+        script = Path(__file__).parents[1] / "scripts" / "make_image"
+        subprocess.run(
+            [sys.executable, script, IMAGE], env={**os.environ, "DOCKER_HOST": engine.host}, check=True
+        )
+        yield engine

@@ -1,0 +1,182 @@
+"""Images pulled from a registry that the test serves itself; Docker trusts those on loopback."""
+
+import asyncio
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp import web
+from tests.integration.docker.conftest import Open, eventually, sleeper
+
+from ai_proxy import tasks
+from ai_proxy.core.errors import RuntimeFailureError
+from ai_proxy.runtimes.docker import DockerRuntime
+from ai_proxy.testing.docker_engine import DockerEngine
+
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def make_layer(name: str, size: int) -> tuple[bytes, str]:
+    """Return a layer with one file, and the digest of what it unpacks to."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = size
+        archive.addfile(entry, io.BytesIO(os.urandom(size)))
+    return gzip.compress(plain.getvalue(), 1), digest(plain.getvalue())
+
+
+@dataclass
+class Registry:
+    """Serves one image of two layers; the second layer stops halfway until `go_on` is set."""
+
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    manifest: bytes = b""
+    slow: str = ""
+    manifests_asked: int = 0
+    image: str = ""
+
+    def __post_init__(self) -> None:
+        small, large = make_layer("small", 1000), make_layer("large", 6_000_000)
+        rootfs = {"type": "layers", "diff_ids": [small[1], large[1]]}
+        config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
+        self.blobs = {digest(data): data for data in (config, small[0], large[0])}
+        self.slow = digest(large[0])
+        kinds = ("container.image.v1+json", *["image.rootfs.diff.tar.gzip"] * 2)
+        described = [
+            {"mediaType": f"application/vnd.docker.{kind}", "size": len(data), "digest": name}
+            for kind, (name, data) in zip(kinds, self.blobs.items(), strict=True)
+        ]
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": described[0],
+            "layers": described[1:],
+        }
+        self.manifest = json.dumps(manifest).encode()
+
+    async def answer_manifest(self, request: web.Request) -> web.Response:
+        if request.match_info["tag"] not in ("1", digest(self.manifest)):
+            raise web.HTTPNotFound(
+                text='{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}',
+                content_type="application/json",
+            )
+        self.manifests_asked += 1
+        headers = {"Docker-Content-Digest": digest(self.manifest)}
+        return web.Response(body=self.manifest, content_type=MANIFEST, headers=headers)
+
+    async def answer_blob(self, request: web.Request) -> web.StreamResponse:
+        data = self.blobs[request.match_info["digest"]]
+        response = web.StreamResponse(headers={"Content-Length": str(len(data))})
+        await response.prepare(request)
+        await response.write(data[: len(data) // 2])
+        if request.match_info["digest"] == self.slow:
+            await self.go_on.wait()
+        await response.write(data[len(data) // 2 :])
+        return response
+
+
+async def answer_version(request: web.Request) -> web.Response:
+    return web.Response()
+
+
+@asynccontextmanager
+async def serve(registry: Registry) -> AsyncIterator[None]:
+    app = web.Application()
+    app.router.add_get("/v2/", answer_version)
+    app.router.add_get("/v2/model/manifests/{tag}", registry.answer_manifest)
+    app.router.add_get("/v2/model/blobs/{digest}", registry.answer_blob)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    registry.image = f"127.0.0.1:{runner.addresses[0][1]}/model"
+    yield
+    registry.go_on.set()
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def registry(engine: DockerEngine) -> AsyncIterator[Registry]:
+    registry = Registry()
+    async with serve(registry):
+        yield registry
+    engine.docker("rmi", "--force", f"{registry.image}:1", check=False)
+
+
+async def ended(runtime: DockerRuntime, image: str, pull: str = "missing") -> str:
+    """Start the image, which has no program, and return how that ended."""
+    handle = await runtime.start(sleeper(image=image, pull=pull))
+    return (await runtime.wait(handle)).detail
+
+
+async def test_a_missing_image_is_pulled_and_its_progress_is_told(
+    registry: Registry, runtime: DockerRuntime
+) -> None:
+    starting = tasks.spawn(ended(runtime, f"{registry.image}:1"), "start")
+    told = "pulling image: 1 of 2 layers, "
+    await eventually(lambda: runtime.progress("backend").startswith(told) or None)
+    registry.go_on.set()
+    assert "a program that is not in the image" in await starting
+    assert runtime.progress("backend") == ""
+    lines = [line.text for line in runtime.logs("backend").tail(100)]
+    assert lines[0] == f"pulling image {registry.image}:1"
+    assert f"pulled image {registry.image}:1" in lines
+
+
+async def test_an_image_that_is_there_is_pulled_again_only_if_always(
+    registry: Registry, runtime: DockerRuntime
+) -> None:
+    registry.go_on.set()
+    asked = []
+    for pull in ("missing", "missing", "always"):
+        await ended(runtime, f"{registry.image}:1", pull)
+        asked.append(registry.manifests_asked)
+    assert asked[0] == asked[1] < asked[2]
+
+
+async def test_one_pull_serves_all_and_outlasts_those_who_cannot_wait(
+    registry: Registry, runtime: DockerRuntime
+) -> None:
+    service = sleeper(image=f"{registry.image}:1", pull="missing")
+    impatient = tasks.spawn(runtime.start(service), "start")
+    await eventually(lambda: runtime.progress("backend").startswith("pulling image: 1 of 2") or None)
+    await tasks.cancel(impatient)
+    asked = registry.manifests_asked
+    starting = tasks.spawn(ended(runtime, f"{registry.image}:1"), "start")
+    await eventually(lambda: runtime.progress("backend").startswith("pulling image: 1 of 2") or None)
+    registry.go_on.set()
+    await starting
+    assert registry.manifests_asked == asked
+
+
+async def test_an_image_the_registry_does_not_have(registry: Registry, runtime: DockerRuntime) -> None:
+    with pytest.raises(RuntimeFailureError) as caught:
+        await runtime.start(sleeper(image=f"{registry.image}:2", pull="missing"))
+    assert f"image {registry.image}:2 is not in its registry" in caught.value.detail
+
+
+async def test_an_engine_that_dies_while_it_pulls(
+    registry: Registry, engine: DockerEngine, open_runtime: Open
+) -> None:
+    runtime = open_runtime()
+    starting = tasks.spawn(ended(runtime, f"{registry.image}:1"), "start")
+    await eventually(lambda: runtime.progress("backend").startswith("pulling image: 1 of 2") or None)
+    engine.kill()
+    with pytest.raises(RuntimeFailureError):
+        await starting
+    engine.start()
+    registry.go_on.set()
+    assert "exit code 127" in await ended(runtime, f"{registry.image}:1")
