@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -39,16 +40,17 @@ class ClientConnection(asyncio.Protocol):
     """One client connection: a queue of exchanges, the first of which is being answered."""
 
     __slots__ = (
-        "advancing",
         "ahead",
         "body_follows",
         "current",
-        "discarding",
+        "divert",
         "fed",
         "gateway",
         "headers",
         "in_head",
         "lingering",
+        "max_head",
+        "max_headers",
         "parser",
         "pending",
         "queued",
@@ -58,8 +60,6 @@ class ClientConnection(asyncio.Protocol):
         "served",
         "target",
         "transport",
-        "tunnel",
-        "upgrading",
         "upload_paused",
         "watch",
         "write_paused",
@@ -67,6 +67,8 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, gateway: "Gateway") -> None:
         self.gateway = gateway
+        self.max_head = gateway.limits.max_head
+        self.max_headers = gateway.limits.max_headers
         self.transport: asyncio.Transport
         self.parser: httptools.HttpRequestParser
         self.target = b""
@@ -78,17 +80,14 @@ class ClientConnection(asyncio.Protocol):
         self.pending: deque[Exchange] = deque()
         self.queued = 0
         self.served = 0
-        self.advancing = False
-        self.discarding = False
+        self.divert: Callable[[bytes], None] | None = None  # who takes what comes, when it is not the parser
         self.lingering = False
         self.reading_paused = False
         self.upload_paused = False
         self.write_paused = False
-        self.upgrading = False
         self.body_follows = False
         self.replaying = False
         self.ahead = b""
-        self.tunnel: Exchange | None = None
         self.watch = Watch(gateway.now())
 
     def __repr__(self) -> str:
@@ -106,9 +105,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Let go of everything that was being done for this client."""
         self.gateway.leave(self)
-        self.discarding = True
+        self.divert = _discard
         self.pending.clear()
-        self.tunnel = None
         if self.current is not None:
             self.current.client_gone()
 
@@ -126,15 +124,8 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, then do what can be done."""
-        if self.tunnel is not None:
-            self.tunnel.upload(data)
-            return
-        if self.discarding:
-            return
-        if self.upgrading:
-            self.ahead += data
-            if len(self.ahead) > MAX_TUNNEL_AHEAD:
-                self.pause_request()
+        if self.divert is not None:
+            self.divert(data)
             return
         if self.in_head or self.reading is not None:
             self.fed += len(data)
@@ -146,7 +137,7 @@ class ClientConnection(asyncio.Protocol):
             self._after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._malformed(error)
-        if self.fed and self.fed > self.gateway.limits.max_head and not self.discarding:
+        if self.fed > self.max_head and self.divert is None:
             self._limit_overhead()
         self._advance()
         if self.pending:
@@ -155,7 +146,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _limit_overhead(self) -> None:
         """Stop a head, or what surrounds the chunks of a body (extensions, trailers), that does not end."""
-        limit = self.gateway.limits.max_head
+        limit = self.max_head
         if self.in_head:
             self._refuse(HeadTooLargeError(f"a request head may have {limit} bytes at most"))
         elif self.reading is not None:
@@ -185,9 +176,8 @@ class ClientConnection(asyncio.Protocol):
         if self.replaying:
             return
         self.in_head = False
-        limits = self.gateway.limits
-        if self.fed > limits.max_head or not self.fed or len(self.headers) > limits.max_headers:
-            check_head(self.target, self.headers, limits)
+        if not 0 < self.fed <= self.max_head or len(self.headers) > self.max_headers:
+            check_head(self.target, self.headers, self.gateway.limits)
         parser = self.parser
         request = Request(parser.get_method(), self.target)
         version = parser.get_http_version()
@@ -201,11 +191,13 @@ class ClientConnection(asyncio.Protocol):
         if may_upgrade and request.method == b"CONNECT":
             raise MalformedRequestError("CONNECT is for forward proxies; this is none")
         request.read(self.headers, may_upgrade=may_upgrade)
-        exchange = Exchange(self, self.gateway, request)
-        exchange.route()
         self.body_follows = may_upgrade and request.has_body
-        self.reading = exchange
-        self._enqueue(exchange)
+        self.reading = exchange = Exchange(self, self.gateway, request)
+        exchange.route()
+        if self.current is None:
+            self.current = exchange
+        else:
+            self._enqueue(exchange)
 
     def on_body(self, data: bytes) -> None:
         """Hand on a piece of the body."""
@@ -234,8 +226,8 @@ class ClientConnection(asyncio.Protocol):
         stopped by then, so a fresh one is shown where in the message it stands.
         """
         last = self.pending[-1] if self.pending else self.current
-        if last is not None and last.is_upgrade:
-            self.upgrading = True
+        if last is not None and last.request.upgrade:
+            self.divert = self._hold_for_tunnel
             self.ahead = rest
             return
         self.parser = httptools.HttpRequestParser(self)
@@ -251,9 +243,14 @@ class ClientConnection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._malformed(error)
 
+    def _hold_for_tunnel(self, data: bytes) -> None:
+        self.ahead += data
+        if len(self.ahead) > MAX_TUNNEL_AHEAD:
+            self.pause_request()
+
     def _malformed(self, error: Exception) -> None:
         """Answer what cannot be parsed, in its turn; nothing after it can be trusted."""
-        self.discarding = True
+        self.divert = _discard
         self.in_head = False
         cause = error if isinstance(error, ProxyError) else error.__context__
         if isinstance(cause, PipelineFullError):
@@ -270,7 +267,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _break_off(self, reading: Exchange, error: ProxyError) -> None:
         """End an exchange whose request cannot be read to its end."""
-        self.discarding = True
+        self.divert = _discard
         reading.close = True
         if reading.phase is READING:
             reading.error = error
@@ -279,7 +276,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: ProxyError) -> None:
         """Queue an answer to something that never became a request."""
-        self.discarding = True
+        self.divert = _discard
         nothing = Request(b"", b"")
         nothing.close = True
         nothing.error = error
@@ -288,17 +285,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Begin every exchange whose turn has come."""
-        if self.advancing:
-            return
-        self.advancing = True
         while (exchange := self.current) is not None and exchange.phase is READING:
-            if exchange.is_ready:
-                exchange.begin()
-            else:
+            if not exchange.is_ready:
                 if exchange.wants_continue():
                     self.transport.write(CONTINUE)
                 break
-        self.advancing = False
+            exchange.begin()
 
     def exchange_done(self, exchange: Exchange) -> None:
         """Go on with the next exchange, or end the connection."""
@@ -306,7 +298,6 @@ class ClientConnection(asyncio.Protocol):
             return
         self.served += 1
         self.current = None
-        self.tunnel = None
         if exchange.close or (self.gateway.closing and not self.pending):
             self.pending.clear()
             self._end(exchange)
@@ -322,11 +313,11 @@ class ClientConnection(asyncio.Protocol):
 
     def _end(self, exchange: Exchange) -> None:
         """Close, but let a client that still sends read its answer first."""
-        may_send = self.discarding or self.upgrading or not exchange.request_done
+        may_send = self.divert is not None or not exchange.request_done
         if not may_send or self.transport.is_closing():
             self.transport.close()
             return
-        self.discarding = True
+        self.divert = _discard
         self.lingering = True
         self.queued = 0
         self.upload_paused = False
@@ -336,15 +327,15 @@ class ClientConnection(asyncio.Protocol):
 
     def truncate(self, exchange: Exchange) -> None:
         """End the connection so that the client can tell that the response is not whole."""
-        self.discarding = True
-        if exchange.is_http10:
+        self.divert = _discard
+        if exchange.request.is_http10:
             reset(self.transport)  # a close would look like the end of the response
         else:
             self.transport.close()
 
     def open_tunnel(self, exchange: Exchange) -> None:
         """Pass bytes both ways from now on."""
-        self.tunnel = exchange
+        self.divert = exchange.upload
         self.resume_request()
         if self.ahead:
             exchange.upload(self.ahead)  # last, since it may pause the client again
@@ -396,3 +387,7 @@ class ClientConnection(asyncio.Protocol):
         """End the connection as soon as nothing is being answered on it."""
         if self.current is None:
             self.transport.close()
+
+
+def _discard(_: bytes) -> None:
+    """Take what a client still sends, and forget it."""

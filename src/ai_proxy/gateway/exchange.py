@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ai_proxy.core.errors import (
     BodyTooLargeError,
     ProxyError,
+    UnknownPathError,
     UpstreamClosedError,
     UpstreamInvalidError,
 )
@@ -51,31 +52,48 @@ class Exchange:
     connection feeds it the response. Whatever happens, it ends in `_finish`, once.
     """
 
-    phase = READING
-    destination: Destination | None = None
-    path = b""
-    body: bytes | bytearray = b""
-    streamed = False
-    request_done = False
-    received = 0
-    sent = 0
-    status = 0
-    first_byte = -1.0
-    lease: Lease | None = None
-    upstream: UpstreamConnection | None = None
-    task: asyncio.Task[None] | None = None
+    __slots__ = (
+        "body",
+        "client",
+        "close",
+        "destination",
+        "error",
+        "first_byte",
+        "gateway",
+        "lease",
+        "path",
+        "phase",
+        "received",
+        "request",
+        "request_done",
+        "sent",
+        "started",
+        "status",
+        "streamed",
+        "task",
+        "upstream",
+    )
 
     def __init__(self, client: "ClientConnection", gateway: "Gateway", request: Request) -> None:
         self.client = client
         self.gateway = gateway
         self.request = request
-        self.method = request.method
-        self.is_http10 = request.is_http10
-        self.is_upgrade = request.upgrade != b""
+        self.started = gateway.now()
+        self.phase = READING
         self.close = request.close
         self.error = request.error
-        self.request_id = request.request_id or gateway.next_request_id()
-        self.started = gateway.now()
+        self.destination: Destination | None = None
+        self.path = b""
+        self.body: bytes | bytearray = b""
+        self.streamed = False
+        self.request_done = False
+        self.received = 0
+        self.sent = 0
+        self.status = 0
+        self.first_byte = -1.0
+        self.lease: Lease | None = None
+        self.upstream: UpstreamConnection | None = None
+        self.task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Exchange [{self.request!r}, {self.phase.name.lower()}, {self.sent} bytes sent]>"
@@ -87,11 +105,18 @@ class Exchange:
             self.destination, self.path = self.gateway.table.resolve(request.target)
         except ProxyError as error:
             self.error = self.error or error
-        if request.chunked or request.length:
+        if request.length or request.chunked:
             if not request.is_json:
                 self.streamed = True
             elif request.length > self.gateway.limits.max_json_body:
                 self.error = self.error or _too_large(self.gateway.limits.max_json_body)
+
+    def request_id(self) -> bytes:
+        """Return the request's id: the client's own, if it gave a sane one."""
+        request = self.request
+        if not request.request_id:
+            request.request_id = self.gateway.next_request_id()
+        return request.request_id
 
     @property
     def is_ready(self) -> bool:
@@ -160,65 +185,62 @@ class Exchange:
 
     def begin(self) -> None:
         """Its turn has come: answer an error, or get a connection to the backend and forward."""
-        if self.error is not None:
-            self.fail(self.error)
-            return
         destination = self.destination
-        assert destination is not None  # noqa: S101 - read_head sets it or an error
-        if not destination.service_id:
-            self._connect(self._pool_of_management(destination))
-            return
-        self.phase = ADMITTING
-        lease = self.gateway.admission.acquire(destination.service_id)
-        if lease is not None:
-            self._admitted(lease)
+        if self.error is not None or destination is None:
+            self.fail(self.error or UnknownPathError("nothing answers on this path"))
+        elif destination.service_id:
+            lease = self.gateway.admission.acquire(destination.service_id)
+            if lease is not None:
+                self._forward(destination, lease)
+            else:
+                self.phase = ADMITTING
+                self.task = spawn(self._admit(destination), f"admit to {destination.service_id}")
         else:
-            self.task = spawn(self._admit(destination.service_id), f"admit to {destination.service_id}")
+            self._name_caller()
+            self._send(destination.pool)
 
-    async def _admit(self, service_id: str) -> None:
+    async def _admit(self, destination: Destination) -> None:
         try:
-            lease = await self.gateway.admission.admit(service_id)
+            lease = await self.gateway.admission.admit(destination.service_id)
         except ProxyError as error:
             self.fail(error)
             return
-        self._admitted(lease)
+        self._forward(destination, lease)
 
-    def _admitted(self, lease: Lease) -> None:
+    def _forward(self, destination: Destination, lease: Lease) -> None:
         self.lease = lease
-        destination = self.destination
-        assert destination is not None  # noqa: S101 - see begin
-        if destination.upstream is not lease.upstream or destination.pool is None:
+        if destination.upstream is not lease.upstream:
             destination.pool = self.gateway.pools.of(lease.upstream)
             destination.upstream = lease.upstream
-        self._connect(destination.pool)
+        self._send(destination.pool)
 
-    def _pool_of_management(self, destination: Destination) -> Pool:
-        assert destination.pool is not None  # noqa: S101 - built with its pool
+    def _name_caller(self) -> None:
+        """Tell the management app what only we may tell it: who calls, under which id."""
         if not self.request.request_id:
-            self.request.lines += (b"x-request-id: ", self.request_id, b"\r\n")
+            self.request.lines += (b"x-request-id: ", self.request_id(), b"\r\n")
         self.request.lines += (PRINCIPAL, b": anonymous\r\n")
-        return destination.pool
 
-    def _connect(self, pool: Pool) -> None:
+    def _send(self, pool: Pool) -> None:
         """Send on a kept connection when a failure of it could be repaired, else on a new one."""
         self.phase = FORWARDING
-        if self.request_done and not self.is_http10 and not self.is_upgrade:
+        request = self.request
+        if self.request_done and not request.is_http10 and not request.upgrade:
             connection = pool.take()
             if connection is not None:
                 self.upstream = connection
-                connection.send(self, self._request(pool))
+                connection.send(self, self._render(pool))
                 return
         self.task = spawn(self._connect_anew(pool), "connect upstream")
 
     async def _connect_anew(self, pool: Pool) -> None:
         try:
             timeout = self.gateway.limits.connect_timeout
-            connection = await pool.connect(timeout, dechunk=self.is_http10)
+            connection = await pool.connect(timeout, dechunk=self.request.is_http10)
         except ProxyError as error:
             self.fail(error, Outcome.CONNECT_FAILED)
             return
         self.upstream = connection
-        request = self._request(pool)
+        request = self._render(pool)
         if self.streamed:
             self.body = b""
             self.client.resume_request()
@@ -226,43 +248,52 @@ class Exchange:
                 self.client.transport.write(CONTINUE)
         connection.send(self, request)  # last, since it may pause the client again
 
-    def _request(self, pool: Pool) -> bytes:
+    def _render(self, pool: Pool) -> bytes:
+        """Return the request as it goes to the backend, with what is here of its body."""
         request = self.request
-        length = len(self.body)
+        body = self.body
+        length = len(body)
         if self.streamed:
             length = -1 if request.chunked else request.length
         return b"".join(
             (
-                self.method,
+                request.method,
                 b" ",
                 pool.base_path,
                 self.path,
                 pool.host_line,
                 *request.lines,
                 request.framing(length),
-                self.body,
+                body,
             )
         )
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Send the head of the response, with what came of its body, in one write."""
         client = self.client
+        request = self.request
+        gateway = self.gateway
         self.phase = RESPONDING
         self.status = status
-        self.first_byte = self.gateway.now() - self.started
+        self.first_byte = gateway.now() - self.started
         self.sent = len(body)
         self.body = b""
         end = b"\r\n\r\n"
-        if status != 101 and (self.close or self.is_upgrade or self.gateway.closing):
-            self.close = True
-            end = b"\r\nconnection: close\r\n\r\n"
-        head += (b"x-request-id: ", self.request_id, end, body)
+        if self.close or gateway.closing or request.upgrade:
+            end = self._last_words(status)
+        head += (b"x-request-id: ", request.request_id or gateway.next_request_id(), end, body)
         client.transport.write(b"".join(head))
-        if self.upstream is not None:
-            if status == 101:
-                client.open_tunnel(self)
-            if client.write_paused:
-                self.upstream.pause()
+        if status == 101:
+            client.open_tunnel(self)
+        if client.write_paused and self.upstream is not None:
+            self.upstream.pause()
+
+    def _last_words(self, status: int) -> bytes:
+        """Return the end of a head after which the connection ends, unless it becomes a tunnel."""
+        if status == 101:
+            return b"\r\n\r\n"
+        self.close = True
+        return b"\r\nconnection: close\r\n\r\n"
 
     def response_body(self, data: bytes) -> None:
         """Send bytes of the body on."""
@@ -272,7 +303,7 @@ class Exchange:
     def response_done(self) -> None:
         """The response is complete: the client may go on with its next request."""
         self.upstream = None
-        if not self.request_done or self.is_upgrade:
+        if not self.request_done or self.request.upgrade:
             self.close = True
         self._finish(Outcome.OK)
 
@@ -303,10 +334,10 @@ class Exchange:
             self.client.truncate(self)
             self._finish(outcome)
             return
-        if not self.request_done or self.is_upgrade or self.gateway.closing:
+        if not self.request_done or self.request.upgrade or self.gateway.closing:
             self.close = True
-        head_only = self.method == b"HEAD"
-        response, self.sent = problem(error, self.request_id, head_only=head_only, close=self.close)
+        head_only = self.request.method == b"HEAD"
+        response, self.sent = problem(error, self.request_id(), head_only=head_only, close=self.close)
         self.status = error.status
         self.client.transport.write(response)
         self._finish(outcome)
@@ -338,15 +369,14 @@ class Exchange:
     def _finish(self, outcome: Outcome) -> None:
         """Account, and make room for the next exchange of this connection. Always runs, once."""
         self.phase = DONE
-        task, self.task = self.task, None
-        if task is not None and not task.done() and task is not asyncio.current_task():
-            task.cancel()
         gateway = self.gateway
-        lease, self.lease = self.lease, None
-        if lease is not None:
-            gateway.admission.release(lease, outcome)
+        destination = self.destination
+        if self.task is not None:
+            self._end_task(self.task)
+        if self.lease is not None:
+            gateway.admission.release(self.lease, outcome)
         gateway.recorder.exchange(
-            self.destination.service_id if self.destination else "",
+            destination.service_id if destination is not None else "",
             self.status,
             gateway.now() - self.started,
             self.first_byte,
@@ -354,6 +384,11 @@ class Exchange:
             self.sent,
         )
         self.client.exchange_done(self)
+
+    def _end_task(self, task: asyncio.Task[None]) -> None:
+        self.task = None
+        if not task.done() and task is not asyncio.current_task():
+            task.cancel()
 
 
 def _too_large(limit: int) -> BodyTooLargeError:

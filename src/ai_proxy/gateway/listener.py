@@ -44,7 +44,8 @@ class Gateway:
         self.now = time.monotonic
         self.pools = Pools()
         self.closing = False
-        self._management = Destination("", upstream=management, pool=self.pools.of(management))
+        self._management = Destination("", upstream=management)
+        self._management.pool = self.pools.of(management)
         self.table = RoutingTable.of((), self._management)
         self._connections: set[ClientConnection] = set()
         self._empty = asyncio.Event()

@@ -23,8 +23,6 @@ def check_head(target: bytes, headers: list[Header], limits: Limits) -> None:
 class Request:
     """The facts of one request.
 
-    Attributes that most requests leave alone are defaults of the class, since this is made for every request.
-
     Attributes:
         method: As sent.
         target: As sent, in origin or absolute form.
@@ -40,20 +38,34 @@ class Request:
         error: Why the request cannot be served.
     """
 
-    is_http10 = False
-    close = False
-    length = 0
-    chunked = False
-    is_json = False
-    expects_continue = False
-    upgrade = b""
-    request_id = b""
-    error: ProxyError | None = None
+    __slots__ = (
+        "chunked",
+        "close",
+        "error",
+        "expects_continue",
+        "is_http10",
+        "is_json",
+        "length",
+        "lines",
+        "method",
+        "request_id",
+        "target",
+        "upgrade",
+    )
 
     def __init__(self, method: bytes, target: bytes) -> None:
         self.method = method
         self.target = target
         self.lines: list[bytes] = []
+        self.is_http10 = False
+        self.close = False
+        self.length = 0
+        self.chunked = False
+        self.is_json = False
+        self.expects_continue = False
+        self.upgrade = b""
+        self.request_id = b""
+        self.error: ProxyError | None = None
 
     def __repr__(self) -> str:
         path = self.target.partition(b"?")[0].decode("latin-1")

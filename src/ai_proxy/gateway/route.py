@@ -21,7 +21,7 @@ class Destination:
         service_id: Empty for the management app.
         response_timeout: Longest wait for the head of a response, in seconds; 0 for no limit.
         stream_idle_timeout: Longest silence within a response, in seconds; 0 for no limit.
-        upstream: The address that `pool` belongs to.
+        upstream: The address that `pool` belongs to; None before the first request.
         pool: Connections to the upstream used last, so that most requests need no look-up.
     """
 
@@ -29,7 +29,7 @@ class Destination:
     response_timeout: float = 0.0
     stream_idle_timeout: float = 0.0
     upstream: Upstream | None = None
-    pool: Pool | None = None
+    pool: Pool = field(init=False)
 
 
 @dataclass(frozen=True, slots=True)

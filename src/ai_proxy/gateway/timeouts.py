@@ -44,7 +44,7 @@ def waiting_for(connection: "ClientConnection") -> tuple[Wait, int, float]:
     if connection.reading is current and not connection.reading_paused:
         return Wait.BODY, current.received, limits.body_timeout
     destination = current.destination
-    if destination is None or connection.tunnel is not None:
+    if destination is None or current.status == 101:
         return Wait.UNLIMITED, 0, 0.0
     if current.phase is FORWARDING:
         return Wait.BACKEND, current.received, destination.response_timeout

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
 
+from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.response import AMBIGUOUS, ends_in_surplus, filter_response, skip_interim
-from ai_proxy.gateway.wire import Header, has_body
+from ai_proxy.gateway.wire import BODILESS, Header
 
 if TYPE_CHECKING:
     from ai_proxy.gateway.pool import Pool
@@ -38,9 +39,7 @@ HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, TUNNEL = Framing
 class Receiver(Protocol):
     """The exchange that a connection carries, as the connection sees it."""
 
-    method: bytes
-    is_http10: bool
-    is_upgrade: bool
+    request: Request
     request_done: bool
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
@@ -71,7 +70,6 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "exchange",
         "framing",
-        "head_complete",
         "headers",
         "idle_since",
         "keep_alive",
@@ -94,7 +92,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.framing = HEAD
         self.parser: httptools.HttpResponseParser
         self.headers: list[Header] = []
-        self.head_complete = False
         self.message_complete = False
         self.keep_alive = False
         self.surplus = False
@@ -119,7 +116,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange = exchange
         self.framing = HEAD
         self.headers = []
-        self.head_complete = self.message_complete = False
+        self.message_complete = False
         self.silent = True
         self.uses += 1
         self.transport.write(request)
@@ -162,7 +159,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.framing is TUNNEL:
             exchange.response_done()
         elif self.framing is UNTIL_CLOSE and exc is None:
-            if not exchange.is_http10:
+            if not exchange.request.is_http10:
                 exchange.response_body(b"0\r\n\r\n")
             exchange.response_done()
         else:
@@ -193,7 +190,6 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Note what the parser can tell only now."""
-        self.head_complete = True
         self.keep_alive = self.parser.should_keep_alive()
 
     def on_message_complete(self) -> None:
@@ -212,7 +208,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._receive_length(exchange, data)
         elif framing is HEAD:
             self._receive_head(exchange, data)
-        elif framing is UNTIL_CLOSE and not exchange.is_http10:
+        elif framing is UNTIL_CLOSE and not exchange.request.is_http10:
             exchange.response_body(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             exchange.response_body(data)
@@ -284,7 +280,7 @@ class UpstreamConnection(asyncio.Protocol):
         body = data[body_start:]
         if length == AMBIGUOUS:
             self._invalid("the length of the response is ambiguous")
-        elif exchange.method == b"HEAD" or not has_body(status):
+        elif status in BODILESS or exchange.request.method == b"HEAD":
             self._finish_without_body(exchange, status, head, body)
         elif chunked:
             self.framing = CHUNKED
@@ -304,7 +300,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _start_until_close(self, exchange: Receiver, status: int, head: list[bytes], body: bytes) -> None:
         self.framing = UNTIL_CLOSE
         self.keep_alive = False
-        if not exchange.is_http10:
+        if not exchange.request.is_http10:
             head.append(b"transfer-encoding: chunked\r\n")
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
         exchange.response_head(status, head, body)
@@ -332,7 +328,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._done(exchange)
 
     def _switch_protocols(self, exchange: Receiver, data: bytes, body_start: int) -> None:
-        if not exchange.is_upgrade:
+        if not exchange.request.upgrade:
             self._invalid("the backend switched protocols unasked")
             return
         self.framing = TUNNEL

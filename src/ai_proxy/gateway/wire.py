@@ -24,6 +24,9 @@ HOP_BY_HOP = frozenset(
 )
 """Headers that belong to one connection and are never forwarded (RFC 9110 section 7.6.1)."""
 
+BODILESS = frozenset((*range(200), 204, 304))
+"""Statuses whose responses have no body (RFC 9112 section 6.3)."""
+
 PRINCIPAL = b"x-ai-proxy-principal"
 """Tells the management app who calls; only the gateway may say so."""
 
@@ -96,15 +99,6 @@ def origin_form(target: bytes) -> bytes:
     if start < 0:
         return b"/"
     return rest[start:] if rest[start : start + 1] == b"/" else b"/" + rest[start:]
-
-
-def has_body(status: int) -> bool:
-    """Tell whether a response of that status may carry a body (RFC 9112 section 6.3).
-
-    >>> has_body(200), has_body(204), has_body(304)
-    (True, False, False)
-    """
-    return status >= 200 and status not in (204, 304)
 
 
 def status_line(status: int) -> bytes:
