@@ -17,7 +17,7 @@ from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.respond import problem
 from ai_proxy.gateway.route import Destination
 from ai_proxy.gateway.upstream import UpstreamConnection
-from ai_proxy.gateway.wire import CONTINUE, PRINCIPAL
+from ai_proxy.gateway.wire import BUSY, CONTINUE, PRINCIPAL
 from ai_proxy.tasks import spawn
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 CLIENT_GONE = 499
 BROKEN_OFF = 599
+SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+"""May be sent again although the backend may have acted on them (RFC 9110 section 9.2.1)."""
 SMALL_BODY = 64 * 1024
 """A rejected request's body up to this size is read to its end, so that the connection can go on."""
 STREAM_AHEAD = 256 * 1024
@@ -237,7 +239,8 @@ class Exchange:
             timeout = self.gateway.limits.connect_timeout
             connection = await pool.connect(timeout, dechunk=self.request.is_http10)
         except ProxyError as error:
-            self.fail(error, Outcome.CONNECT_FAILED)
+            if not self._move(Outcome.CONNECT_FAILED):
+                self.fail(error, Outcome.CONNECT_FAILED)
             return
         self.upstream = connection
         request = self._render(pool)
@@ -247,6 +250,16 @@ class Exchange:
             if self.wants_continue():
                 self.client.transport.write(CONTINUE)
         connection.send(self, request)  # last, since it may pause the client again
+
+    def _move(self, outcome: Outcome, retry_after: float = 0.0) -> bool:
+        """Go on with another replica, if there is one to try."""
+        lease, destination = self.lease, self.destination
+        if lease is None or destination is None:
+            return False
+        if not self.gateway.admission.move(lease, outcome, retry_after):
+            return False
+        self._forward(destination, lease)
+        return True
 
     def _render(self, pool: Pool) -> bytes:
         """Return the request as it goes to the backend, with what is here of its body."""
@@ -295,6 +308,16 @@ class Exchange:
         self.close = True
         return b"\r\nconnection: close\r\n\r\n"
 
+    def response_declined(self, retry_after: float) -> bool:
+        """A replica has no room for the request: try another, if the request can be sent again."""
+        if not self.request_done or self.streamed:
+            return False
+        upstream, self.upstream = self.upstream, None
+        if self._move(Outcome.OVERLOADED, retry_after):
+            return True
+        self.upstream = upstream
+        return False
+
     def response_body(self, data: bytes) -> None:
         """Send bytes of the body on."""
         self.sent += len(data)
@@ -305,13 +328,16 @@ class Exchange:
         self.upstream = None
         if not self.request_done or self.request.upgrade:
             self.close = True
-        self._finish(Outcome.OK)
+        self._finish(Outcome.OK if self.status < 429 else outcome_of(self.status))
 
     def response_lost(self, detail: str, *, stale: bool) -> None:
         """Try once more when only an old connection was at fault; else tell the client."""
         upstream, self.upstream = self.upstream, None
         if stale and upstream is not None:
             self.task = spawn(self._connect_anew(upstream.pool), "reconnect upstream")
+            return
+        asked_only = self.request.method in SAFE_METHODS and self.phase is FORWARDING
+        if asked_only and self._move(Outcome.BROKEN):
             return
         self.fail(UpstreamClosedError(f"{self._who()} ended before it answered: {detail}"), Outcome.BROKEN)
 
@@ -389,6 +415,17 @@ class Exchange:
         self.task = None
         if not task.done() and task is not asyncio.current_task():
             task.cancel()
+
+
+def outcome_of(status: int) -> Outcome:
+    """Say what a status tells of the replica that answered it.
+
+    >>> outcome_of(404), outcome_of(429), outcome_of(500)
+    (<Outcome.OK: 'ok'>, <Outcome.OVERLOADED: 'overloaded'>, <Outcome.SERVER_ERROR: 'server_error'>)
+    """
+    if status in BUSY:
+        return Outcome.OVERLOADED
+    return Outcome.SERVER_ERROR if status >= 500 else Outcome.OK
 
 
 def _too_large(limit: int) -> BodyTooLargeError:

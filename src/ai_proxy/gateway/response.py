@@ -70,3 +70,13 @@ def ends_in_surplus(data: bytes) -> bool:
     (False, True, False)
     """
     return data[-1:] != b"\n" or data[-5:-4] in (b"\r", b"\n")
+
+
+def retry_after(headers: list[Header]) -> float:
+    """Return the seconds that a Retry-After header asks for; 0 without one, and for a date.
+
+    >>> retry_after([(b"Retry-After", b"30")]), retry_after([(b"Retry-After", b"Wed, 21 Oct 2026")])
+    (30.0, 0.0)
+    """
+    values = [value.strip() for name, value in headers if name.lower() == b"retry-after"]
+    return float(values[0]) if values and values[0].isdigit() and len(values[0]) < 10 else 0.0

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 import httptools
 
 from ai_proxy.gateway.request import Request
-from ai_proxy.gateway.response import AMBIGUOUS, ends_in_surplus, filter_response, skip_interim
-from ai_proxy.gateway.wire import BODILESS, Header
+from ai_proxy.gateway.response import AMBIGUOUS, ends_in_surplus, filter_response, retry_after, skip_interim
+from ai_proxy.gateway.wire import BODILESS, BUSY, Header
 
 if TYPE_CHECKING:
     from ai_proxy.gateway.pool import Pool
@@ -41,6 +41,13 @@ class Receiver(Protocol):
 
     request: Request
     request_done: bool
+
+    def response_declined(self, retry_after: float) -> bool:
+        """Say whether the request goes elsewhere, since this backend has no room for it.
+
+        Args:
+            retry_after: What it asks for, in seconds; 0 when it does not.
+        """
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Take the head of the response in pieces (without the blank line) and the first of its body."""
@@ -275,6 +282,9 @@ class UpstreamConnection(asyncio.Protocol):
     def _start_response(self, exchange: Receiver, data: bytes, body_start: int) -> None:
         """Choose the framing and pass on the head with as much of the body as came with it."""
         status = self.parser.get_status_code()
+        if status in BUSY and exchange.response_declined(retry_after(self.headers)):
+            self.abort()
+            return
         head = [b"HTTP/1.1", data[8 : data.find(b"\r\n") + 2]]
         length, chunked = filter_response(self.headers, head)
         body = data[body_start:]

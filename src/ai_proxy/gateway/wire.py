@@ -27,6 +27,9 @@ HOP_BY_HOP = frozenset(
 BODILESS = frozenset((*range(200), 204, 304))
 """Statuses whose responses have no body (RFC 9112 section 6.3)."""
 
+BUSY = frozenset({429, 503})
+"""Statuses by which a backend says that it has no room for a request now, and has not begun with it."""
+
 PRINCIPAL = b"x-ai-proxy-principal"
 """Tells the management app who calls; only the gateway may say so."""
 
