@@ -10,7 +10,8 @@ _running: set[asyncio.Task[Any]] = set()
 def spawn[T](coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """Run a coroutine as a task of the current loop.
 
-    The event loop keeps only a weak reference to its tasks, so one is kept here until the task ends.
+    The event loop keeps only a weak reference to its tasks, so one is kept here until the task ends. A task
+    that dies of an error nobody takes is told to the loop's exception handler, by asyncio itself.
     """
     task = asyncio.get_running_loop().create_task(coroutine, name=name)
     _running.add(task)

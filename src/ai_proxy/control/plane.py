@@ -300,7 +300,7 @@ class ControlPlane:
 
     def _view(self, supervisor: Supervisor) -> ServiceView:
         service, now = supervisor.service, self._clock.now()
-        handle = supervisor.handle
+        handle = supervisor.instance.handle
         idle_at = supervisor.idle_at(now) if supervisor.state is State.READY else None
         failed = supervisor.state is State.FAILED
         return ServiceView(
@@ -326,5 +326,5 @@ class ControlPlane:
             retry_in=max(0.0, supervisor.retry_at - now) if failed else 0.0,
             load_time=supervisor.load_time,
             idle_stop_in=None if idle_at is None else max(0.0, idle_at - now),
-            stats=supervisor.stats(),
+            stats=supervisor.instance.stats(),
         )

@@ -10,7 +10,7 @@ from ai_proxy.core.errors import ProxyError, ShuttingDownError, StartTimeoutErro
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.routing import near_names
-from ai_proxy.core.scheduling import Decision, Refuse, Resume, Serve, Start, decide
+from ai_proxy.core.scheduling import Decision, Refuse, Resume, Serve, ServiceFacts, Start, decide
 from ai_proxy.core.service import Lease, Outcome
 
 type Waiter = asyncio.Future[Lease]
@@ -127,7 +127,7 @@ class Scheduler:
 
     def _decide(self, supervisor: Supervisor, *, arriving: bool) -> Decision:
         service_id = supervisor.service.id
-        facts = supervisor.facts(len(self._waiting[service_id]))
+        facts = facts_of(supervisor, len(self._waiting[service_id]))
         return decide(service_id, facts, self._clock.now(), arriving=arriving)
 
     def _act(self, supervisor: Supervisor, decision: Decision) -> None:
@@ -158,6 +158,28 @@ class Scheduler:
         for waiter in waiters:
             if not waiter.done() and (lease := self.acquire(service_id)) is not None:
                 waiter.set_result(lease)
+
+
+def facts_of(supervisor: Supervisor, waiting: int) -> ServiceFacts:
+    """Return what is decided on.
+
+    Args:
+        supervisor: Of the service.
+        waiting: Requests that wait for it.
+    """
+    return ServiceFacts(
+        state=supervisor.state,
+        start=supervisor.service.start,
+        held=supervisor.held,
+        resumable=supervisor.resumable,
+        waiting=waiting,
+        max_waiting=supervisor.service.max_waiting,
+        retry_at=supervisor.retry_at,
+        failure=supervisor.failure.detail,
+        log_tail=supervisor.failure.log_tail,
+        load_time=supervisor.load_time,
+        since=supervisor.since,
+    )
 
 
 def _refuse(waiter: Waiter, error: ProxyError) -> None:

@@ -3,19 +3,18 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 from ai_proxy.control.events import EventBus
 from ai_proxy.control.instance import Assignment, Instance
+from ai_proxy.control.orders import Ending, Orders
 from ai_proxy.control.replicas import Replicas
 from ai_proxy.control.timing import wait_any
 from ai_proxy.core.errors import ProxyError, RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.lifecycle import RUNNING, Event, State, backoff, count_failure, transition
 from ai_proxy.core.ports import Clock, Probe, Recorder
 from ai_proxy.core.retention import idle_deadline
-from ai_proxy.core.scheduling import ServiceFacts
-from ai_proxy.core.service import ContainerStats, Handle, Lease, Outcome, RuntimeKind, StartPolicy
+from ai_proxy.core.service import Handle, Lease, Outcome, RuntimeKind, StartPolicy
 from ai_proxy.tasks import cancel, spawn
 
 LOG_TAIL = 50
@@ -29,14 +28,6 @@ WATCH_INTERVAL = 10.0
 WATCH_FAILURES = 3
 """Failed health checks in a row after which it counts as gone."""
 _ON_ITS_WAY = frozenset({State.STARTING, State.LOADING, State.READY})
-
-
-class Ending(IntEnum):
-    """How urgently a running service is to end."""
-
-    NONE = 0
-    DRAIN = 1
-    NOW = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,33 +74,18 @@ class Supervisor:
         self.load_time: float | None = None
         self._events = events
         self._recorder = recorder
-        self._news = asyncio.Event()
-        self._start_wanted = False
-        self._resume_wanted = False
-        self._ending = Ending.NONE
-        self._ending_reason = ""
-        self._retired = False
-        self._next: Assignment | None = None
+        self._orders = Orders()
         self._began = clock.now()
-        self._instance = Instance(assignment, clock)
+        self.instance = Instance(assignment, clock)
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Supervisor [{self.service.id}: {self.state}, {self.in_flight} in flight]>"
 
     @property
-    def handle(self) -> Handle | None:
-        """Proof of what runs, if anything does."""
-        return self._instance.handle
-
-    def stats(self) -> ContainerStats | None:
-        """Return what it uses, where the runtime can tell."""
-        return self._instance.stats()
-
-    @property
     def stays_ready(self) -> bool:
         """Whether it is ready, and nobody has asked for its end."""
-        return self.state is State.READY and self._ending is Ending.NONE
+        return self.state is State.READY and self._orders.ending is Ending.NONE
 
     # Orders: noted here, carried out by the task.
 
@@ -119,49 +95,43 @@ class Supervisor:
             self.held = False
             self.retry_at = 0.0
             self.failures = 0
-        if self.state not in _ON_ITS_WAY or self._ending is not Ending.NONE:
-            self._start_wanted = True
-        self._news.set()
+        if self.state not in _ON_ITS_WAY or self._orders.ending is not Ending.NONE:
+            self._orders.start = True
+        self._orders.news.set()
 
     def resume(self) -> None:
         """Call back a service that is about to stop for want of use."""
-        self._resume_wanted = True
-        self._news.set()
+        self._orders.resume = True
+        self._orders.news.set()
 
     def stop(self) -> None:
         """End it now and hold it stopped until it is started by hand."""
         self.held = True
-        self._start_wanted = False
-        self._end(Ending.NOW, "stopped by hand")
+        self._orders.start = False
+        self._orders.end(Ending.NOW, "stopped by hand")
 
     def unload(self, reason: str = "unloaded by hand") -> None:
         """End it once the requests in flight are done; the next request may start it again."""
-        self._start_wanted = False
-        self._end(Ending.DRAIN, reason)
+        self._orders.start = False
+        self._orders.end(Ending.DRAIN, reason)
 
     def restart(self, reason: str = "restarted by hand") -> None:
         """End it once the requests in flight are done, then start it again."""
-        self._end(Ending.DRAIN, reason)
+        self._orders.end(Ending.DRAIN, reason)
         self.start(by_hand=True)
 
     def update(self, assignment: Assignment) -> None:
         """Take a declaration that a running instance still matches."""
-        self.service = self._instance.service = assignment.service
-        self._news.set()
+        self.service = self.instance.service = assignment.service
+        self._orders.news.set()
 
     def replace(self, assignment: Assignment) -> None:
         """Take a declaration that a running instance does not match; one that runs is replaced."""
-        self._next = assignment
+        self._orders.next = assignment
         self.retry_at = 0.0
         if self.state in RUNNING and not self.held:
-            self._start_wanted = True
-        self._end(Ending.DRAIN, "its configuration changed")
-
-    def _end(self, ending: Ending, reason: str) -> None:
-        if ending >= self._ending:
-            self._ending = ending
-            self._ending_reason = reason
-        self._news.set()
+            self._orders.start = True
+        self._orders.end(Ending.DRAIN, "its configuration changed")
 
     # The life of the task.
 
@@ -173,22 +143,22 @@ class Supervisor:
     def begin(self, adopted: Handle | None) -> None:
         """Start the task, with what was found running."""
         self.failure = Failure()
-        self._instance.handle = adopted
+        self.instance.handle = adopted
         self._task = spawn(self._run(), f"supervise {self.service.id}")
 
     async def retire(self, reason: str) -> None:
         """End the service for good; return with proof that nothing runs."""
-        self._retired = True
-        self._start_wanted = False
-        self._next = None
-        self._end(Ending.NOW, reason)
+        self._orders.retired = True
+        self._orders.start = False
+        self._orders.next = None
+        self._orders.end(Ending.NOW, reason)
         if self._task is not None:
             await self._task
 
     async def detach(self) -> None:
         """Stop looking after the service and leave it running."""
         await cancel(self._task)
-        await self._instance.detach()
+        await self.instance.detach()
 
     async def _run(self) -> None:
         phases: dict[State, Callable[[], Awaitable[tuple[Event, str] | None]]] = {
@@ -212,7 +182,7 @@ class Supervisor:
         self.trouble = None
         self.since = self.clock.now()
         self.since_wall = self.clock.wall()
-        self.replicas = self._instance.replicas if self.state is State.READY else None
+        self.replicas = self.instance.replicas if self.state is State.READY else None
         if self.state in (State.STOPPED, State.FAILED):
             self._come_to_rest()
         self._recorder.state(self.service.id, self.state)
@@ -226,47 +196,51 @@ class Supervisor:
 
     def _take_next(self) -> None:
         """Take on the declaration that waits for the old instance to be gone."""
-        if self._next is not None:
-            self.service = self._next.service
-            self._instance = Instance(self._next, self.clock)
+        assignment, self._orders.next = self._orders.next, None
+        if assignment is not None:
+            self.service = assignment.service
+            self.instance = Instance(assignment, self.clock)
             self.retry_at = 0.0
-            self._next = None
 
     async def _unknown(self) -> tuple[Event, str]:
-        handle = self.handle
+        handle = self.instance.handle
         if handle is None:
             return Event.ABSENT, "nothing of it runs"
-        self._instance.watch(handle)
+        self.instance.watch(handle)
         self._began = self.clock.now()
         return Event.ADOPTED, f"found running ({handle.ref})"
 
     async def _at_rest(self) -> tuple[Event, str] | None:
         while True:
-            self._news.clear()
-            if self._ending is not Ending.NONE and self.state is State.FAILED and not self._start_wanted:
-                return Event.STOP, self._ending_reason
-            self._ending = Ending.NONE
+            self._orders.news.clear()
+            if (
+                self._orders.ending is not Ending.NONE
+                and self.state is State.FAILED
+                and not self._orders.start
+            ):
+                return Event.STOP, self._orders.reason
+            self._orders.ending = Ending.NONE
             self._take_next()
-            if self._retired:
+            if self._orders.retired:
                 return None
-            wanted = self._start_wanted or (self.service.start is StartPolicy.ALWAYS and not self.held)
+            wanted = self._orders.start or (self.service.start is StartPolicy.ALWAYS and not self.held)
             if wanted and self.clock.now() >= self.retry_at:
-                self._start_wanted = False
+                self._orders.start = False
                 return Event.START, "started again" if self.starts else "started"
             await self._pause(until=self.retry_at if wanted else None)
 
     async def _starting(self) -> tuple[Event, str]:
         self.starts += 1
         self._began = self.clock.now()
-        launching = self._instance.launch()
+        launching = self.instance.launch()
         deadline = self._began + self.service.start_timeout
         while True:
-            self._news.clear()
-            if self._ending is not Ending.NONE:
-                return Event.STOP, self._ending_reason
+            self._orders.news.clear()
+            if self._orders.ending is not Ending.NONE:
+                return Event.STOP, self._orders.reason
             if launching.done():
                 return self._launched(launching)
-            if progress := self._instance.progress():
+            if progress := self.instance.progress():
                 self.reason = progress
                 deadline = self.clock.now() + self.service.start_timeout  # a pull takes what it takes
             if self.clock.now() >= deadline:
@@ -282,7 +256,7 @@ class Supervisor:
             return self._fault(error.detail)
         except Exception as error:  # noqa: BLE001 - a defect of a runtime must not take the supervisor along
             return self._fault(f"{type(error).__name__}: {error}")
-        self._instance.watch(handle)
+        self.instance.watch(handle)
         return Event.LAUNCHED, f"runs ({handle.ref}), not ready yet"
 
     async def _loading(self) -> tuple[Event, str]:
@@ -290,7 +264,7 @@ class Supervisor:
         intervals = iter(PROBE_INTERVALS)
         detail = "it was never asked"
         while True:
-            self._news.clear()
+            self._orders.news.clear()
             if ended := self._ended():
                 return ended
             if self.clock.now() >= deadline:
@@ -307,9 +281,9 @@ class Supervisor:
 
     async def _probe(self) -> Probe:
         """Ask the engine, and for its models once it is ready."""
-        probe = await self._instance.probe()
+        probe = await self.instance.probe()
         if probe.ready and self.state is State.LOADING:
-            self.models = await self._instance.models()
+            self.models = await self.instance.models()
         return probe
 
     def _loaded(self) -> tuple[Event, str]:
@@ -325,14 +299,14 @@ class Supervisor:
         misses = 0
         next_watch = self.clock.now() + WATCH_INTERVAL
         while True:
-            self._news.clear()
+            self._orders.news.clear()
             if ended := self._ended():
                 return ended
             now = self.clock.now()
             idle_at = self.idle_at(now)
             if idle_at is not None and idle_at <= now:
                 self.resumable = True
-                self._resume_wanted = False
+                self._orders.resume = False
                 return Event.DRAIN, f"unused for {self.service.idle_timeout:g} s"
             if watches and now >= next_watch:
                 probe = await self._unless_news(self._probe(), now + WATCH_INTERVAL)
@@ -363,11 +337,11 @@ class Supervisor:
     async def _draining(self) -> tuple[Event, str]:
         deadline = self.since + self.service.drain_timeout
         while True:
-            self._news.clear()
-            if self.resumable and (self._resume_wanted or self.in_flight):
-                self.resumable = self._resume_wanted = False
+            self._orders.news.clear()
+            if self.resumable and (self._orders.resume or self.in_flight):
+                self.resumable = self._orders.resume = False
                 return Event.RESUME, "a request came"
-            if self._instance.exit is not None or self._ending is Ending.NOW:
+            if self.instance.exit is not None or self._orders.ending is Ending.NOW:
                 ended = self._ended()
                 assert ended is not None  # noqa: S101 - the line above
                 return ended
@@ -382,7 +356,7 @@ class Supervisor:
         tries = 0
         while True:
             try:
-                await self._instance.stop()
+                await self.instance.stop()
             except RuntimeFailureError as error:
                 tries += 1
                 self.trouble = error
@@ -395,16 +369,18 @@ class Supervisor:
 
     def _ended(self) -> tuple[Event, str] | None:
         """Return the event that ends LOADING, READY or DRAINING, if there is one."""
-        exited = self._instance.exit
+        exited = self.instance.exit
         if exited is not None:
-            self._instance.watching = self._instance.handle = None
+            self.instance.watching = self.instance.handle = None
             self._note_failure(exited.detail, exited.code)
             return Event.EXITED, f"ended by itself: {exited.detail}"
-        if self._ending is Ending.NOW or (self._ending is Ending.DRAIN and self.state is State.LOADING):
-            return Event.STOP, self._ending_reason
-        if self._ending is Ending.DRAIN and self.state is State.READY:
+        if self._orders.ending is Ending.NOW or (
+            self._orders.ending is Ending.DRAIN and self.state is State.LOADING
+        ):
+            return Event.STOP, self._orders.reason
+        if self._orders.ending is Ending.DRAIN and self.state is State.READY:
             self.resumable = False
-            return Event.DRAIN, self._ending_reason
+            return Event.DRAIN, self._orders.reason
         return None
 
     def _fault(self, detail: str, *, unavailable: bool = False) -> tuple[Event, str]:
@@ -414,12 +390,12 @@ class Supervisor:
     def _note_failure(self, detail: str, code: int | None, *, unavailable: bool = False) -> None:
         ready_for = self.clock.now() - self.since if self.state in (State.READY, State.DRAINING) else 0.0
         self.failures = count_failure(self.failures, ready_for)
-        self.failure = Failure(detail, code, self._instance.log_tail(LOG_TAIL), unavailable)
+        self.failure = Failure(detail, code, self.instance.log_tail(LOG_TAIL), unavailable)
 
     async def _pause(self, *work: asyncio.Task[Any], until: float | None = None) -> None:
         """Return when there is something new: an order, an exit, finished work, or the time."""
-        news = spawn(self._news.wait(), "news")
-        exit_ = self._instance.watching
+        news = spawn(self._orders.news.wait(), "news")
+        exit_ = self.instance.watching
         try:
             await wait_any(self.clock, news, *work, *([exit_] if exit_ else []), until=until)
         finally:
@@ -434,22 +410,6 @@ class Supervisor:
         finally:
             await cancel(task)
 
-    def facts(self, waiting: int) -> ServiceFacts:
-        """Return what the scheduler decides on."""
-        return ServiceFacts(
-            state=self.state,
-            start=self.service.start,
-            held=self.held,
-            resumable=self.resumable,
-            waiting=waiting,
-            max_waiting=self.service.max_waiting,
-            retry_at=self.retry_at,
-            failure=self.failure.detail,
-            log_tail=self.failure.log_tail,
-            load_time=self.load_time,
-            since=self.since,
-        )
-
     def lease_ended(self, lease: Lease, outcome: Outcome) -> None:
         """Take note of a lease that was given back."""
         self.in_flight -= 1
@@ -457,4 +417,4 @@ class Supervisor:
             self.replicas.give_back(lease, outcome)
         self.last_used = self.clock.now()
         if self.state is State.DRAINING:
-            self._news.set()
+            self._orders.news.set()
