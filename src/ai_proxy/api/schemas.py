@@ -175,6 +175,16 @@ EXAMPLES: dict[str, object] = {
         "upstreams": ["http://127.0.0.1:41234"],
         "exit_code": None,
         "detail": "answers",
+        "stats": {
+            "at": 1700000000.0,
+            "cpu_percent": 87.5,
+            "memory": 3500000000,
+            "memory_rss": 900000000,
+            "memory_limit": 16000000000,
+            "network_received": 52000,
+            "network_sent": 310000,
+            "pids": 9,
+        },
     },
     "Problem": {
         "type": "about:blank",

@@ -3,7 +3,7 @@ from benchmarks.machine import Machine
 from benchmarks.report import BEGIN, END, figures, insert, limits, markdown_table, ratios, remarks, report
 from benchmarks.results import Results, Sample
 
-MACHINE = Machine("2030-01-02 03:04 UTC", "Some CPU", "2 cores", "Some Linux", "Python 3.12")
+MACHINE = Machine("2030-01-02 03:04 UTC", "Some CPU", "2 cores", "Some Linux", "Python 3.12", "fast")
 
 
 def line(table: str, label: str) -> list[str]:
