@@ -17,6 +17,7 @@ from ai_proxy.core.errors import (
 )
 from ai_proxy.core.service import Outcome
 from ai_proxy.gateway.exchange import READING, Exchange
+from ai_proxy.gateway.memo import MAX_MISSES, RequestMemo
 from ai_proxy.gateway.request import Request, check_head
 from ai_proxy.gateway.timeouts import Wait, Watch
 from ai_proxy.gateway.wire import CONTINUE, Header, has_left, reset
@@ -47,10 +48,13 @@ class ClientConnection(asyncio.Protocol):
         "fed",
         "gateway",
         "headers",
+        "heads",
         "in_head",
         "lingering",
         "max_head",
         "max_headers",
+        "memo",
+        "misses",
         "parser",
         "pending",
         "queued",
@@ -88,6 +92,9 @@ class ClientConnection(asyncio.Protocol):
         self.body_follows = False
         self.replaying = False
         self.ahead = b""
+        self.memo: RequestMemo | None = None
+        self.heads = 0  # seen in the read at hand
+        self.misses = 0
         self.watch = Watch(gateway.now())
 
     def __repr__(self) -> str:
@@ -127,10 +134,19 @@ class ClientConnection(asyncio.Protocol):
         if self.divert is not None:
             self.divert(data)
             return
-        if self.in_head or self.reading is not None:
-            self.fed += len(data)
-        else:
-            self.fed = len(data)
+        midway = self.in_head or self.reading is not None
+        alone = self.current is None and not midway
+        if alone:
+            memo = self.memo
+            if (
+                memo is not None
+                and memo.table is self.gateway.table
+                and (body := memo.match(data)) is not None
+            ):
+                self._repeat(memo, body)
+                return
+            self.heads = 0
+        self.fed = self.fed + len(data) if midway else len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -139,10 +155,36 @@ class ClientConnection(asyncio.Protocol):
             self._malformed(error)
         if self.fed > self.max_head and self.divert is None:
             self._limit_overhead()
+        if alone and self.heads == 1 and self.misses < MAX_MISSES:
+            self._learn(data)
         self._advance()
         if self.pending:
             self.queued += len(data)
             self._update_reading()
+
+    def _repeat(self, memo: RequestMemo, body: bytes) -> None:
+        """Take a request like the one before it on this connection."""
+        self.misses = 0
+        self.current = exchange = Exchange(self, self.gateway, memo.request)
+        exchange.repeat(memo, body)
+
+    def _learn(self, data: bytes) -> None:
+        """Remember a request that came whole and alone, in case it comes again."""
+        exchange = self.current
+        if exchange is None or not exchange.request_done or not exchange.is_plain():
+            return
+        head = data[: len(data) - exchange.received]
+        if exchange.destination is not None and head.endswith(b"\r\n\r\n"):
+            self.misses += 1
+            gateway = self.gateway
+            self.memo = RequestMemo(
+                head,
+                exchange.request,
+                exchange.destination,
+                exchange.path,
+                gateway.table,
+                gateway.limits.max_json_body,
+            )
 
     def _limit_overhead(self) -> None:
         """Stop a head, or what surrounds the chunks of a body (extensions, trailers), that does not end."""
@@ -160,6 +202,7 @@ class ClientConnection(asyncio.Protocol):
         if len(self.pending) >= MAX_PIPELINED:
             raise PipelineFullError
         self.in_head = True
+        self.heads += 1
         self.target = b""
         self.headers = []
 

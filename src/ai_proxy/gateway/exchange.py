@@ -12,6 +12,7 @@ from ai_proxy.core.errors import (
     UpstreamInvalidError,
 )
 from ai_proxy.core.service import Lease, Outcome
+from ai_proxy.gateway.memo import RequestMemo
 from ai_proxy.gateway.pool import Pool
 from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.respond import problem
@@ -114,11 +115,23 @@ class Exchange:
                 self.error = self.error or _too_large(self.gateway.limits.max_json_body)
 
     def request_id(self) -> bytes:
-        """Return the request's id: the client's own, if it gave a sane one."""
+        """Return the request's id: the client's own, if it gave a sane one, else a new one."""
+        return self.request.request_id or self.gateway.next_request_id()
+
+    def repeat(self, memo: RequestMemo, body: bytes) -> None:
+        """Begin with a request whose head is known, and whose body is here."""
+        self.destination = memo.destination
+        self.path = memo.path
+        self.body = body
+        self.received = len(body)
+        self.request_done = True
+        self.begin()
+
+    def is_plain(self) -> bool:
+        """Tell whether all there is to know of the request is in its head and a body that is held."""
         request = self.request
-        if not request.request_id:
-            request.request_id = self.gateway.next_request_id()
-        return request.request_id
+        special = self.error or self.streamed or self.close or request.upgrade or request.expects_continue
+        return not special and self.destination is not None and self.destination.service_id != ""
 
     @property
     def is_ready(self) -> bool:
@@ -218,9 +231,11 @@ class Exchange:
 
     def _name_caller(self) -> None:
         """Tell the management app what only we may tell it: who calls, under which id."""
-        if not self.request.request_id:
-            self.request.lines += (b"x-request-id: ", self.request_id(), b"\r\n")
-        self.request.lines += (PRINCIPAL, b": anonymous\r\n")
+        request = self.request
+        if not request.request_id:
+            request.request_id = self.request_id()
+            request.lines += (b"x-request-id: ", request.request_id, b"\r\n")
+        request.lines += (PRINCIPAL, b": anonymous\r\n")
 
     def _send(self, pool: Pool) -> None:
         """Send on a kept connection when a failure of it could be repaired, else on a new one."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
 
+from ai_proxy.gateway.memo import MAX_MISSES, ResponseMemo
 from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.response import AMBIGUOUS, ends_in_surplus, filter_response, retry_after, skip_interim
 from ai_proxy.gateway.wire import BODILESS, BUSY, Header
@@ -80,7 +81,9 @@ class UpstreamConnection(asyncio.Protocol):
         "headers",
         "idle_since",
         "keep_alive",
+        "memo",
         "message_complete",
+        "misses",
         "parser",
         "paused",
         "pool",
@@ -108,6 +111,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.uses = 0
         self.idle_since = 0
         self.paused = False
+        self.memo: ResponseMemo | None = None
+        self.misses = 0
 
     def __repr__(self) -> str:
         use = "idle" if self.exchange is None else self.framing.name.lower()
@@ -248,9 +253,17 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _receive_head(self, exchange: Receiver, data: bytes) -> None:
         self.silent = False
+        memo = self.memo
         if self.unparsed:
             data = self.unparsed + data
             self.unparsed = b""
+        elif (
+            memo is not None
+            and exchange.request.method != b"HEAD"
+            and (found := memo.match(data)) is not None
+        ):
+            self._repeat(exchange, memo, *found)
+            return
         end = data.find(b"\r\n\r\n")
         if data[9:10] == b"1":
             data, end = skip_interim(data)
@@ -269,6 +282,16 @@ class UpstreamConnection(asyncio.Protocol):
             self.surplus = True
             self.keep_alive = False
         self._start_response(exchange, data, end + 4)
+
+    def _repeat(self, exchange: Receiver, memo: ResponseMemo, digits: bytes, body: bytes) -> None:
+        """Pass on a response whose head is like the one before it on this connection."""
+        self.keep_alive = True
+        self.misses = 0
+        self.framing = LENGTH
+        self.remaining = int(digits) - len(body)
+        exchange.response_head(memo.status, [memo.head_before, digits, memo.head_after], body)
+        if not self.remaining:
+            self._done(exchange)
 
     def _wait_for_head(self, data: bytes, end: int) -> None:
         """Keep the beginning of a head, if it can become one."""
@@ -300,6 +323,9 @@ class UpstreamConnection(asyncio.Protocol):
             if len(body) > length:
                 body = body[:length]
                 self.keep_alive = False
+            elif self.keep_alive and status not in BUSY and self.misses < MAX_MISSES:
+                self.misses += 1
+                self.memo = ResponseMemo(data[:body_start], status, b"".join(head))
             self.remaining = length - len(body)
             exchange.response_head(status, head, body)
             if not self.remaining:

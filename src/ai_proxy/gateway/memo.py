@@ -1,0 +1,98 @@
+"""Heads that come again: a kept connection says the same one over and over, but for the length of the body.
+
+A head is parsed and checked once. When the same bytes come again on the same connection, with nothing but the
+digits of Content-Length changed, what was found out about them still holds.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ai_proxy.gateway.request import Request
+    from ai_proxy.gateway.route import Destination, RoutingTable
+
+MAX_MISSES = 4
+"""Heads in a row that did not come again, after which a connection is no longer expected to repeat itself."""
+MAX_DIGITS = 9
+
+
+def split_at_length(head: bytes) -> tuple[bytes, bytes]:
+    r"""Split a checked head before and after the digits of its Content-Length.
+
+    Returns:
+        Both parts; without a Content-Length the whole head and nothing.
+
+    >>> split_at_length(b"GET / HTTP/1.1\r\ncontent-length: 12\r\na: b\r\n\r\n")
+    (b'GET / HTTP/1.1\r\ncontent-length: ', b'\r\na: b\r\n\r\n')
+    >>> split_at_length(b"GET / HTTP/1.1\r\na: b\r\n\r\n")
+    (b'GET / HTTP/1.1\r\na: b\r\n\r\n', b'')
+    """
+    start = head.lower().find(b"\r\ncontent-length:")
+    if start < 0:
+        return head, b""
+    end = head.find(b"\r\n", start + 2)
+    value = head[start + 17 : end].lstrip(b" \t")
+    digits = value.rstrip(b" \t")
+    first = end - len(value)
+    return head[:first], head[first + len(digits) :]
+
+
+class RequestMemo:
+    """A request head, and where it leads as long as the routing table stays."""
+
+    __slots__ = ("after", "before", "destination", "limit", "path", "request", "table")
+
+    def __init__(
+        self,
+        head: bytes,
+        request: "Request",
+        destination: "Destination",
+        path: bytes,
+        table: "RoutingTable",
+        limit: int,
+    ) -> None:
+        self.before, self.after = split_at_length(head)
+        self.request = request
+        self.destination = destination
+        self.path = path
+        self.table = table
+        self.limit = limit
+
+    def match(self, data: bytes) -> bytes | None:
+        """Return the body when these bytes are the same head and a whole body, and nothing else."""
+        before, after = self.before, self.after
+        if not after:
+            return b"" if data == before else None
+        if not data.startswith(before):
+            return None
+        start = len(before)
+        end = data.find(b"\r", start, start + MAX_DIGITS + 1)
+        digits = data[start:end]
+        if end < 0 or not digits.isdigit() or not data.startswith(after, end):
+            return None
+        body = data[end + len(after) :]
+        length = len(body)
+        return body if int(digits) == length <= self.limit else None
+
+
+class ResponseMemo:
+    """A response head with a Content-Length, and how it is passed on."""
+
+    __slots__ = ("after", "before", "head_after", "head_before", "status")
+
+    def __init__(self, head: bytes, status: int, passed_on: bytes) -> None:
+        self.before, self.after = split_at_length(head)
+        self.head_before, self.head_after = split_at_length(passed_on)
+        self.status = status
+
+    def match(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Return the digits and what has come of the body, when these bytes are the same head; else None."""
+        before = self.before
+        if not data.startswith(before):
+            return None
+        start = len(before)
+        end = data.find(b"\r", start, start + MAX_DIGITS + 1)
+        digits = data[start:end]
+        if end < 0 or not digits.isdigit() or not data.startswith(self.after, end):
+            return None
+        body = data[end + len(self.after) :]
+        return (digits, body) if len(body) <= int(digits) else None

@@ -1,0 +1,148 @@
+"""A kept connection says the same head again and again; every message is still read for what it is."""
+
+import asyncio
+
+from ai_proxy.core.service import ExternalLaunch, Service
+from ai_proxy.testing.raw_backend import BackendConnection, answer, echo, ok
+from ai_proxy.testing.raw_http import build_request
+from ai_proxy.testing.wire_rig import WireRig, wire_rig
+
+JSON = b"Content-Type: application/json"
+TARGET = b"/service/svc/x"
+
+
+def post(body: bytes, *headers: bytes, target: bytes = TARGET) -> bytes:
+    return build_request(target, JSON, *headers, body=body)
+
+
+async def test_bodies_of_any_length_reach_the_backend_unchanged(rig: WireRig) -> None:
+    client = await rig.client()
+    bodies = [b"x" * length for length in (5, 5, 9, 10, 99, 100, 1000, 3, 70_000, 1)]
+
+    for body in bodies:
+        await client.ask(post(body))
+
+    assert [request.body for request in rig.backend.requests] == bodies
+    assert {request.header(b"content-length") for request in rig.backend.requests} == {
+        b"%d" % len(body) for body in bodies
+    }
+
+
+async def test_a_repeated_head_whose_body_comes_in_pieces_is_read_whole(rig: WireRig) -> None:
+    client = await rig.client()
+    await client.ask(post(b"first"))
+    request = post(b"second body")
+
+    await client.send(request[:-4])
+    await asyncio.sleep(0.01)
+    await client.send(request[-4:])
+    await client.response()
+
+    assert rig.backend.requests[-1].body == b"second body"
+
+
+async def test_two_repeated_requests_in_one_read_are_two_requests(rig: WireRig) -> None:
+    client = await rig.client()
+    await client.ask(post(b"first"))
+
+    await client.send(post(b"22") + post(b"333"))
+    await client.response()
+    await client.response()
+
+    assert [request.body for request in rig.backend.requests] == [b"first", b"22", b"333"]
+
+
+async def test_a_lie_about_the_length_is_still_a_lie(rig: WireRig) -> None:
+    client = await rig.client()
+    await client.ask(post(b"12345"))
+
+    await client.send(post(b"12345").replace(b"Content-Length: 5", b"Content-Length: 5, 5"))
+    response = await client.response()
+
+    assert response.status == 400
+
+
+async def test_every_response_has_an_id_of_its_own(rig: WireRig) -> None:
+    client = await rig.client()
+
+    ids = [(await client.ask(post(b"12345"))).header(b"x-request-id") for _ in range(4)]
+
+    assert len(set(ids)) == 4
+
+
+async def test_a_client_may_switch_the_service_on_every_request() -> None:
+    async with wire_rig(services=("svc", "two")) as rig:
+        client = await rig.client()
+
+        for target in (TARGET, TARGET, b"/service/two/x", b"/service/two/x", TARGET):
+            await client.ask(post(b"12345", target=target))
+
+        assert len(rig.backend.requests) == 3
+        assert len(rig.backends["two"].requests) == 2
+
+
+async def test_a_service_that_was_taken_away_is_not_reached_by_heart(rig: WireRig) -> None:
+    client = await rig.client()
+    await client.ask(post(b"12345"))
+    await client.ask(post(b"12345"))
+
+    rig.gateway.publish([])
+    response = await client.ask(post(b"12345"))
+
+    assert response.error_code == b"unknown_service"
+    assert len(rig.backend.requests) == 2
+
+
+async def test_new_limits_of_a_service_apply_to_a_connection_that_knows_it(rig: WireRig) -> None:
+    client = await rig.client()
+    await client.ask(post(b"12345"))
+    upstream = rig.admission.upstreams["svc"]
+    changed = Service("svc", "generic", "generic", ExternalLaunch((upstream,)), "h", response_timeout=0.05)
+
+    async def never(connection: BackendConnection) -> None:
+        await connection.until_closed()
+
+    rig.gateway.publish([changed])
+    rig.backend.script = never
+    rig.gateway.pools.sweep(0)
+    response = await client.ask(post(b"12345"))
+
+    assert response.error_code == b"upstream_timeout"
+
+
+async def test_answers_of_any_length_reach_the_client_unchanged(rig: WireRig) -> None:
+    bodies = [b"y" * length for length in (5, 5, 9, 10, 99, 100_000, 0, 7)]
+    rig.backend.script = answer(*(ok(body) for body in bodies))
+    client = await rig.client()
+
+    answers = [(await client.ask(build_request())).body for _ in bodies]
+
+    assert answers == bodies
+
+
+async def test_a_head_request_between_repeated_answers_gets_no_body(rig: WireRig) -> None:
+    head_only = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+    rig.backend.script = answer(head_only + b"12345", head_only + b"12345", head_only, head_only + b"67890")
+    client = await rig.client()
+
+    first = await client.ask(build_request())
+    second = await client.ask(build_request())
+    await client.send(build_request(method=b"HEAD"))
+    third = await client.response(b"HEAD")
+    fourth = await client.ask(build_request())
+
+    assert (first.body, second.body, third.body, fourth.body) == (b"12345", b"12345", b"", b"67890")
+
+
+async def test_surplus_after_a_repeated_answer_is_not_passed_on(rig: WireRig) -> None:
+    plain = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345"
+    rig.backend.script = answer(plain, plain + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    client = await rig.client()
+
+    answers = [(await client.ask(build_request())).body for _ in range(2)]
+    rig.backend.script = echo
+    third = await client.ask(build_request())
+
+    assert answers == [b"12345", b"12345"]
+    assert b"evil" not in third.body
+    assert len(rig.backend.connections) == 2

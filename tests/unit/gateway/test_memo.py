@@ -1,0 +1,81 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_proxy.gateway.memo import RequestMemo, ResponseMemo, split_at_length
+from ai_proxy.gateway.request import Request
+from ai_proxy.gateway.route import Destination, RoutingTable
+
+HEAD = b"POST /service/a/x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nA: b\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length:  5\r\nA: b\r\n\r\n"
+PASSED_ON = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nA: b\r\n"
+
+
+def request_memo(head: bytes = HEAD, limit: int = 1000) -> RequestMemo:
+    return RequestMemo(head, Request(b"POST", b"/"), Destination("a"), b"/x", RoutingTable(), limit)
+
+
+@given(st.binary(max_size=1000))
+def test_the_same_head_with_another_length_is_known(body: bytes) -> None:
+    data = HEAD.replace(b": 5", b": %d" % len(body)) + body
+
+    assert request_memo().match(data) == body
+
+
+@given(st.binary(max_size=50), st.integers(0, len(HEAD) + 20), st.binary(max_size=3), st.integers(0, 3))
+def test_whatever_is_known_is_that_head_and_a_whole_body(
+    body: bytes, place: int, inserted: bytes, cut: int
+) -> None:
+    whole = HEAD.replace(b": 5", b": %d" % len(body)) + body
+    data = whole[:place] + inserted + whole[place + cut :]
+
+    found = request_memo().match(data)
+
+    if found is not None:
+        before, after = split_at_length(HEAD)
+        assert any(data == before + digits + after + found for digits in spellings(len(found)))
+
+
+def spellings(length: int) -> list[bytes]:
+    """Return a length with up to eight leading zeros, which change nothing."""
+    return [b"0" * zeros + b"%d" % length for zeros in range(9)]
+
+
+def test_what_is_more_or_less_than_one_request_is_not_known() -> None:
+    memo = request_memo()
+
+    assert memo.match(HEAD + b"12345") == b"12345"
+    assert memo.match(HEAD + b"1234") is None
+    assert memo.match(HEAD + b"123456") is None
+    assert memo.match(HEAD + b"12345" + HEAD + b"12345") is None
+    assert memo.match(HEAD.replace(b": 5", b": +5") + b"12345") is None
+    assert memo.match(HEAD.replace(b": 5", b": ") + b"") is None
+    assert memo.match(HEAD.replace(b": 5", b": 5, 5") + b"12345") is None
+    assert memo.match(HEAD.replace(b"A: b", b"A: c") + b"12345") is None
+
+
+def test_a_body_over_the_limit_is_left_to_the_parser() -> None:
+    assert request_memo(limit=4).match(HEAD + b"12345") is None
+
+
+def test_a_head_without_a_body_is_known_only_to_the_letter() -> None:
+    head = b"GET /service/a/x HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    assert request_memo(head).match(head) == b""
+    assert request_memo(head).match(head + b"G") is None
+    assert request_memo(head).match(head[:-1]) is None
+
+
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_a_response_head_is_known_with_as_much_of_its_body_as_has_come(body: bytes, come: int) -> None:
+    memo = ResponseMemo(ANSWER, 200, PASSED_ON)
+    data = ANSWER.replace(b":  5", b":  %d" % len(body)) + body[:come]
+
+    found = memo.match(data)
+
+    assert found == (b"%d" % len(body), body[:come])
+    digits, _ = found
+    assert memo.head_before + digits + memo.head_after == PASSED_ON.replace(b": 5", b": %d" % len(body))
+
+
+def test_surplus_after_a_response_is_left_to_the_parser() -> None:
+    assert ResponseMemo(ANSWER, 200, PASSED_ON).match(ANSWER + b"123456") is None
