@@ -120,6 +120,7 @@ BUILT_IN: Mapping[str, Template] = MappingProxyType(
                 "openai",
                 "a remote service with the OpenAI API",
                 engine="openai",
+                health_path="/v1/models",
                 runtime=RuntimeKind.EXTERNAL,
             ),
         )

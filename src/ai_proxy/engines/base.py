@@ -84,12 +84,11 @@ class HttpEngine:
         return parse_models(body) if status == 200 else ()
 
     async def _ask(self, service: Service, upstream: Upstream) -> Probe:
-        if service.health_path is not None:
-            status, body = await self._get(service, upstream, service.health_path)
-            if status not in self._profile.alive:
-                return Probe(ready=False, detail=complaint(status, body))
-        elif self._profile.models_path is None:
+        if service.health_path is None:
             return await _connect(upstream)
+        status, body = await self._get(service, upstream, service.health_path)
+        if status not in self._profile.alive:
+            return Probe(ready=False, detail=complaint(status, body))
         if self._profile.models_path is not None:
             status, body = await self._get(service, upstream, self._profile.models_path)
             if status >= 500:

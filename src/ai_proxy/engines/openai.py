@@ -2,8 +2,10 @@
 
 from ai_proxy.engines.base import CHAT, Profile
 
-OPENAI = Profile("openai", capabilities=CHAT | {"embeddings", "tools", "vision", "audio"})
-"""Anything that speaks OpenAI's API, most often a remote provider."""
+OPENAI = Profile(
+    "openai", capabilities=CHAT | {"embeddings", "tools", "vision", "audio"}, alive=range(100, 500)
+)
+"""Anything that speaks OpenAI's API, most often a remote provider; a 401 is for the client's key to mend."""
 
 GENERIC = Profile("generic", models_path=None, capabilities=frozenset(), alive=range(100, 500))
 """Any HTTP server: whatever it answers, short of a failure of its own, shows that it is up."""

@@ -126,7 +126,7 @@ def test_an_external_service_is_watched_from_the_beginning_and_never_stopped() -
     service = build({"type": "openai", "url": "http://h", "api_key": Resolved("k")})
 
     assert (service.start, service.idle_timeout, service.start_timeout) == (StartPolicy.ALWAYS, 0.0, 10.0)
-    assert (service.api_key, service.health_path) == ("k", None)
+    assert (service.api_key, service.health_path) == ("k", "/v1/models")
 
 
 def test_lm_studio_is_looked_for_where_it_usually_runs() -> None:
