@@ -19,6 +19,8 @@ from pathlib import Path
 
 import uvloop
 
+from ai_proxy.testing.docker_engine import reason_for_none
+from benchmarks.cold_start import cold_start
 from benchmarks.machine import Machine, describe
 from benchmarks.processes import Cores, assign, free_port, running
 from benchmarks.proxies import (
@@ -150,6 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not Path("/proc/self/schedstat").exists():
         print("The benchmark reads CPU times from /proc: run it on Linux.", file=sys.stderr)
         return 1
+    if options.cold_start:
+        return _cold_start()
     plan = Plan(
         tuple(contender for contender in CONTENDERS if contender.name in _chosen(options)),
         QUICK if options.quick else FULL,
@@ -166,6 +170,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     _keep(options, machine, outcome, text)
     return 0 if set(outcome.versions) >= set(_chosen(options)) & {OURS} else 1
+
+
+def _cold_start() -> int:
+    if reason := reason_for_none():
+        print(f"The cold start is measured with Docker: {reason}.", file=sys.stderr)
+        return 1
+    cores = assign(sorted(os.sched_getaffinity(0)))
+    print("\n".join(f"- {fact}" for fact in describe(cores).lines()), cold_start(cores), sep="\n\n")
+    return 0
 
 
 async def _bench(plan: Plan) -> Outcome:
@@ -211,6 +224,11 @@ def _parser() -> argparse.ArgumentParser:
         "--only", type=_names, metavar="NAMES", help="only these, separated by commas: nginx,ai-proxy"
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: under a minute")
+    parser.add_argument(
+        "--cold-start",
+        action="store_true",
+        help="only how long the first request to a stopped container waits beyond the container",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep everything that was measured there")
     parser.add_argument("--write", action="store_true", help="put the report into docs/performance.md")
     return parser

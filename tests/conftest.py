@@ -14,6 +14,12 @@ IMAGE = "ai-proxy/test"
 """This Python with the embedded llama.cpp; made by `scripts/make_image`."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    chaos = parser.getgroup("chaos", "the chaos test")
+    chaos.addoption("--chaos-seed", type=int, default=1, help="what its operations are drawn from")
+    chaos.addoption("--chaos-operations", type=int, default=200, help="how many there are")
+
+
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[DockerEngine]:
     """A private Docker engine that holds `IMAGE`; where there can be none, tests skip, in CI they fail."""

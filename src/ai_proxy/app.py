@@ -35,6 +35,7 @@ from ai_proxy.core.settings import ServerSettings
 from ai_proxy.engines.catalog import build_engines
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.identity import owner_id
+from ai_proxy.resources.nvidia import find_nvidia
 from ai_proxy.runtimes.docker import DockerRuntime, own_container
 from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.runtimes.process import ProcessRuntime
@@ -93,7 +94,14 @@ async def _serve(options: ServeOptions, path: Path | None, config: Config) -> No
         processes = ProcessRuntime(folder / "process", owner=str(folder))
         stack.push_async_callback(processes.close)
         owner = owner_id(folder)
-        containers = DockerRuntime(None, owner, version("ai-inference-proxy"), container=own_container())
+        gpus = find_nvidia()
+        containers = DockerRuntime(
+            None,
+            owner,
+            version("ai-inference-proxy"),
+            container=own_container(),
+            gpu_memory=gpus.used_by if gpus else None,
+        )
         stack.push_async_callback(containers.close)
         runtimes: dict[RuntimeKind, Runtime] = {
             RuntimeKind.PROCESS: processes,

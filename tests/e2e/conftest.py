@@ -72,7 +72,9 @@ class Proxy:
 
     def configure(self, **services: dict[str, Any]) -> None:
         """Write a configuration; JSON is YAML."""
-        self.config.write_text(json.dumps({"server": {"port": self.port}, "services": services}, indent=1))
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(json.dumps({"server": {"port": self.port}, "services": services}, indent=1))
+        fresh.replace(self.config)  # at once, as editors do: the proxy may be reading it
 
     def serve(self, *options: str) -> None:
         """Start it and wait until it answers."""

@@ -83,12 +83,18 @@ def print_services(services: list[dict[str, Any]]) -> None:
 
 
 def usage(stats: dict[str, Any] | None) -> tuple[str, str]:
-    """Return CPU and memory in words.
+    """Return CPU and memory in words, with that of GPUs where it is known.
 
-    >>> usage({"cpu_percent": 150.2, "memory": 3_500_000_000}), usage(None)
+    >>> usage({"cpu_percent": 150.2, "memory": 3_500_000_000, "gpu_memory": None}), usage(None)
     (('150 %', '3338 MB'), ('-', '-'))
+    >>> usage({"cpu_percent": None, "memory": 2**30, "gpu_memory": 2**34})
+    ('-', '1024 MB + 16384 MB GPU')
     """
     if stats is None:
         return "-", "-"
-    cpu = stats["cpu_percent"]
-    return "-" if cpu is None else f"{cpu:.0f} %", f"{stats['memory'] / 2**20:.0f} MB"
+    cpu, gpu = stats["cpu_percent"], stats["gpu_memory"]
+    memory = f"{stats['memory'] / 2**20:.0f} MB"
+    return (
+        "-" if cpu is None else f"{cpu:.0f} %",
+        memory if gpu is None else f"{memory} + {gpu / 2**20:.0f} MB GPU",
+    )

@@ -106,8 +106,7 @@ class Instance:
         Raises:
             RuntimeFailureError: There is no proof that nothing runs.
         """
-        await cancel(self.launching)
-        self.launching = None
+        await self._end_launch()
         listed = await self._bounded(self._runtime.handles())
         mine = {handle for handle in listed if handle.service_id == self.service.id}
         for handle in mine | ({self.handle} if self.handle else set()):
@@ -118,7 +117,15 @@ class Instance:
 
     async def detach(self) -> None:
         """Let it run on without us."""
-        await cancel(self.launching, self.watching)
+        await self._end_launch()
+        await cancel(self.watching)
+
+    async def _end_launch(self) -> None:
+        """Give up a start under way; should it fail at this moment, that is of no interest any more."""
+        launching, self.launching = self.launching, None
+        await cancel(launching)
+        if launching is not None and not launching.cancelled():
+            launching.exception()
 
     async def _bounded[T](self, work: Awaitable[T]) -> T:
         """Give up on an answer of the runtime that does not come."""

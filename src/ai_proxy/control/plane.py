@@ -266,13 +266,13 @@ class ControlPlane:
         if not supervisor.stays_ready:
             await self._settle(supervisor, wait, DOWN | {State.READY})
         failure = supervisor.failure
-        if supervisor.state in DOWN and failure.unavailable:
+        if supervisor.starts_now or supervisor.state not in DOWN:
+            return self._view(supervisor)
+        if failure.unavailable:
             raise RuntimeUnavailableError(failure.detail, retry_after=5)
-        if supervisor.state in DOWN:
-            raise ServiceFailedError(
-                f"{supervisor.service.id} failed: {failure.detail}", log_tail=failure.log_tail
-            )
-        return self._view(supervisor)
+        raise ServiceFailedError(
+            f"{supervisor.service.id} failed: {failure.detail}", log_tail=failure.log_tail
+        )
 
     async def _until_at_rest(self, supervisor: Supervisor, wait: float) -> ServiceView:
         if supervisor.state not in AT_REST:

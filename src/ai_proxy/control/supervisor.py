@@ -87,6 +87,11 @@ class Supervisor:
         """Whether it is ready, and nobody has asked for its end."""
         return self.state is State.READY and self._orders.ending is Ending.NONE
 
+    @property
+    def starts_now(self) -> bool:
+        """Whether it is about to start again after a failure, which tells nothing of that start."""
+        return self.state is State.FAILED and self._orders.start
+
     # Orders: noted here, carried out by the task.
 
     def start(self, *, by_hand: bool = False) -> None:

@@ -254,6 +254,7 @@ class ContainerStats:
         network_received: Since its start.
         network_sent: Since its start.
         pids: Processes and threads.
+        gpu_memory: Held on all GPUs together; None where that cannot be told.
     """
 
     at: float
@@ -264,6 +265,7 @@ class ContainerStats:
     network_received: int
     network_sent: int
     pids: int
+    gpu_memory: int | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from ai_proxy.runtimes.docker_spec import (
     parse_exit,
     parse_handle,
 )
-from ai_proxy.runtimes.docker_stats import ContainerMeter
+from ai_proxy.runtimes.docker_stats import ContainerMeter, GpuMemory
 
 RETRY = 0.5
 """Seconds between two tries to wait for a container while the engine is away."""
@@ -51,10 +51,16 @@ STOP_SLACK = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A container that runs or ran, and the task that sees it to its end."""
+    """A container that runs or ran, and the tasks that see it to its end and remove it then."""
 
     meter: ContainerMeter
     end: asyncio.Task[Exit]
+    removal: asyncio.Task[None]
+
+    @property
+    def tasks(self) -> tuple[asyncio.Task[None], asyncio.Task[Exit]]:
+        """Both, the one that waits for the other first."""
+        return self.removal, self.end
 
 
 class DockerRuntime:
@@ -67,6 +73,7 @@ class DockerRuntime:
         container: Name or id of the container that the proxy itself runs in; None when it runs on the host.
         address: Where ports are published: on loopback, or an address of the machine of a remote engine.
         wall: Returns seconds since the epoch.
+        gpu_memory: Tells the bytes that processes, by pid, hold on GPUs; None where there are none.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class DockerRuntime:
         container: str | None = None,
         address: str = LOOPBACK,
         wall: Callable[[], float] = time.time,
+        gpu_memory: GpuMemory | None = None,
     ) -> None:
         self._api = DockerApi(host)
         self._images = Images(self._api)
@@ -88,6 +96,7 @@ class DockerRuntime:
         self._here: bool | None = None
         self._networks: tuple[str, ...] | None = None
         self._wall = wall
+        self._gpu_memory = gpu_memory
         self._rings: dict[str, LogRing] = {}
         self._starting: dict[str, str] = {}
         self._abandoned: set[asyncio.Task[Handle]] = set()
@@ -121,10 +130,9 @@ class DockerRuntime:
     async def stop(self, handle: Handle, grace: float) -> None:
         """Have the engine end it politely, after `grace` seconds by force, and remove it."""
         instance = self._find(handle)
-        if instance.end.done():
-            return
-        await self._end(handle, grace)
-        await asyncio.wait({instance.end}, timeout=STOP_SLACK)
+        if not instance.end.done():
+            await self._end(handle, grace)
+        await asyncio.wait({instance.removal}, timeout=STOP_SLACK)
         if not instance.end.done() and await self._is_running(handle.ref):
             raise RuntimeFailureError(
                 f"{handle.service_id} (container {handle.ref[:12]}) does not end even by SIGKILL: "
@@ -139,6 +147,7 @@ class DockerRuntime:
         """Return what is ours; what was left behind without running has no config hash, so none matches."""
         if self._abandoned:
             await asyncio.wait(self._abandoned)
+        await self._cleared(self._instances)
         place = await self._locate()
         filters = json.dumps({"label": [f"{OWNER}={self._owner}"]})
         listed = await self._api.get("/containers/json", all=1, filters=filters)
@@ -162,13 +171,16 @@ class DockerRuntime:
 
     async def close(self) -> None:
         """Let go of everything and leave it running."""
-        await tasks.cancel(self._events, *self._abandoned, *(i.end for i in self._instances.values()))
+        await self._cleared(self._instances)
+        instances = self._instances.values()
+        await tasks.cancel(self._events, *self._abandoned, *(task for i in instances for task in i.tasks))
         self._instances.clear()
         await self._images.close()
         await self._api.close()
 
     async def _launch(self, service: Service, launch: DockerLaunch) -> Handle:
         """Make a container run; one that runs already, with this declaration, is taken as it is."""
+        await self._cleared(handle for handle in self._instances if handle.service_id == service.id)
         place = await self._locate()
         name = container_name(service.id)
         facts = await self._inspect(name)
@@ -279,6 +291,12 @@ class DockerRuntime:
         launching.add_done_callback(self._abandoned.discard)
         launching.add_done_callback(lambda task: task.cancelled() or task.exception())
 
+    async def _cleared(self, handles: Iterable[Handle]) -> None:
+        """Return when those of these containers that have ended are removed, as far as the engine does it."""
+        instances = [self._instances[handle] for handle in handles]
+        if removals := {instance.removal for instance in instances if instance.end.done()}:
+            await asyncio.wait(removals, timeout=STOP_SLACK)
+
     def _forget_ended(self, service_id: str) -> None:
         """Drop how earlier instances ended: whoever wanted to know has asked by now."""
         for handle, instance in tuple(self._instances.items()):
@@ -289,16 +307,17 @@ class DockerRuntime:
         """Return the instance, adopting it if it is from before."""
         if handle not in self._instances:
             log = ContainerLog(self._api, handle.ref, self.logs(handle.service_id))
-            meter = ContainerMeter(self._api, handle.ref, self._wall)
+            meter = ContainerMeter(self._api, handle.ref, self._wall, self._gpu_memory)
             end = tasks.spawn(self._see_to_its_end(handle, log, meter), f"container {handle.service_id}")
-            self._instances[handle] = Instance(meter, end)
+            removal = tasks.spawn(self._remove_after(end, handle.ref), f"remove {handle.service_id}")
+            self._instances[handle] = Instance(meter, end, removal)
         if self._events is None:
             following = docker_events.follow(self._api, self._owner, self._say, self._wall())
             self._events = tasks.spawn(following, "docker events")
         return self._instances[handle]
 
     async def _see_to_its_end(self, handle: Handle, log: ContainerLog, meter: ContainerMeter) -> Exit:
-        """Wait for its end, take the rest of the output, remove it."""
+        """Wait for its end and take the rest of the output."""
         name = handle.service_id
         followers = (tasks.spawn(log.follow(), f"logs {name}"), tasks.spawn(meter.follow(), f"stats {name}"))
         try:
@@ -306,8 +325,12 @@ class DockerRuntime:
         finally:
             await tasks.cancel(*followers)
         await log.finish()
-        await self._remove(handle.ref)
         return end
+
+    async def _remove_after(self, end: asyncio.Task[Exit], ref: str) -> None:
+        """Remove a container that has ended; this does not hold up the news, as its address is free now."""
+        await asyncio.wait({end})
+        await self._remove(ref)
 
     async def _exited(self, ref: str) -> Exit:
         while True:

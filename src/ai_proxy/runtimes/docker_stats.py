@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from ai_proxy.core.errors import RuntimeUnavailableError
@@ -15,6 +16,12 @@ RETRY = 2.0
 
 SILENCE = 30.0
 """Longest wait for the next report, in seconds; they come every second."""
+
+GPU_EVERY = 5.0
+"""Seconds between two looks at the GPUs."""
+
+type GpuMemory = Callable[[Collection[int]], int | None]
+"""Returns the bytes that processes of the machine, by pid, hold on GPUs; None when that cannot be told."""
 
 
 def parse_stats(report: Json, at: float) -> ContainerStats | None:
@@ -81,21 +88,59 @@ def cpu_percent(before: Json, now: Json) -> float | None:
     return round(100.0 * cores * used / system, 1) if system > 0 and used >= 0 else None
 
 
-class ContainerMeter:
-    """Holds the last measurement of a container."""
+def machine_pids(top: Json) -> list[int]:
+    """Return the pids of a container's processes as the machine counts (ContainerTop).
 
-    def __init__(self, api: DockerApi, ref: str, wall: Callable[[], float]) -> None:
+    >>> machine_pids({"Titles": ["PID"], "Processes": [["4711"], ["4712"]]})
+    [4711, 4712]
+    """
+    column = top["Titles"].index("PID")
+    return [int(row[column]) for row in top["Processes"]]
+
+
+class ContainerMeter:
+    """Holds the last measurement of a container.
+
+    Args:
+        api: Of its engine.
+        ref: Its id.
+        wall: Returns seconds since the epoch.
+        gpu_memory: Tells what processes hold on GPUs; None where there are none.
+    """
+
+    def __init__(
+        self, api: DockerApi, ref: str, wall: Callable[[], float], gpu_memory: GpuMemory | None = None
+    ) -> None:
         self.latest: ContainerStats | None = None
-        self._path = f"/containers/{ref}/stats"
+        self._path = f"/containers/{ref}"
         self._api = api
         self._wall = wall
+        self._gpu_memory = gpu_memory
+        self._gpu_used: int | None = None
+        self._gpu_due = 0.0
 
     async def follow(self) -> None:
         """Take measurements, one a second, until cancelled."""
+        path = f"{self._path}/stats"
         while True:
             with contextlib.suppress(RuntimeUnavailableError, RefusedError):
-                async with aclosing(self._api.documents("GET", self._path, SILENCE, stream=1)) as reports:
+                async with aclosing(self._api.documents("GET", path, SILENCE, stream=1)) as reports:
                     async for report in reports:
-                        self.latest = parse_stats(report, self._wall())
+                        await self._take(report)
             self.latest = None
             await asyncio.sleep(RETRY)
+
+    async def _take(self, report: Json) -> None:
+        stats = parse_stats(report, self._wall())
+        if stats is not None and self._gpu_memory is not None and stats.at >= self._gpu_due:
+            self._gpu_due = stats.at + GPU_EVERY
+            self._gpu_used = await self._look_at_gpus(self._gpu_memory)
+        self.latest = stats and replace(stats, gpu_memory=self._gpu_used)
+
+    async def _look_at_gpus(self, gpu_memory: GpuMemory) -> int | None:
+        """Return what the container holds on GPUs; the driver may take its time, so a thread asks it."""
+        try:
+            top = await self._api.get(f"{self._path}/top", ps_args="-o pid")
+        except (RuntimeUnavailableError, RefusedError):  # it has ended, or its machine has no ps
+            return None
+        return await asyncio.to_thread(gpu_memory, machine_pids(top))

@@ -84,6 +84,7 @@ def running_fake_engine(behaviour: Behaviour = Behaviour.OK, *options: str) -> I
 class Options:
     """What it was started with; durations in seconds."""
 
+    host: str
     port: int
     behaviour: Behaviour
     seconds: float
@@ -97,6 +98,7 @@ class Options:
     def parse(cls) -> "Options":
         """Read them from the command line."""
         parser = argparse.ArgumentParser(description="A fake engine that misbehaves on request.")
+        parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=int, required=True)
         parser.add_argument("--behaviour", type=Behaviour, choices=list(Behaviour), default=Behaviour.OK)
         parser.add_argument("--seconds", type=float, default=1.0, help="slow-load: how long it loads")
@@ -169,8 +171,9 @@ class FakeEngine:
 
     def serve(self) -> None:
         """Serve for ever."""
-        with socket.create_server(("127.0.0.1", self._options.port), backlog=1024) as server:
-            say(f"listening on http://127.0.0.1:{server.getsockname()[1]}")
+        host = self._options.host
+        with socket.create_server((host, self._options.port), backlog=1024) as server:
+            say(f"listening on http://{host}:{server.getsockname()[1]}")
             while True:
                 connection, _ = server.accept()
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 from dataclasses import replace
 
 import pytest
@@ -184,6 +185,39 @@ async def test_an_always_service_starts_by_itself_and_comes_back_after_a_crash(s
     await stage.clock.advance(2)
 
     assert (started, crashed) == (State.READY, State.FAILED)
+    assert stage.plane.service("svc").state is State.READY
+
+
+@pytest.mark.parametrize("moments", range(12))
+async def test_a_start_that_fails_while_it_is_given_up_leaves_no_error_behind(
+    stage: Stage, moments: int
+) -> None:
+    unnoticed: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unnoticed.append(context["message"]))
+    await stage.plane.open([declare()])
+    stage.runtime.behave("svc", Behaviour.START_FAILS)
+
+    asking = ask(stage)
+    for _ in range(moments):
+        await asyncio.sleep(0)
+    await stage.plane.stop("svc")
+    await stage.clock.advance(1)
+    await asyncio.gather(asking, return_exceptions=True)
+    gc.collect()
+
+    assert unnoticed == []
+
+
+async def test_an_earlier_failure_is_not_that_of_a_start_just_asked_for(stage: Stage) -> None:
+    await ready(stage, declare())
+    stage.runtime.crash("svc")
+    await settle()
+    crashed = stage.plane.service("svc").state
+
+    await stage.plane.restart("svc")
+    await stage.clock.advance(1)
+
+    assert crashed is State.FAILED
     assert stage.plane.service("svc").state is State.READY
 
 
