@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import fields, replace
 from importlib.metadata import version
@@ -91,24 +91,7 @@ async def _serve(options: ServeOptions, path: Path | None, config: Config) -> No
         session = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, auto_decompress=False)
         )
-        processes = ProcessRuntime(folder / "process", owner=str(folder))
-        stack.push_async_callback(processes.close)
-        owner = owner_id(folder)
-        gpus = find_nvidia()
-        containers = DockerRuntime(
-            None,
-            owner,
-            version("ai-inference-proxy"),
-            container=own_container(),
-            gpu_memory=gpus.used_by if gpus else None,
-        )
-        stack.push_async_callback(containers.close)
-        runtimes: dict[RuntimeKind, Runtime] = {
-            RuntimeKind.PROCESS: processes,
-            RuntimeKind.DOCKER: containers,
-            RuntimeKind.EXTERNAL: ExternalRuntime(),
-        }
-        plane = ControlPlane(SystemClock(), runtimes, build_engines(session), recorder)
+        plane = ControlPlane(SystemClock(), _runtimes(folder, stack), build_engines(session), recorder)
         gateway = Gateway(
             plane.scheduler,
             recorder,
@@ -134,6 +117,26 @@ async def _serve(options: ServeOptions, path: Path | None, config: Config) -> No
         await stop.wait()
         logger.info("stopping: finishing the requests in flight")
         await _close(plane, gateway)
+
+
+def _runtimes(folder: Path, stack: AsyncExitStack) -> Mapping[RuntimeKind, Runtime]:
+    """Build every runtime; none does anything before it is asked."""
+    processes = ProcessRuntime(folder / "process", owner=str(folder))
+    stack.push_async_callback(processes.close)
+    gpus = find_nvidia()
+    containers = DockerRuntime(
+        None,
+        owner_id(folder),
+        version("ai-inference-proxy"),
+        container=own_container(),
+        gpu_memory=gpus.used_by if gpus else None,
+    )
+    stack.push_async_callback(containers.close)
+    return {
+        RuntimeKind.PROCESS: processes,
+        RuntimeKind.DOCKER: containers,
+        RuntimeKind.EXTERNAL: ExternalRuntime(),
+    }
 
 
 async def _close(plane: ControlPlane, gateway: Gateway) -> None:

@@ -146,3 +146,19 @@ def test_behind_a_socket_proxy_services_do_not_join_the_network_of_the_socket() 
     assert OVERRIDE["services"]["socket"]["networks"] == ["socket"]
     assert OVERRIDE["networks"]["socket"]["internal"] is True
     assert not any("docker.sock" in str(volume) for volume in proxy["volumes"])
+
+
+def test_every_call_of_the_engine_is_listed_for_those_who_filter_them() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "src/ai_proxy/runtimes").glob("docker*.py"))
+    literals = re.findall(
+        r"\"((?:\{(?:path|self\._path)\})?/(?:containers|images|networks|events|info|_ping|stop"
+        r"|kill|top|stats|logs)\b[^\"]*)\"",
+        source,
+    )
+    table = re.findall(r"^\| (?:GET|POST|DELETE).*", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+
+    called = {re.sub(r"^\{(path|self\._path)\}", "/containers/{id}", literal) for literal in literals}
+    called = {re.sub(r"\{.*?\}", "{}", path) for path in called}
+    listed = {re.sub(r"\{.*?\}", "{}", path) for row in table for path in re.findall(r"`(/.*?)`", row)}
+
+    assert called == listed
