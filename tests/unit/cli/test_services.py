@@ -107,7 +107,8 @@ async def test_failed_start_shows_the_last_log_lines(command: CommandLine, plane
     ran = await command("start", "llama3")
 
     assert ran.code == 1
-    assert ran.err.splitlines() == ["Error: llama3 exited with 1", "  | loading", "  | out of memory"]
+    told = [line for line in ran.err.splitlines() if not line.startswith("llama3 is ")]  # progress, if slow
+    assert told == ["Error: llama3 exited with 1", "  | loading", "  | out of memory"]
 
 
 async def test_logs_are_printed_as_they_are(command: CommandLine, plane: FakePlane) -> None:
