@@ -51,6 +51,7 @@ need_environment() {
     need_uv
     local made_from=.venv/.made-from
     if ! cmp -s requirements.lock "$made_from" || [[ ! -x .venv/bin/ai-proxy ]]; then
+        echo "setting up .venv (once)" >&2
         [[ -x .venv/bin/python ]] || quietly uv venv --quiet || fail "no Python 3.12 could be found or installed"
         quietly uv pip sync --quiet --compile-bytecode requirements.lock
         quietly uv pip install --quiet --no-deps --no-build-isolation --editable .

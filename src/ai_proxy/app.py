@@ -100,7 +100,7 @@ async def _serve(options: ServeOptions, path: Path | None, config: Config) -> No
         )
         stack.push_async_callback(_close, plane, gateway)
         plane.publish = gateway.publish
-        plane.events.listen(_log_event)
+        plane.events.listen(EventLog())
         plane.load = _loader(path, config, options)
         app = create_app(plane, lambda: recorder.render(plane.services()), version("ai-inference-proxy"))
         await stack.enter_async_context(serve_unix(app, folder / "gateway.sock", client_principal))
@@ -115,7 +115,9 @@ async def _serve(options: ServeOptions, path: Path | None, config: Config) -> No
         _announce(settings.host, port, path, len(plane.services()))
         _settle_memory()
         await stop.wait()
-        logger.info("stopping: finishing the requests in flight")
+        in_flight = sum(view.in_flight for view in plane.services())
+        patience = f"at most {settings.limits.shutdown_timeout:g} s; Ctrl-C again ends them"
+        logger.info("stopping: {} requests in flight{}", in_flight, f", {patience}" if in_flight else "")
         await _close(plane, gateway)
 
 
@@ -198,10 +200,8 @@ def _handle_signals(plane: ControlPlane, gateway: Gateway) -> asyncio.Event:
 
 
 async def _reload(plane: ControlPlane) -> None:
-    try:
+    with contextlib.suppress(ProxyError):  # the plane has logged it
         await plane.reload()
-    except ProxyError as error:
-        logger.error("the configuration was not reloaded, nothing was changed:\n{}", error.detail)
 
 
 async def _watch(path: Path, plane: ControlPlane) -> None:
@@ -213,11 +213,26 @@ async def _watch(path: Path, plane: ControlPlane) -> None:
             await _reload(plane)
 
 
-def _log_event(event: ServiceEvent) -> None:
-    level = "WARNING" if event.state in (State.FAILING, State.FAILED) else "INFO"
-    if event.event is not Event.ABSENT:
+class EventLog:
+    """Logs what happens to services; a failure that repeats is told once, until the service is ready."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, str] = {}
+
+    def __call__(self, event: ServiceEvent) -> None:
+        """Log an event."""
         bound = logger.bind(service=event.service_id)
-        bound.log(level, "{} is {}: {}", event.service_id, event.state, event.reason)
+        bound.log(self._level(event), "{} is {}: {}", event.service_id, event.state, event.reason)
+
+    def _level(self, event: ServiceEvent) -> str:
+        told = self._told.get(event.service_id)
+        if event.state in (State.FAILING, State.FAILED):
+            self._told[event.service_id] = event.reason
+            return "DEBUG" if told == event.reason else "WARNING"
+        if event.event is Event.ABSENT or (told and event.state in (State.STARTING, State.LOADING)):
+            return "DEBUG"
+        self._told.pop(event.service_id, None)
+        return "INFO"
 
 
 def _announce(host: str, port: int, path: Path | None, services: int) -> None:

@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 ASSETS = "/docs/assets"
@@ -17,6 +17,7 @@ POLICY = (
 def install(app: FastAPI) -> None:
     """Serve `/docs` and `/redoc`."""
     app.mount(ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
+    app.add_api_route("/", _home, include_in_schema=False)
     app.add_api_route("/docs", _swagger, include_in_schema=False)
     app.add_api_route("/redoc", _redoc, include_in_schema=False)
 
@@ -31,6 +32,10 @@ async def _swagger() -> HTMLResponse:
             swagger_favicon_url=f"{ASSETS}/favicon.png",
         )
     )
+
+
+async def _home() -> RedirectResponse:
+    return RedirectResponse("/docs")
 
 
 async def _redoc() -> HTMLResponse:

@@ -85,7 +85,10 @@ def init(
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}", "not_writable") from None
-    next_steps = f"wrote {path}; edit it, then run 'ai-proxy config check' and 'ai-proxy serve'"
+    chosen = "" if path == Path("config.yaml") else f" --config {path}"
+    next_steps = (
+        f"wrote {path}; edit it, then run 'ai-proxy config check{chosen}' and 'ai-proxy serve{chosen}'"
+    )
     show(ctx, output, {"file": str(path)}, lambda: typer.echo(next_steps))
 
 

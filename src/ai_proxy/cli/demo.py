@@ -100,13 +100,26 @@ def configuration(port: int, model: Path) -> str:
 
 def invitation(url: str, port: int) -> str:
     """Return what to try while the demonstration keeps serving."""
+    program = own_program(Path(sys.executable), Path.cwd())
     return f"""
 Serving at {url}, until Ctrl-C. Try:
-  curl {url}{CHAT_PATH} -d '{{"messages": [{{"role": "user", "content": "Hello"}}], "stream": true}}'
-  ai-proxy ps --port {port}
-  ai-proxy logs demo --port {port}
-  ai-proxy unload demo --port {port}
+  curl -N {url}{CHAT_PATH} -d '{{"messages": [{{"role": "user", "content": "Hello"}}], "stream": true}}'
+  {program} ps --port {port}
+  {program} logs demo --port {port}
+  {program} unload demo --port {port}
 API: {url}/docs   Measurements: {url}/metrics"""
+
+
+def own_program(python: Path, folder: Path) -> str:
+    """Return how to call this program from a folder: the environment of a clone is not on PATH.
+
+    >>> own_program(Path("/src/clone/.venv/bin/python"), Path("/src/clone"))
+    '.venv/bin/ai-proxy'
+    >>> own_program(Path("/usr/bin/python"), Path("/src/clone"))
+    'ai-proxy'
+    """
+    program = python.with_name("ai-proxy")
+    return str(program.relative_to(folder)) if program.is_relative_to(folder) else "ai-proxy"
 
 
 def _url(port: int) -> str:

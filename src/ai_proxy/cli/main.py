@@ -60,7 +60,15 @@ def set_globals(
 def serve(
     ctx: typer.Context,
     *,
-    config: Annotated[Path | None, typer.Option(help="The configuration file.", dir_okay=False)] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="The configuration file; else AI_PROXY_CONFIG, ./config.yaml, or the one of the user.",
+            dir_okay=False,
+        ),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port; 0 for a free one.")] = None,
     log_level: Annotated[
@@ -100,7 +108,7 @@ def demo(
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are told, not raised."""
     try:
-        code = app(list(argv), prog_name="ai-proxy", standalone_mode=False)
+        code = app(list(argv) or ["--help"], prog_name="ai-proxy", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last place before the user's screen

@@ -1,5 +1,6 @@
 """What commands print: results on standard output, for people or for scripts; errors on standard error."""
 
+import itertools
 import json
 import sys
 import traceback
@@ -120,11 +121,11 @@ def wanted(argv: Sequence[str], option: str) -> str | None:
 
     >>> wanted(["ps", "--format", "json"], "--format"), wanted(["--format=text", "ps"], "--format")
     ('json', 'text')
-    >>> wanted(["ps", "--format"], "--format") is None
-    True
+    >>> wanted(["ps", "--format"], "--format") is None, wanted([], "--format") is None
+    (True, True)
     """
     value = None
-    for word, following in zip(argv, (*argv[1:], None), strict=True):
+    for word, following in itertools.zip_longest(argv, argv[1:]):
         if word == option:
             value = following
         elif word.startswith(f"{option}="):

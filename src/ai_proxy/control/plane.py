@@ -32,6 +32,10 @@ from ai_proxy.tasks import cancel, spawn
 
 AT_REST = frozenset({State.STOPPED, State.FAILED})
 DOWN = frozenset({State.UNKNOWN, State.FAILING, State.FAILED})
+REMOVE_WAIT = 10.0
+"""Longest wait, in seconds, of a reload for the end of a service that is no longer configured."""
+CLOSE_SLACK = 10.0
+"""Seconds beyond its grace that the end of the proxy waits for the end of a service."""
 RECOVERY_INTERVAL = 5.0
 """Longest pause, in seconds, between two tries to find out what runs under a runtime that is away."""
 
@@ -69,6 +73,7 @@ class ControlPlane:
         self._engines = engines
         self._recorder = recorder
         self._supervisors: dict[str, Supervisor] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self._postponed: dict[RuntimeKind, asyncio.Task[None]] = {}
         self._reloading = asyncio.Lock()
 
@@ -122,14 +127,19 @@ class ControlPlane:
         """Refuse new requests and end every service that is not to go on without the proxy."""
         self.scheduler.close()
         await cancel(*self._postponed.values())
-        supervisors = tuple(self._supervisors.values())
-        kept = [s for s in supervisors if s.service.keep_on_exit]
-        ended = [s for s in supervisors if not s.service.keep_on_exit]
+        await cancel(*self._retiring)
         async with asyncio.TaskGroup() as group:
-            for supervisor in kept:
-                group.create_task(supervisor.detach())
-            for supervisor in ended:
-                group.create_task(supervisor.retire("the proxy is shutting down"))
+            for supervisor in self._supervisors.values():
+                group.create_task(self._leave(supervisor))
+
+    async def _leave(self, supervisor: Supervisor) -> None:
+        """End a service if it is to end with the proxy; what cannot be ended is left for the next proxy."""
+        if not supervisor.service.keep_on_exit:
+            retiring = spawn(supervisor.retire("the proxy is shutting down"), "retire")
+            limit = supervisor.service.stop_grace + CLOSE_SLACK
+            await wait_any(self._clock, retiring, until=self._clock.now() + limit)
+            await cancel(retiring)
+        await supervisor.detach()
 
     def services(self) -> Sequence[ServiceView]:
         """Return every service as it stands."""
@@ -171,6 +181,7 @@ class ControlPlane:
         """
         supervisor = self._supervisor(service_id)
         supervisor.stop()
+        self.scheduler.reconsider(service_id)
         return await self._until_at_rest(supervisor, wait)
 
     async def restart(self, service_id: str, wait: float = 0) -> ServiceView:
@@ -192,6 +203,7 @@ class ControlPlane:
         """
         supervisor = self._supervisor(service_id)
         supervisor.unload()
+        self.scheduler.reconsider(service_id)
         return await self._until_at_rest(supervisor, wait)
 
     async def reload(self) -> ReloadReport:
@@ -203,7 +215,11 @@ class ControlPlane:
         if self.load is None:
             raise InvalidConfigError("the proxy was started without a configuration file")
         async with self._reloading:
-            services, needs_restart = await self.load()
+            try:
+                services, needs_restart = await self.load()
+            except InvalidConfigError as error:
+                logger.warning("the configuration was not reloaded, nothing was changed:\n{}", error.detail)
+                raise
             report = replace(await self.apply(services), needs_restart=needs_restart)
         logger.info(
             "configuration reloaded: {} added, {} removed, {} restarted, {} updated, {} unchanged",
@@ -235,8 +251,14 @@ class ControlPlane:
     async def _remove(self, service_id: str) -> None:
         supervisor = self._supervisors.pop(service_id)
         self.scheduler.remove(service_id)
+        retiring = spawn(self._retire(supervisor), f"retire {service_id}")
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+        await wait_any(self._clock, retiring, until=self._clock.now() + REMOVE_WAIT)
+
+    async def _retire(self, supervisor: Supervisor) -> None:
         await supervisor.retire("no longer configured")
-        self._recorder.forget(service_id)
+        self._recorder.forget(supervisor.service.id)
 
     def _assign(self, service: Service) -> Assignment:
         runtime = self._runtimes.get(service.launch.runtime)

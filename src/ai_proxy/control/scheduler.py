@@ -139,14 +139,17 @@ class Scheduler:
             raise decision.error
 
     def _on_event(self, event: ServiceEvent) -> None:
-        """Decide anew about everything that waits for the service that moved."""
-        waiters = self._waiting.get(event.service_id)
+        self.reconsider(event.service_id)
+
+    def reconsider(self, service_id: str) -> None:
+        """Decide anew about everything that waits for a service that has moved, or been given an order."""
+        waiters = self._waiting.get(service_id)
         if not waiters:
             return
-        supervisor = self._supervisors[event.service_id]
+        supervisor = self._supervisors[service_id]
         decision = self._decide(supervisor, arriving=False)
         if isinstance(decision, Serve):
-            self._serve(event.service_id, waiters)
+            self._serve(service_id, waiters)
             return
         try:
             self._act(supervisor, decision)

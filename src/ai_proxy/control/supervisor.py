@@ -1,7 +1,7 @@
 """One task per service: drives it through its life, and is the only writer of its state."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from ai_proxy.core.retention import idle_deadline
 from ai_proxy.core.service import Handle, Lease, Outcome, RuntimeKind, StartPolicy
 from ai_proxy.tasks import cancel, spawn
 
+MAX_WORDS = 200
+"""Characters of a log line that are put into a reason."""
 LOG_TAIL = 50
 """Log lines kept with a failure."""
 PROBE_INTERVALS = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -377,8 +379,9 @@ class Supervisor:
         exited = self.instance.exit
         if exited is not None:
             self.instance.watching = self.instance.handle = None
-            self._note_failure(exited.detail, exited.code)
-            return Event.EXITED, f"ended by itself: {exited.detail}"
+            detail = exited.detail + last_words(self.instance.log_tail(LOG_TAIL))
+            self._note_failure(detail, exited.code)
+            return Event.EXITED, f"ended by itself: {detail}"
         if self._orders.ending is Ending.NOW or (
             self._orders.ending is Ending.DRAIN and self.state is State.LOADING
         ):
@@ -423,3 +426,13 @@ class Supervisor:
         self.last_used = self.clock.now()
         if self.state is State.DRAINING:
             self._orders.news.set()
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """Return the last line of an output that says anything, to put behind a reason.
+
+    >>> last_words(["loading", "no such file", " "]), last_words([])
+    (': no such file', '')
+    """
+    said = [line.strip() for line in lines if line.strip()]
+    return f": {said[-1][:MAX_WORDS]}" if said else ""

@@ -483,3 +483,30 @@ async def test_what_runs_them_may_go_away_and_come_back(stage: Stage) -> None:
     assert served is not None, "requests to what runs do not need it"
     assert during is State.STOPPING
     assert stage.plane.service("svc").state is State.STOPPED
+
+
+async def test_a_reload_does_not_wait_for_ever_for_a_service_that_cannot_be_stopped(stage: Stage) -> None:
+    await ready(stage, declare())
+    stage.runtime.behave("svc", Behaviour.STOP_FAILS)
+
+    reloading = spawn(stage.plane.apply([]), "reload")
+    await stage.clock.advance(11)
+    report = reloading.result()
+    still_running = len(stage.runtime.machine.running("svc"))
+    stage.runtime.behave("svc", Behaviour.NORMAL)
+    await stage.clock.advance(61)
+
+    assert report.removed == ("svc",)
+    assert still_running == 1
+    assert not stage.runtime.machine.running("svc"), "it is ended as soon as that can be done"
+
+
+async def test_closing_does_not_wait_for_ever_for_what_runs_them() -> None:
+    stage = build(FakeClock())
+    await ready(stage, declare())
+    stage.runtime.available = False
+
+    closing = spawn(stage.plane.close(), "close")
+    await stage.clock.advance(20)
+
+    assert closing.done()
