@@ -32,7 +32,7 @@ from ai_proxy.tasks import cancel, spawn
 
 AT_REST = frozenset({State.STOPPED, State.FAILED})
 DOWN = frozenset({State.UNKNOWN, State.FAILING, State.FAILED})
-REMOVE_WAIT = 10.0
+REMOVE_WAIT = 4.0
 """Longest wait, in seconds, of a reload for the end of a service that is no longer configured."""
 CLOSE_SLACK = 10.0
 """Seconds beyond its grace that the end of the proxy waits for the end of a service."""
@@ -240,8 +240,7 @@ class ControlPlane:
             self._supervisors[service_id].update(assignments[service_id])
         for service_id in report.restarted:
             self._supervisors[service_id].replace(assignments[service_id])
-        for service_id in report.removed:
-            await self._remove(service_id)
+        await asyncio.gather(*(self._remove(service_id) for service_id in report.removed))
         for service_id in report.added:
             supervisor = self._add(assignments[service_id])
             if assignments[service_id].service.launch.runtime not in self._postponed:

@@ -112,6 +112,12 @@ class Scheduler:
             return False
         return supervisor.replicas.move(lease, outcome, retry_after)
 
+    def stands(self, lease: Lease) -> bool:
+        """Tell whether what a lease was given for still runs: else its address may be another's by now."""
+        supervisor = self._supervisors.get(lease.service_id)
+        handle = supervisor.instance.handle if supervisor is not None else None
+        return handle is not None and lease.upstream in handle.upstreams
+
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Take a lease back.
 

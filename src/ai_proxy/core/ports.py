@@ -130,6 +130,9 @@ class Admission(Protocol):
             retry_after: What that upstream asked for, in seconds; 0 when it did not.
         """
 
+    def stands(self, lease: Lease) -> bool:
+        """Tell whether what a lease was given for still runs: else its address may be another's by now."""
+
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Give a lease back."""
 

@@ -257,6 +257,10 @@ class Exchange:
             if not self._move(Outcome.CONNECT_FAILED):
                 self.fail(error, Outcome.CONNECT_FAILED)
             return
+        if self.lease is not None and not self.gateway.admission.stands(self.lease):
+            connection.abort()
+            self.fail(UpstreamClosedError(f"{self._who()} ended before it answered"))
+            return
         self.upstream = connection
         request = self._render(pool)
         if self.streamed:

@@ -17,6 +17,7 @@ class FakeAdmission:
         refusals: Services whose requests are refused, and with what.
         spares: Upstreams that a request may move to when its own fails.
         moves: Every such move: how the upstream failed, and what it asked for.
+        standing: Whether what leases were given for still runs.
     """
 
     def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
@@ -27,6 +28,7 @@ class FakeAdmission:
         self.refusals: dict[str, ProxyError] = {}
         self.spares: dict[str, list[Upstream]] = {}
         self.moves: list[tuple[Outcome, float]] = []
+        self.standing = True
         self.waiting = 0
         self._changed = asyncio.Event()
 
@@ -88,6 +90,10 @@ class FakeAdmission:
         self.moves.append((outcome, retry_after))
         lease.upstream = spare.pop(0)
         return True
+
+    def stands(self, lease: Lease) -> bool:  # noqa: ARG002 - one answer for all
+        """Tell whether what a lease was given for still runs."""
+        return self.standing
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Count a lease back in."""

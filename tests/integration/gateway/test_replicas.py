@@ -104,3 +104,13 @@ async def test_a_streamed_body_that_was_sent_is_not_sent_again() -> None:
 
         assert response.status == 503
         assert rig.backends["spare"].requests == []
+
+
+async def test_a_request_does_not_reach_who_has_taken_the_address_of_a_backend_that_ended() -> None:
+    async with wire_rig() as rig:
+        rig.admission.standing = False
+
+        response = await rig.ask(build_request())
+
+        assert response.error_code == b"upstream_closed"
+        assert rig.backend.requests == []

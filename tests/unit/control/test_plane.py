@@ -510,3 +510,40 @@ async def test_closing_does_not_wait_for_ever_for_what_runs_them() -> None:
     await stage.clock.advance(20)
 
     assert closing.done()
+
+
+async def test_a_lease_stands_as_long_as_its_backend_runs(stage: Stage) -> None:
+    lease = await ready(stage, declare())
+    before = stage.plane.scheduler.stands(lease)
+
+    stage.runtime.crash("svc")
+    await settle()
+    after_the_crash = stage.plane.scheduler.stands(lease)
+    stage.plane.scheduler.release(lease, Outcome.BROKEN)
+    await stage.clock.advance(1)
+    again = ask(stage)
+    await stage.clock.advance(1)
+
+    assert (before, after_the_crash) == (True, False)
+    assert not stage.plane.scheduler.stands(lease), "another instance has another address"
+    stage.plane.scheduler.release(await again, Outcome.OK)
+
+
+async def test_a_service_that_is_configured_again_while_the_old_one_still_ends_starts_anew(
+    stage: Stage,
+) -> None:
+    await ready(stage, declare())
+    stage.runtime.behave("svc", Behaviour.STOP_FAILS)
+    removing = spawn(stage.plane.apply([]), "reload")
+    await stage.clock.advance(11)
+    await removing
+
+    await stage.plane.apply([declare()])
+    stage.runtime.behave("svc", Behaviour.NORMAL)
+    await stage.clock.advance(61)
+    asking = ask(stage)
+    await stage.clock.advance(1)
+
+    stage.plane.scheduler.release(await asking, Outcome.OK)
+    assert len(stage.runtime.machine.running("svc")) == 1
+    assert stage.plane.service("svc").state is State.READY
