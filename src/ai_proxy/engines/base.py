@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Container, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class Profile:
     models_path: str | None = "/v1/models"
     owned_by: str | None = None
     capabilities: frozenset[str] = CHAT
-    alive: range = range(200, 300)
+    alive: Container[int] = range(200, 300)
 
 
 class HttpEngine:

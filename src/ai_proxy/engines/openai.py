@@ -3,9 +3,11 @@
 from ai_proxy.engines.base import CHAT, Profile
 
 OPENAI = Profile(
-    "openai", capabilities=CHAT | {"embeddings", "tools", "vision", "audio"}, alive=range(100, 500)
+    "openai",
+    capabilities=CHAT | {"embeddings", "tools", "vision", "audio"},
+    alive=frozenset({200, 401, 403, 404, 429}),
 )
-"""Anything that speaks OpenAI's API, most often a remote provider; a 401 is for the client's key to mend."""
+"""Anything that speaks OpenAI's API, most often a remote provider: one that wants another key is up."""
 
 GENERIC = Profile("generic", models_path=None, capabilities=frozenset(), alive=range(100, 500))
 """Any HTTP server: whatever it answers, short of a failure of its own, shows that it is up."""

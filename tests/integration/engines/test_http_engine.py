@@ -10,6 +10,7 @@ from aiohttp import web
 from ai_proxy.core.ports import Model
 from ai_proxy.core.service import ExternalLaunch, Service, Upstream
 from ai_proxy.engines.base import HttpEngine
+from ai_proxy.engines.llamacpp import LLAMACPP
 from ai_proxy.engines.openai import OPENAI
 
 
@@ -52,9 +53,14 @@ async def test_unix_sockets_base_paths_and_keys_are_respected(engine: HttpEngine
     assert list(await engine.models(asked, upstream)) == [Model("m")]
 
 
-async def test_a_refusal_is_told_in_its_own_words(engine: HttpEngine, upstream: Upstream) -> None:
-    probe = await engine.probe(service(upstream, "/v1/models"), upstream)
+async def test_a_refusal_is_told_in_its_own_words(upstream: Upstream) -> None:
+    async with aiohttp.ClientSession() as session:
+        probe = await HttpEngine(LLAMACPP, session).probe(service(upstream, "/v1/models"), upstream)
     assert (probe.ready, probe.detail) == (False, "no")
+
+
+async def test_a_remote_api_that_wants_another_key_is_up(engine: HttpEngine, upstream: Upstream) -> None:
+    assert (await engine.probe(service(upstream, "/v1/models"), upstream)).ready
 
 
 async def test_a_redirect_is_not_followed_and_not_taken_for_health(
