@@ -29,21 +29,22 @@ class Replicas:
     def __init__(self, upstreams: Sequence[Upstream], clock: Clock) -> None:
         self._clock = clock
         self._replicas = [Replica(upstream) for upstream in upstreams]
+        self._only = upstreams[0] if len(upstreams) == 1 else None
 
     def __repr__(self) -> str:
         return f"<Replicas [{', '.join(f'{r.upstream.url}: {r.in_flight}' for r in self._replicas)}]>"
 
     def take(self) -> Upstream:
         """Return the upstream for a request."""
-        if len(self._replicas) == 1:
-            return self._replicas[0].upstream
+        if self._only is not None:
+            return self._only
         standings = self._standings()
         index = choose(standings, self._clock.now())
         return self._use(self._replicas[soonest(standings) if index is None else index])
 
     def move(self, lease: Lease, outcome: Outcome, retry_after: float) -> bool:
         """Put a lease on another replica after its own failed; False when every other one rests."""
-        if len(self._replicas) == 1:
+        if self._only is not None:
             return False
         self._judge(lease, outcome, retry_after)
         index = choose(self._standings(), self._clock.now())
@@ -56,7 +57,7 @@ class Replicas:
 
     def give_back(self, lease: Lease, outcome: Outcome) -> None:
         """Take note of how the request of a lease ended."""
-        if len(self._replicas) == 1:
+        if self._only is not None:
             return
         if not lease.judged:
             self._judge(lease, outcome, 0.0)

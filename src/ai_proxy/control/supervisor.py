@@ -423,9 +423,10 @@ class Supervisor:
         self.in_flight -= 1
         if self.replicas is not None:
             self.replicas.give_back(lease, outcome)
-        self.last_used = self.clock.now()
-        if self.state is State.DRAINING:
-            self._orders.news.set()
+        if not self.in_flight:
+            self.last_used = self.clock.now()
+            if self.state is State.DRAINING:
+                self._orders.news.set()
 
 
 def last_words(lines: Sequence[str]) -> str:

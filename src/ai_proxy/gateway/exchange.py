@@ -287,18 +287,16 @@ class Exchange:
         length = len(body)
         if self.streamed:
             length = -1 if request.chunked else request.length
-        return b"".join(
-            (
-                request.method,
-                b" ",
-                pool.base_path,
-                self.path,
-                pool.host_line,
-                *request.lines,
-                request.framing(length),
-                body,
-            )
-        )
+        head = request.rendered if request.rendered_for is pool else self._render_head(pool)
+        return b"".join((head, request.framing(length), body))
+
+    def _render_head(self, pool: Pool) -> bytes:
+        """Return all of the head but its framing, and keep it for when the request comes again."""
+        request = self.request
+        parts = (request.method, b" ", pool.base_path, self.path, pool.host_line, *request.lines)
+        request.rendered_for = pool
+        request.rendered = b"".join(parts)
+        return request.rendered
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Send the head of the response, with what came of its body, in one write."""

@@ -39,7 +39,7 @@ def split_at_length(head: bytes) -> tuple[bytes, bytes]:
 class RequestMemo:
     """A request head, and where it leads as long as the routing table stays."""
 
-    __slots__ = ("after", "before", "destination", "limit", "path", "request", "table")
+    __slots__ = ("after", "before", "destination", "limit", "path", "request", "size", "table", "tail")
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class RequestMemo:
         limit: int,
     ) -> None:
         self.before, self.after = split_at_length(head)
+        self.size, self.tail = len(self.before), len(self.after)
         self.request = request
         self.destination = destination
         self.path = path
@@ -59,40 +60,38 @@ class RequestMemo:
 
     def match(self, data: bytes) -> bytes | None:
         """Return the body when these bytes are the same head and a whole body, and nothing else."""
-        before, after = self.before, self.after
-        if not after:
-            return b"" if data == before else None
-        if not data.startswith(before):
+        if not self.tail:
+            return b"" if data == self.before else None
+        if not data.startswith(self.before):
             return None
-        start = len(before)
+        start = self.size
         end = data.find(b"\r", start, start + MAX_DIGITS + 1)
         digits = data[start:end]
-        if end < 0 or not digits.isdigit() or not data.startswith(after, end):
+        if end < 0 or not digits.isdigit() or not data.startswith(self.after, end):
             return None
-        body = data[end + len(after) :]
-        length = len(body)
-        return body if int(digits) == length <= self.limit else None
+        body = data[end + self.tail :]
+        return body if int(digits) == len(body) <= self.limit else None
 
 
 class ResponseMemo:
     """A response head with a Content-Length, and how it is passed on."""
 
-    __slots__ = ("after", "before", "head_after", "head_before", "status")
+    __slots__ = ("after", "before", "head_after", "head_before", "size", "status", "tail")
 
     def __init__(self, head: bytes, status: int, passed_on: bytes) -> None:
         self.before, self.after = split_at_length(head)
+        self.size, self.tail = len(self.before), len(self.after)
         self.head_before, self.head_after = split_at_length(passed_on)
         self.status = status
 
     def match(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Return the digits and what has come of the body, when these bytes are the same head; else None."""
-        before = self.before
-        if not data.startswith(before):
+        if not data.startswith(self.before):
             return None
-        start = len(before)
+        start = self.size
         end = data.find(b"\r", start, start + MAX_DIGITS + 1)
         digits = data[start:end]
         if end < 0 or not digits.isdigit() or not data.startswith(self.after, end):
             return None
-        body = data[end + len(self.after) :]
+        body = data[end + self.tail :]
         return (digits, body) if len(body) <= int(digits) else None

@@ -36,6 +36,8 @@ class Request:
         upgrade: The protocol to switch to; empty for plain HTTP.
         request_id: As sent, if sane; else empty.
         error: Why the request cannot be served.
+        rendered: The head for a backend, without its framing.
+        rendered_for: The pool of that backend.
     """
 
     __slots__ = (
@@ -48,6 +50,8 @@ class Request:
         "length",
         "lines",
         "method",
+        "rendered",
+        "rendered_for",
         "request_id",
         "target",
         "upgrade",
@@ -65,6 +69,8 @@ class Request:
         self.expects_continue = False
         self.upgrade = b""
         self.request_id = b""
+        self.rendered = b""
+        self.rendered_for: object = None
         self.error: ProxyError | None = None
 
     def __repr__(self) -> str:
