@@ -131,7 +131,11 @@ class Exchange:
         """Tell whether all there is to know of the request is in its head and a body that is held."""
         request = self.request
         special = self.error or self.streamed or self.close or request.upgrade or request.expects_continue
-        return not special and self.destination is not None and self.destination.service_id != ""
+        return (
+            not (special or request.chunked)
+            and self.destination is not None
+            and self.destination.service_id != ""
+        )
 
     @property
     def is_ready(self) -> bool:

@@ -146,3 +146,20 @@ async def test_surplus_after_a_repeated_answer_is_not_passed_on(rig: WireRig) ->
     assert answers == [b"12345", b"12345"]
     assert b"evil" not in third.body
     assert len(rig.backend.connections) == 2
+
+
+async def test_a_chunked_body_is_never_taken_for_a_part_of_a_known_head(rig: WireRig) -> None:
+    body = b"123\r\n\r\n" + b"x" * 10
+    head = build_request(TARGET, JSON, b"Transfer-Encoding: chunked", method=b"POST")
+    start, rest = head + b"%x\r\n" % len(body) + body[:7], body[7:] + b"\r\n0\r\n\r\n"
+    client = await rig.client()
+    await client.send(start + rest)
+    await client.response()
+
+    await client.send(start)
+    await asyncio.sleep(0.02)
+    await client.send(rest)
+    response = await client.response()
+
+    assert response.status == 200
+    assert [request.body for request in rig.backend.requests] == [body, body]
