@@ -174,7 +174,7 @@ class ClientConnection(asyncio.Protocol):
         if exchange is None or not exchange.request_done or not exchange.is_plain():
             return
         head = data[: len(data) - exchange.received]
-        if exchange.destination is not None and head.endswith(b"\r\n\r\n"):
+        if exchange.destination is not None and head.find(b"\r\n\r\n") == len(head) - 4:
             self.misses += 1
             gateway = self.gateway
             self.memo = RequestMemo(

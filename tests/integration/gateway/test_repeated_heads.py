@@ -163,3 +163,14 @@ async def test_a_chunked_body_is_never_taken_for_a_part_of_a_known_head(rig: Wir
 
     assert response.status == 200
     assert [request.body for request in rig.backend.requests] == [body, body]
+
+
+async def test_line_ends_after_a_request_do_not_shift_what_is_remembered(rig: WireRig) -> None:
+    client = await rig.client()
+    await client.send(post(b"\r\n\r\nfirst") + b"\r\n\r\n")
+    await client.response()
+
+    await client.send(post(b"\r\n\r\nother") + b"GET ")
+    await client.response()
+
+    assert [request.body for request in rig.backend.requests] == [b"\r\n\r\nfirst", b"\r\n\r\nother"]
