@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[DockerEngine]:
-    """A private Docker engine that holds `IMAGE`; where there can be none, tests skip, in CI they fail."""
+    """A private Docker engine that holds `IMAGE`, for all tests that do not leave it in disorder."""
+    with engine_with_image() as engine:
+        yield engine
+
+
+@contextmanager
+def engine_with_image() -> Iterator[DockerEngine]:
+    """Run an engine that holds `IMAGE`; where there can be none, tests skip, and fail in CI."""
     if reason := reason_for_none():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     with private_engine() as engine:

@@ -4,13 +4,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests.conftest import engine_with_image
 from tests.e2e.chaos.clients import Clients, Verdict, request
 from tests.e2e.chaos.comparison import differences
 from tests.e2e.chaos.house import House
 from tests.e2e.chaos.operations import KINDS, carry_out, plan
 from tests.e2e.conftest import Proxy, eventually
-
-from ai_proxy.testing.docker_engine import DockerEngine
 
 SETTLED = 40.0
 """Longest time, in seconds, that the proxy may take to put everything in order."""
@@ -26,11 +25,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def house(proxy: Proxy, docker_engine: DockerEngine) -> Iterator[House]:
-    proxy.environment["DOCKER_HOST"] = docker_engine.host
-    house = House(proxy, docker_engine)
-    yield house
-    house.clean_up()
+def house(proxy: Proxy) -> Iterator[House]:
+    with engine_with_image() as engine:
+        proxy.environment["DOCKER_HOST"] = engine.host
+        house = House(proxy, engine)
+        yield house
+        house.clean_up()
 
 
 def test_chaos_brings_no_wrong_answer_and_leaves_nothing_behind(house: House, seed: int, count: int) -> None:

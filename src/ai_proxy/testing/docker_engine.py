@@ -1,7 +1,7 @@
-"""A private Docker engine for tests, which leaves the machine's own one and its network rules alone.
+"""A private Docker engine for tests, which leaves the machine's own one alone.
 
-It has a bridge of its own and no rules in iptables: its containers can be reached and have no way out. It
-may be killed, frozen and started again at any moment. Linux, as root.
+It has a bridge and a cgroup of its own: its containers reach each other, can be reached, and have no way out.
+It may be killed, frozen and started again at any moment. Linux, as root.
 """
 
 import json
@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 READY = 30.0
 """Longest wait, in seconds, for the engine to answer or to end."""
 
-NEEDED = ("dockerd", "containerd", "docker", "ip", "umount")
+NEEDED = ("dockerd", "containerd", "docker", "ip", "iptables", "umount")
 
 
 def reason_for_none() -> str | None:
@@ -27,7 +28,7 @@ def reason_for_none() -> str | None:
     if os.geteuid() != 0:
         return "a private Docker engine needs root"
     if missing := [name for name in NEEDED if shutil.which(name) is None]:
-        return f"a private Docker engine needs {', '.join(missing)} (Debian: docker.io iproute2)"
+        return f"a private Docker engine needs {', '.join(missing)} (Debian: docker.io iproute2 iptables)"
     return None
 
 
@@ -41,7 +42,7 @@ class DockerEngine:
     def __init__(self, folder: Path) -> None:
         self.host = f"unix://{folder / 'docker.sock'}"
         self._folder = folder
-        self._bridge = f"aip{os.getpid() % 100_000:05d}"
+        self._name = f"aip-{zlib.crc32(os.fsencode(folder)):08x}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __repr__(self) -> str:
@@ -65,7 +66,8 @@ class DockerEngine:
             f"--exec-root={self._folder / 'run'}",
             f"--pidfile={self._folder / 'pid'}",
             f"--host={self.host}",
-            f"--bridge={self._bridge}",
+            f"--bridge={self._name}",
+            f"--cgroup-parent=/{self._name}",
             "--iptables=false",
             "--ip6tables=false",
             "--ip-forward=false",
@@ -75,11 +77,16 @@ class DockerEngine:
 
     def _make_bridge(self) -> None:
         """Make the network that containers are in, on addresses few would use."""
-        if not Path("/sys/class/net", self._bridge).exists():
-            address = f"10.213.{os.getpid() % 256}.1/24"
-            _run("ip", "link", "add", self._bridge, "type", "bridge")
-            _run("ip", "addr", "add", address, "dev", self._bridge)
-            _run("ip", "link", "set", self._bridge, "up")
+        if not Path("/sys/class/net", self._name).exists():
+            address = f"10.213.{int(self._name[-2:], 16)}.1/24"
+            _run("ip", "link", "add", self._name, "type", "bridge")
+            _run("ip", "addr", "add", address, "dev", self._name)
+            _run("ip", "link", "set", self._name, "up")
+            _run("iptables", "--insert", "FORWARD", *self._let_through())
+
+    def _let_through(self) -> tuple[str, ...]:
+        """Return the rule for frames between its containers, which a machine with Docker on it drops."""
+        return ("--in-interface", self._name, "--out-interface", self._name, "--jump", "ACCEPT")
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -134,17 +141,19 @@ class DockerEngine:
             self.docker("network", "prune", "--force")
         self.stop()
         _eventually(lambda: not self._left_behind(), "processes of a private Docker engine do not end")
-        _run("ip", "link", "delete", self._bridge, check=False)
+        _run("iptables", "--delete", "FORWARD", *self._let_through(), check=False)
+        _run("ip", "link", "delete", self._name, check=False)
         for mount in reversed(self._mounts()):
             _run("umount", "--lazy", mount, check=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _left_behind(self) -> bool:
-        """Tell whether something of it still runs, and end it."""
+        """Tell whether something of it still runs, containers included, and end it."""
         found = False
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if os.fsencode(self._folder) in (entry / "cmdline").read_bytes():
+                ours = os.fsencode(self._folder) in (entry / "cmdline").read_bytes()
+                if ours or f"/{self._name}/" in (entry / "cgroup").read_text():
                     os.kill(int(entry.name), signal.SIGKILL)
                     found = True
         return found
