@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ai_proxy.control.replicas import Replicas
 from ai_proxy.control.timing import wait_any
 from ai_proxy.core.errors import RuntimeFailureError
-from ai_proxy.core.ports import Clock, ContainerRuntime, Engine, Probe, Runtime
+from ai_proxy.core.ports import Clock, ContainerRuntime, Engine, Model, Probe, Runtime
 from ai_proxy.core.service import ContainerStats, Exit, Handle, Service
 from ai_proxy.tasks import cancel, spawn
 
@@ -76,13 +76,13 @@ class Instance:
             self.replicas.check(upstream, healthy=probe.ready)
         return next((probe for probe in probes if probe.ready), probes[0])
 
-    async def models(self) -> tuple[str, ...]:
+    async def models(self) -> tuple[Model, ...]:
         """Return the models that the replicas list, each once."""
         if self.handle is None:
             return ()
         upstreams = self.handle.upstreams
         lists = await asyncio.gather(*(self._engine.models(self.service, upstream) for upstream in upstreams))
-        return tuple(dict.fromkeys(model.id for listed in lists for model in listed))
+        return tuple({model.id: model for listed in lists for model in listed}.values())
 
     def progress(self) -> str:
         """Say what a start under way is busy with; empty when there is nothing to say."""

@@ -14,7 +14,7 @@ from ai_proxy.control.reload import compare
 from ai_proxy.control.scheduler import Scheduler
 from ai_proxy.control.supervisor import Supervisor
 from ai_proxy.control.timing import wait_any
-from ai_proxy.control.views import ReloadReport, ServiceView
+from ai_proxy.control.views import ModelView, ReloadReport, ServiceView
 from ai_proxy.core.errors import (
     InvalidConfigError,
     RuntimeFailureError,
@@ -26,7 +26,7 @@ from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import RUNNING, State, backoff
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Clock, Engine, Recorder, Runtime
-from ai_proxy.core.routing import near_names
+from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, claims, near_names
 from ai_proxy.core.service import RuntimeKind, Service
 from ai_proxy.tasks import cancel, spawn
 
@@ -46,7 +46,7 @@ class ControlPlane:
     Attributes:
         events: Tells every change of state.
         scheduler: Gives out leases.
-        publish: Is told of the declared services whenever they change, so that the data plane can route.
+        publish: Is told what the services offer whenever that changes, so that the data plane can route.
         load: Reads the configuration anew: its services, and the settings that need a restart of the proxy;
             None without a configuration file.
 
@@ -66,7 +66,7 @@ class ControlPlane:
     ) -> None:
         self.events = EventBus(clock.wall)
         self.scheduler = Scheduler(clock, self.events)
-        self.publish: Callable[[Sequence[Service]], None] = lambda _: None
+        self.publish: Callable[[Sequence[Offer]], None] = lambda _: None
         self.load: Callable[[], Awaitable[tuple[Sequence[Service], tuple[str, ...]]]] | None = None
         self._clock = clock
         self._runtimes = runtimes
@@ -91,7 +91,7 @@ class ControlPlane:
         services = tuple(services)
         for assignment in [self._assign(service) for service in services]:
             self._add(assignment)
-        self.publish(services)
+        self._publish()
         for kind in self._runtimes:
             try:
                 await self._recover(kind)
@@ -152,6 +152,21 @@ class ControlPlane:
             UnknownServiceError: It is not declared.
         """
         return self._view(self._supervisor(service_id))
+
+    def models(self) -> Sequence[ModelView]:
+        """Return every model that can be asked for, those of stopped services included."""
+        return [self._model_view(route) for route in ModelTable.of(self.offers()).routes.values()]
+
+    def offers(self) -> Sequence[Offer]:
+        """Return what the services offer."""
+        return [self._offer(supervisor) for supervisor in self._supervisors.values()]
+
+    def _offer(self, supervisor: Supervisor) -> Offer:
+        service = supervisor.service
+        return Offer(service, self._engines[service.engine].abilities, supervisor.models)
+
+    def _publish(self) -> None:
+        self.publish(self.offers())
 
     def logs(self, service_id: str) -> LogRing:
         """Return the last lines of a service's output.
@@ -235,20 +250,21 @@ class ControlPlane:
         """
         assignments = {service.id: self._assign(service) for service in services}
         report = compare([s.service for s in self._supervisors.values()], services)
-        self.publish(services)
         for service_id in report.updated:
             self._supervisors[service_id].update(assignments[service_id])
         for service_id in report.restarted:
             self._supervisors[service_id].replace(assignments[service_id])
-        await asyncio.gather(*(self._remove(service_id) for service_id in report.removed))
-        for service_id in report.added:
-            supervisor = self._add(assignments[service_id])
-            if assignments[service_id].service.launch.runtime not in self._postponed:
+        removed = [self._supervisors.pop(service_id) for service_id in report.removed]
+        added = [self._add(assignments[service_id]) for service_id in report.added]
+        self._publish()
+        for supervisor in added:
+            if supervisor.service.launch.runtime not in self._postponed:
                 supervisor.begin(None)
+        await asyncio.gather(*(self._remove(supervisor) for supervisor in removed))
         return report
 
-    async def _remove(self, service_id: str) -> None:
-        supervisor = self._supervisors.pop(service_id)
+    async def _remove(self, supervisor: Supervisor) -> None:
+        service_id = supervisor.service.id
         self.scheduler.remove(service_id)
         retiring = spawn(self._retire(supervisor), f"retire {service_id}")
         self._retiring.add(retiring)
@@ -273,6 +289,7 @@ class ControlPlane:
 
     def _add(self, assignment: Assignment) -> Supervisor:
         supervisor = Supervisor(assignment, self._clock, self.events, self._recorder)
+        supervisor.learned = self._publish
         self._supervisors[assignment.service.id] = supervisor
         self.scheduler.add(supervisor)
         return supervisor
@@ -334,7 +351,7 @@ class ControlPlane:
             reason=supervisor.reason,
             since=supervisor.since_wall,
             held=supervisor.held,
-            models=service.models or tuple(dict.fromkeys((service.id, *supervisor.models))),
+            models=tuple(name for name, _ in claims(self._offer(supervisor))),
             upstreams=tuple(upstream.url for upstream in handle.upstreams) if handle else (),
             ref=handle.ref if handle and supervisor.state in RUNNING else None,
             in_flight=supervisor.in_flight,
@@ -348,4 +365,17 @@ class ControlPlane:
             load_time=supervisor.load_time,
             idle_stop_in=None if idle_at is None else max(0.0, idle_at - now),
             stats=supervisor.instance.stats(),
+        )
+
+    def _model_view(self, route: ModelRoute) -> ModelView:
+        service, model = route.offer.service, route.model
+        return ModelView(
+            name=route.name,
+            service_id=service.id,
+            engine=service.engine,
+            state=self._supervisors[service.id].state,
+            target=route.target,
+            context_length=model.context_length if model else None,
+            kind=model.kind if model else "",
+            since=self._supervisors[service.id].added,
         )

@@ -12,7 +12,7 @@ from ai_proxy.control.replicas import Replicas
 from ai_proxy.control.timing import wait_any
 from ai_proxy.core.errors import ProxyError, RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.lifecycle import RUNNING, Event, State, backoff, count_failure, transition
-from ai_proxy.core.ports import Clock, Probe, Recorder
+from ai_proxy.core.ports import Clock, Model, Probe, Recorder
 from ai_proxy.core.retention import idle_deadline
 from ai_proxy.core.service import Handle, Lease, Outcome, RuntimeKind, StartPolicy
 from ai_proxy.tasks import cancel, spawn
@@ -61,9 +61,10 @@ class Supervisor:
         self.state = State.UNKNOWN
         self.reason = "the proxy has just started"
         self.since = clock.now()
-        self.since_wall = clock.wall()
+        self.since_wall = self.added = clock.wall()
         self.replicas: Replicas | None = None
-        self.models: tuple[str, ...] = ()
+        self.models: tuple[Model, ...] = ()
+        self.learned: Callable[[], None] = lambda: None
         self.in_flight = 0
         self.last_used = clock.now()
         self.held = False
@@ -287,10 +288,13 @@ class Supervisor:
             await self._pause(until=min(deadline, self.clock.now() + pause))
 
     async def _probe(self) -> Probe:
-        """Ask the engine, and for its models once it is ready."""
+        """Ask the engine, and for its models once it is ready; others may add some to what is external."""
         probe = await self.instance.probe()
-        if probe.ready and self.state is State.LOADING:
-            self.models = await self.instance.models()
+        if probe.ready and (self.state is State.LOADING or self._is_external):
+            models = await self.instance.models()
+            if models != self.models:
+                self.models = models
+                self.learned()
         return probe
 
     def _loaded(self) -> tuple[Event, str]:

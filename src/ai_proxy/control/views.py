@@ -62,6 +62,31 @@ class ServiceView:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelView:
+    """One model that can be asked for.
+
+    Attributes:
+        name: As clients say it.
+        service_id: Who answers.
+        engine: The software that answers.
+        state: Of the service.
+        target: What the engine calls it, as far as is known.
+        context_length: In tokens; None when the engine has not said.
+        kind: `chat`, `embeddings`, ...; empty when the engine has not said.
+        since: When the service was first known, in seconds since the epoch.
+    """
+
+    name: str
+    service_id: str
+    engine: str
+    state: State
+    target: str
+    context_length: int | None
+    kind: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class ReloadReport:
     """What a reload of the configuration changed, by service id.
 

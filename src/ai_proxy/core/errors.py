@@ -7,7 +7,12 @@ ProxyError
 │   ├── BodyTooLargeError            413 body_too_large
 │   ├── HeadTooLargeError            431 head_too_large
 │   ├── UnknownPathError             404 unknown_path
-│   └── UnknownServiceError          404 unknown_service
+│   ├── UnknownServiceError          404 unknown_service
+│   ├── UnknownModelError            404 model_not_found
+│   ├── InvalidRequestError          400 invalid_request: not what this endpoint takes
+│   ├── UnsupportedParameterError    400 unsupported_parameter
+│   └── UnsupportedModalitiesError   422 unsupported_modalities
+├── UnsupportedEndpointError         501 not_supported_by_engine
 ├── UnavailableError                 the service cannot take the request now
 │   ├── ServiceStoppedError          503 service_stopped
 │   ├── ServiceFailedError           503 service_failed
@@ -95,6 +100,55 @@ class UnknownServiceError(RequestError):
         hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         super().__init__(f"no service {service_id!r} is configured{hint}")
         self.near = tuple(near)
+
+
+class UnknownModelError(RequestError):
+    """No service answers to that name of a model, or several do."""
+
+    code, status, title = "model_not_found", 404, "Model not found"
+
+    def __init__(self, name: str, near: Sequence[str] = (), among: Sequence[str] = ()) -> None:
+        shown = name[:200]
+        if among:
+            detail = f"several services have a model {shown!r}; say which one: {' or '.join(among)}"
+        elif near:
+            detail = f"there is no model {shown!r}; did you mean {' or '.join(repr(n) for n in near)}?"
+        else:
+            detail = f"there is no model {shown!r}; GET /v1/models lists what there is"
+        super().__init__(detail)
+        self.near = tuple(near)
+
+
+class InvalidRequestError(RequestError):
+    """Well-formed HTTP, but not what this endpoint takes.
+
+    Attributes:
+        param: The part of the body that is wrong; empty for all of it.
+    """
+
+    code, status, title = "invalid_request", 400, "Invalid request"
+
+    def __init__(self, detail: str, param: str = "") -> None:
+        super().__init__(detail)
+        self.param = param
+
+
+class UnsupportedParameterError(InvalidRequestError):
+    """A parameter that the engine does not have, and that cannot be left out."""
+
+    code, title = "unsupported_parameter", "Unsupported parameter"
+
+
+class UnsupportedModalitiesError(InvalidRequestError):
+    """Images or audio for a model that takes only text."""
+
+    code, status, title = "unsupported_modalities", 422, "Unsupported modalities"
+
+
+class UnsupportedEndpointError(ProxyError):
+    """The engine behind the model has nothing on this path."""
+
+    code, status, title = "not_supported_by_engine", 501, "Not supported by the engine"
 
 
 class UnavailableError(ProxyError):

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from ai_proxy.core.abilities import Abilities, Modality
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import ContainerStats, Exit, Handle, Lease, Outcome, Service, Upstream
+from ai_proxy.core.usage import Inference
 
 
 class Clock(Protocol):
@@ -84,10 +86,19 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model an engine lists."""
+    """A model an engine lists.
+
+    Attributes:
+        id: As the engine calls it.
+        context_length: In tokens; None when the engine does not say.
+        modalities: What it takes beside text; None when the engine does not say.
+        kind: `chat`, `embeddings`, ...; empty when the engine does not say.
+    """
 
     id: str
     context_length: int | None = None
+    modalities: frozenset[Modality] | None = None
+    kind: str = ""
 
 
 class Engine(Protocol):
@@ -100,6 +111,10 @@ class Engine(Protocol):
     @property
     def capabilities(self) -> frozenset[str]:
         """What it can do: `chat`, `stream`, `embeddings`, `tools`, `vision`, `audio`."""
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it can do of the APIs that clients speak."""
 
     async def probe(self, service: Service, upstream: Upstream) -> Probe:
         """Ask for readiness: health path, then model list. Never raises; answers within a few seconds."""
@@ -153,6 +168,9 @@ class Recorder(Protocol):
             received: Body bytes from the client.
             sent: Body bytes to the client.
         """
+
+    def inference(self, inference: Inference) -> None:
+        """Record a finished request to a model; its exchange is recorded as well."""
 
     def state(self, service_id: str, state: str) -> None:
         """Record that a service entered a state."""

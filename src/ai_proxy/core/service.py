@@ -176,6 +176,7 @@ class Service:
         launch: How it is run.
         config_hash: Changes exactly when a running instance no longer matches its declaration.
         models: Names it answers to; empty for its id and what the engine lists.
+        aliases: More names it answers to, each with what its engine is asked for instead.
         api_key: Sent to the backend instead of the client's key.
         health_path: Path that tells readiness; None when accepting a connection is enough.
         idle_timeout: Unused time after which it is stopped; 0 for never.
@@ -186,6 +187,10 @@ class Service:
         stream_idle_timeout: Longest silence within a response; 0 for no limit.
         max_waiting: Requests that may wait for it at once.
         keep_on_exit: Whether it goes on running when the proxy ends.
+        set_params: Put into every request to a model, in place of what the client says.
+        default_params: Put into every request to a model that does not say otherwise.
+        drop_params: Taken out of every request to a model.
+        heartbeat: Whether the client of a stream is told of a load under way while it waits.
     """
 
     id: str
@@ -195,6 +200,7 @@ class Service:
     config_hash: str
     start: StartPolicy = StartPolicy.ON_DEMAND
     models: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
     api_key: str | None = field(default=None, repr=False)
     health_path: str | None = "/health"
     idle_timeout: float = 600.0
@@ -206,6 +212,10 @@ class Service:
     max_waiting: int = 1000
     keep_on_exit: bool = False
     resources: Resources = Resources()
+    set_params: Mapping[str, object] = field(default_factory=dict)
+    default_params: Mapping[str, object] = field(default_factory=dict)
+    drop_params: tuple[str, ...] = ()
+    heartbeat: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from ai_proxy.core.abilities import EVERYTHING, Abilities, Modality
 from ai_proxy.core.ports import Model, Probe
 from ai_proxy.core.service import Service, Upstream
 
@@ -18,6 +19,9 @@ MAX_BODY = 4 * 1024 * 1024
 """Most bytes read of such an answer."""
 
 CHAT = frozenset({"chat", "stream"})
+
+ANYTHING = Abilities("OpenAI API", EVERYTHING, modalities=frozenset(Modality))
+"""Of software that is not known to lack anything: it is asked, and says itself what it cannot do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Profile:
         owned_by: What its model list gives as `owned_by`; tells engines apart.
         capabilities: As in `core.ports.Engine`.
         alive: Statuses of the health path that mean it can take requests.
+        abilities: What it can do of the APIs that clients speak.
     """
 
     name: str
@@ -37,6 +42,7 @@ class Profile:
     owned_by: str | None = None
     capabilities: frozenset[str] = CHAT
     alive: Container[int] = range(200, 300)
+    abilities: Abilities = ANYTHING
 
 
 class HttpEngine:
@@ -61,6 +67,11 @@ class HttpEngine:
     def capabilities(self) -> frozenset[str]:
         """What it can do."""
         return self._profile.capabilities
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it can do of the APIs that clients speak."""
+        return self._profile.abilities
 
     async def probe(self, service: Service, upstream: Upstream) -> Probe:
         """Ask for readiness: health path, then model list. Never raises; answers within a few seconds."""
@@ -174,7 +185,7 @@ def parse_models(body: bytes) -> list[Model]:
     """Return the models of a list in OpenAI's form, leaving out what is malformed.
 
     >>> parse_models(b'{"object":"list","data":[{"id":"a","max_model_len":512},{"id":""},7]}')
-    [Model(id='a', context_length=512)]
+    [Model(id='a', context_length=512, modalities=None, kind='')]
     >>> parse_models(b'{"object":"list","data":null}')
     []
     """

@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterable
 
 from ai_proxy.core.ports import Admission, Recorder
-from ai_proxy.core.service import Service, Upstream
+from ai_proxy.core.routing import Offer
+from ai_proxy.core.service import Upstream
 from ai_proxy.core.settings import Limits
 from ai_proxy.gateway.connection import ClientConnection
 from ai_proxy.gateway.pool import MAX_IDLE, Pools
@@ -58,9 +59,9 @@ class Gateway:
     def __repr__(self) -> str:
         return f"<Gateway [{len(self._connections)} connections, {len(self.table.services)} services]>"
 
-    def publish(self, services: Iterable[Service]) -> None:
+    def publish(self, offers: Iterable[Offer]) -> None:
         """Swap the routing table; requests already routed go on as they were."""
-        self.table = RoutingTable.of(services, self._management)
+        self.table = RoutingTable.of(offers, self._management)
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Bind an address and return its port; clients are taken from `accept` on.

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ai_proxy.core.errors import UnknownPathError, UnknownServiceError
-from ai_proxy.core.routing import near_names
-from ai_proxy.core.service import Service, Upstream
+from ai_proxy.core.routing import Offer, near_names
+from ai_proxy.core.service import Upstream
 from ai_proxy.gateway.pool import Pool
 from ai_proxy.gateway.wire import origin_form
 
@@ -40,8 +40,9 @@ class RoutingTable:
     management: Destination = field(default_factory=lambda: Destination(""))
 
     @classmethod
-    def of(cls, services: Iterable[Service], management: Destination) -> "RoutingTable":
+    def of(cls, offers: Iterable[Offer], management: Destination) -> "RoutingTable":
         """Build a snapshot."""
+        services = [offer.service for offer in offers]
         return cls(
             {
                 service.id.encode(): Destination(

@@ -21,6 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from ai_proxy.core.lifecycle import State
+from ai_proxy.core.usage import Inference
 
 REQUEST_BUCKETS = (
     0.001,
@@ -149,6 +150,9 @@ class PrometheusRecorder:
             histogram.total += first_byte
         tally.received += received
         tally.sent += sent
+
+    def inference(self, inference: Inference) -> None:
+        """Record a finished request to a model."""
 
     def state(self, service_id: str, state: str) -> None:
         """Record that a service entered a state."""

@@ -1,5 +1,7 @@
 """Measuring nothing."""
 
+from ai_proxy.core.usage import Inference
+
 
 class NullRecorder:
     """A `core.ports.Recorder` that forgets everything it is told."""
@@ -7,6 +9,9 @@ class NullRecorder:
     def exchange(
         self, service_id: str, status: int, seconds: float, first_byte: float, received: int, sent: int
     ) -> None:
+        """Do nothing."""
+
+    def inference(self, inference: Inference) -> None:
         """Do nothing."""
 
     def state(self, service_id: str, state: str) -> None:

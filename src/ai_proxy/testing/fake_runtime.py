@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Clock, Model, Probe
@@ -190,6 +191,7 @@ class FakeProbeEngine:
     def __init__(self, name: str = "fake", capabilities: frozenset[str] = frozenset({"chat"})) -> None:
         self.name = name
         self.capabilities = capabilities
+        self.abilities = Abilities(name)
         self.probes: Counter[str] = Counter()
         self.listed: dict[str, tuple[Model, ...]] = {}
         self._ready_at: dict[str, float] = {}

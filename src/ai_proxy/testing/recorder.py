@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import dataclass
 
+from ai_proxy.core.usage import Inference
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedExchange:
@@ -21,6 +23,7 @@ class CollectingRecorder:
 
     Attributes:
         exchanges: In the order of their end.
+        inferences: Likewise.
         states: Service and state, in order.
         starts: Service and seconds, in order.
         forgotten: Services.
@@ -28,6 +31,7 @@ class CollectingRecorder:
 
     def __init__(self) -> None:
         self.exchanges: list[RecordedExchange] = []
+        self.inferences: list[Inference] = []
         self.states: list[tuple[str, str]] = []
         self.starts: list[tuple[str, float]] = []
         self.forgotten: list[str] = []
@@ -39,6 +43,10 @@ class CollectingRecorder:
         """Keep an exchange."""
         self.exchanges.append(RecordedExchange(service_id, status, seconds, first_byte, received, sent))
         self._recorded.set()
+
+    def inference(self, inference: Inference) -> None:
+        """Keep a request to a model."""
+        self.inferences.append(inference)
 
     def state(self, service_id: str, state: str) -> None:
         """Keep a state."""

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from ai_proxy.core.abilities import Abilities
+from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Service, Upstream
 from ai_proxy.core.settings import Limits
 from ai_proxy.gateway.connection import ClientConnection
@@ -103,14 +105,17 @@ async def wire_rig(
         admission, recorder = FakeAdmission(upstreams), CollectingRecorder()
         gateway = Gateway(admission, recorder, limits or Limits(shutdown_timeout=0.5), control, SWEEP)
         gateway.publish(
-            Service(
-                service_id,
-                "generic",
-                "generic",
-                ExternalLaunch((upstream,)),
-                "hash",
-                response_timeout=response_timeout,
-                stream_idle_timeout=stream_idle_timeout,
+            Offer(
+                Service(
+                    service_id,
+                    "generic",
+                    "generic",
+                    ExternalLaunch((upstream,)),
+                    "hash",
+                    response_timeout=response_timeout,
+                    stream_idle_timeout=stream_idle_timeout,
+                ),
+                Abilities("any HTTP server"),
             )
             for service_id, upstream in upstreams.items()
         )

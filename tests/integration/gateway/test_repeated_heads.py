@@ -2,6 +2,8 @@
 
 import asyncio
 
+from ai_proxy.core.abilities import Abilities
+from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Service
 from ai_proxy.testing.raw_backend import BackendConnection, answer, echo, ok
 from ai_proxy.testing.raw_http import build_request
@@ -102,7 +104,7 @@ async def test_new_limits_of_a_service_apply_to_a_connection_that_knows_it(rig: 
     async def never(connection: BackendConnection) -> None:
         await connection.until_closed()
 
-    rig.gateway.publish([changed])
+    rig.gateway.publish([Offer(changed, Abilities("any HTTP server"))])
     rig.backend.script = never
     rig.gateway.pools.sweep(0)
     response = await client.ask(post(b"12345"))

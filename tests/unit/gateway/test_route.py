@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.errors import UnknownPathError, UnknownServiceError
+from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Service
 from ai_proxy.gateway.route import Destination, RoutingTable
 
@@ -10,7 +12,10 @@ from ai_proxy.gateway.route import Destination, RoutingTable
 def table(*services: str) -> RoutingTable:
     return RoutingTable.of(
         (
-            Service(s, "generic", "generic", ExternalLaunch(()), "hash", response_timeout=7.0)
+            Offer(
+                Service(s, "generic", "generic", ExternalLaunch(()), "hash", response_timeout=7.0),
+                Abilities("any HTTP server"),
+            )
             for s in services
         ),
         Destination(""),
