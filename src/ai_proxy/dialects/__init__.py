@@ -1,1 +1,1 @@
-"""How clients speak to models: OpenAI's API, Anthropic's, Ollama's; and the translation between them. Pure."""
+"""How clients speak to models: OpenAI's API, Anthropic's, Ollama's; and how they are translated. Pure."""
