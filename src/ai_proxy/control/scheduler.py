@@ -118,6 +118,11 @@ class Scheduler:
         handle = supervisor.instance.handle if supervisor is not None else None
         return handle is not None and lease.upstream in handle.upstreams
 
+    def load_time(self, service_id: str) -> float | None:
+        """Return the seconds that a start takes, as learned from the last one; None before."""
+        supervisor = self._supervisors.get(service_id)
+        return supervisor.load_time if supervisor is not None else None
+
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Take a lease back.
 

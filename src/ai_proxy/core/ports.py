@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from ai_proxy.core.abilities import Abilities, Modality
+from ai_proxy.core.detection import Detection
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import ContainerStats, Exit, Handle, Lease, Outcome, Service, Upstream
 from ai_proxy.core.usage import Inference
@@ -123,6 +124,37 @@ class Engine(Protocol):
         """Return the models it lists; empty when it cannot tell."""
 
 
+class EngineCache(Protocol):
+    """Remembers for a while what was found out about engines; what is too old vanishes by itself."""
+
+    async def get(self, engine: str) -> Detection | None:
+        """Return what is known of an engine; None when that is nothing, or too old."""
+
+    async def put(self, detection: Detection) -> None:
+        """Remember what was found out."""
+
+    async def drop(self, engine: str) -> None:
+        """Forget an engine."""
+
+
+class EngineDetector(Protocol):
+    """Finds the engines that run by themselves."""
+
+    async def detect(self, engine: str | None = None, *, fresh: bool = False) -> Sequence[Detection]:
+        """Return how each engine stands. Never fails: what cannot be asked is told as a state.
+
+        Args:
+            engine: The only one to look at; None for all.
+            fresh: Whether to ask again what is remembered.
+
+        Raises:
+            UnknownEngineError: No engine of that name is looked for.
+        """
+
+    async def forget(self, engine: str) -> None:
+        """Have an engine asked again, since it may have changed."""
+
+
 class Admission(Protocol):
     """All that the data plane needs of the control plane."""
 
@@ -150,6 +182,9 @@ class Admission(Protocol):
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Give a lease back."""
+
+    def load_time(self, service_id: str) -> float | None:
+        """Return the seconds that a start takes, as learned from the last one; None before."""
 
 
 class Recorder(Protocol):
@@ -180,3 +215,14 @@ class Recorder(Protocol):
 
     def forget(self, service_id: str) -> None:
         """Drop what is held about a service that is no longer declared."""
+
+
+class Tracing(Protocol):
+    """What the data plane asks of tracing; where there is none, it is not asked."""
+
+    def begin(self, traceparent: bytes) -> bytes:
+        """Return the traceparent to pass on; empty to leave the client's as it is.
+
+        Args:
+            traceparent: The client's, whatever it sent; empty for none.
+        """

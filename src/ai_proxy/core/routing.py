@@ -54,10 +54,15 @@ class Offer:
             return alias or name
         return self.listed[0].id if len(self.listed) == 1 else name
 
-    def answers_to(self, name: str) -> bool:
-        """Tell whether a name, said together with this service's own, can be meant for it."""
-        known = name in self.service.models or name in self.service.aliases or name == self.service.id
-        return known or not self.listed or self.find(name) is not None
+    def knows(self, name: str) -> bool:
+        """Tell whether a name, said together with this service's own, is one of its models."""
+        service = self.service
+        declared = name in service.models or name in service.aliases or name == service.id
+        return declared or self.find(name) is not None
+
+    def may_know(self, name: str) -> bool:
+        """Tell whether it can be one: an engine that has never run has not told its models."""
+        return not self.listed or self.knows(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def claims(offer: Offer) -> Iterator[tuple[str, Claim]]:
     """Yield the names a service answers to, as far as they are known now."""
     service = offer.service
     if service.models or service.aliases:
-        yield from ((name, Claim.DECLARED) for name in (*service.models, *service.aliases))
+        yield from ((name, Claim.DECLARED) for name in dict.fromkeys((*service.models, *service.aliases)))
         return
     yield service.id, Claim.ID
     yield from ((model.id, Claim.LISTED) for model in offer.listed if model.id != service.id)
@@ -140,14 +145,14 @@ class ModelTable:
             return self._find_by_engine(name)
         service_id, slash, rest = name.partition("/")
         offer = self.offers.get(service_id)
-        if slash and rest and offer is not None and offer.answers_to(rest):
+        if slash and rest and offer is not None and offer.may_know(rest):
             return ModelRoute(name, offer, offer.target(rest))
         raise self._unknown(name)
 
     def _find_by_engine(self, name: str) -> ModelRoute:
         engine, _, rest = name.removeprefix(SCHEME).partition("/")
         meant = [o for o in self.offers.values() if engine in (o.service.engine, o.service.id)]
-        offers = [o for o in meant if rest and o.answers_to(rest)]
+        offers = [o for o in meant if o.knows(rest)] or [o for o in meant if rest and o.may_know(rest)]
         if len(offers) == 1:
             return ModelRoute(name, offers[0], offers[0].target(rest))
         if offers:

@@ -16,7 +16,9 @@ from ai_proxy.core.errors import (
     UpstreamTimeoutError,
 )
 from ai_proxy.core.service import Outcome
+from ai_proxy.gateway.entries import Entry, Front
 from ai_proxy.gateway.exchange import READING, Exchange
+from ai_proxy.gateway.inference import ModelExchange
 from ai_proxy.gateway.memo import MAX_MISSES, RequestMemo
 from ai_proxy.gateway.request import Request, check_head
 from ai_proxy.gateway.timeouts import Wait, Watch
@@ -46,6 +48,7 @@ class ClientConnection(asyncio.Protocol):
         "current",
         "divert",
         "fed",
+        "front",
         "gateway",
         "headers",
         "heads",
@@ -69,8 +72,9 @@ class ClientConnection(asyncio.Protocol):
         "write_paused",
     )
 
-    def __init__(self, gateway: "Gateway") -> None:
+    def __init__(self, gateway: "Gateway", front: Front) -> None:
         self.gateway = gateway
+        self.front = front
         self.max_head = gateway.limits.max_head
         self.max_headers = gateway.limits.max_headers
         self.transport: asyncio.Transport
@@ -165,8 +169,13 @@ class ClientConnection(asyncio.Protocol):
     def _repeat(self, memo: RequestMemo, body: bytes) -> None:
         """Take a request like the one before it on this connection."""
         self.misses = 0
-        self.current = exchange = Exchange(self, self.gateway, memo.request)
+        self.current = exchange = self._exchange(memo.request, memo.entry)
         exchange.repeat(memo, body)
+
+    def _exchange(self, request: Request, entry: Entry | None) -> Exchange:
+        if entry is None:
+            return Exchange(self, self.gateway, request)
+        return ModelExchange(self, self.gateway, request, entry)
 
     def _learn(self, data: bytes) -> None:
         """Remember a request that came whole and alone, in case it comes again."""
@@ -174,13 +183,14 @@ class ClientConnection(asyncio.Protocol):
         if exchange is None or not exchange.request_done or not exchange.is_plain():
             return
         head = data[: len(data) - exchange.received]
-        if exchange.destination is not None and head.find(b"\r\n\r\n") == len(head) - 4:
+        if head.find(b"\r\n\r\n") == len(head) - 4:
             self.misses += 1
             gateway = self.gateway
             self.memo = RequestMemo(
                 head,
                 exchange.request,
                 exchange.destination,
+                exchange.entry if isinstance(exchange, ModelExchange) else None,
                 exchange.path,
                 gateway.table,
                 gateway.limits.max_json_body,
@@ -235,7 +245,8 @@ class ClientConnection(asyncio.Protocol):
             raise MalformedRequestError("CONNECT is for forward proxies; this is none")
         request.read(self.headers, may_upgrade=may_upgrade)
         self.body_follows = may_upgrade and request.has_body
-        self.reading = exchange = Exchange(self, self.gateway, request)
+        entry = self.front.entry(self.target) if request.method == b"POST" else None
+        self.reading = exchange = self._exchange(request, entry)
         exchange.route()
         if self.current is None:
             self.current = exchange

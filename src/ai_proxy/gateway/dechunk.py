@@ -1,4 +1,4 @@
-"""Connections to backends on behalf of clients that do not know chunked bodies."""
+"""Connections to backends for exchanges that take a body without its chunk framing."""
 
 import httptools
 
@@ -6,7 +6,7 @@ from ai_proxy.gateway.upstream import CHUNKED, Receiver, UpstreamConnection
 
 
 class DechunkingConnection(UpstreamConnection):
-    """For a client of HTTP/1.0: takes the chunk framing off, so that the connection's end is the body's."""
+    """Takes the chunk framing off: for clients of HTTP/1.0, and where a body is translated."""
 
     __slots__ = ()
 

@@ -74,6 +74,7 @@ class Exchange:
         "status",
         "streamed",
         "task",
+        "unframed",
         "upstream",
     )
 
@@ -89,6 +90,7 @@ class Exchange:
         self.path = b""
         self.body: bytes | bytearray = b""
         self.streamed = False
+        self.unframed = request.is_http10
         self.request_done = False
         self.received = 0
         self.sent = 0
@@ -105,14 +107,20 @@ class Exchange:
         """Find the destination and choose how the body is taken; an error is noted, for its turn."""
         request = self.request
         try:
-            self.destination, self.path = self.gateway.table.resolve(request.target)
+            self.destination, self.path = self.client.front.resolve(self.gateway.table, request.target)
         except ProxyError as error:
             self.error = self.error or error
         if request.length or request.chunked:
             if not request.is_json:
                 self.streamed = True
-            elif request.length > self.gateway.limits.max_json_body:
-                self.error = self.error or _too_large(self.gateway.limits.max_json_body)
+            else:
+                self._limit(request.length)
+
+    def _limit(self, length: int) -> None:
+        """Note when a body that is held is larger than one may be."""
+        limit = self.gateway.limits.max_json_body
+        if length > limit:
+            self.error = self.error or _too_large(limit)
 
     def request_id(self) -> bytes:
         """Return the request's id: the client's own, if it gave a sane one, else a new one."""
@@ -131,11 +139,7 @@ class Exchange:
         """Tell whether all there is to know of the request is in its head and a body that is held."""
         request = self.request
         special = self.error or self.streamed or self.close or request.upgrade or request.expects_continue
-        return (
-            not (special or request.chunked)
-            and self.destination is not None
-            and self.destination.service_id != ""
-        )
+        return not (special or request.chunked or self.destination is self.gateway.management)
 
     @property
     def is_ready(self) -> bool:
@@ -245,7 +249,7 @@ class Exchange:
         """Send on a kept connection when a failure of it could be repaired, else on a new one."""
         self.phase = FORWARDING
         request = self.request
-        if self.request_done and not request.is_http10 and not request.upgrade:
+        if self.request_done and not self.unframed and not request.upgrade:
             connection = pool.take()
             if connection is not None:
                 self.upstream = connection
@@ -256,7 +260,7 @@ class Exchange:
     async def _connect_anew(self, pool: Pool) -> None:
         try:
             timeout = self.gateway.limits.connect_timeout
-            connection = await pool.connect(timeout, dechunk=self.request.is_http10)
+            connection = await pool.connect(timeout, dechunk=self.unframed)
         except ProxyError as error:
             if not self._move(Outcome.CONNECT_FAILED):
                 self.fail(error, Outcome.CONNECT_FAILED)
@@ -315,7 +319,7 @@ class Exchange:
         end = b"\r\n\r\n"
         if self.close or gateway.closing or request.upgrade:
             end = self._last_words(status)
-        head += (b"x-request-id: ", request.request_id or gateway.next_request_id(), end, body)
+        head += (b"x-request-id: ", self.request_id(), end, body)
         client.transport.write(b"".join(head))
         if status == 101:
             client.open_tunnel(self)
@@ -384,10 +388,14 @@ class Exchange:
         if not self.request_done or self.request.upgrade or self.gateway.closing:
             self.close = True
         head_only = self.request.method == b"HEAD"
-        response, self.sent = problem(error, self.request_id(), head_only=head_only, close=self.close)
+        response, self.sent = self._refusal(error, head_only=head_only)
         self.status = error.status
         self.client.transport.write(response)
         self._finish(outcome)
+
+    def _refusal(self, error: ProxyError, *, head_only: bool) -> tuple[bytes, int]:
+        """Return a response that tells of an error, and how many bytes of it are its body."""
+        return problem(error, self.request_id(), head_only=head_only, close=self.close)
 
     def client_gone(self) -> None:
         """The client has left: nothing more is asked of the backend."""

@@ -13,6 +13,7 @@ from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import Upstream
 from ai_proxy.core.settings import Limits
 from ai_proxy.gateway.connection import ClientConnection
+from ai_proxy.gateway.entries import OPENAI, Front
 from ai_proxy.gateway.pool import MAX_IDLE, Pools
 from ai_proxy.gateway.route import Destination, RoutingTable
 from ai_proxy.tasks import cancel, spawn
@@ -29,6 +30,7 @@ class Gateway:
         limits: What one client may take.
         management: Where the management app listens.
         sweep_interval: Seconds between two looks for overdue connections; the grain of every time limit.
+        heartbeat: Seconds after which, and between which, the client of a stream hears of a load under way.
     """
 
     def __init__(
@@ -38,16 +40,19 @@ class Gateway:
         limits: Limits,
         management: Upstream,
         sweep_interval: float = 1.0,
+        heartbeat: float = 2.0,
     ) -> None:
         self.admission = admission
         self.recorder = recorder
         self.limits = limits
+        self.heartbeat = heartbeat
         self.now = time.monotonic
         self.pools = Pools()
         self.closing = False
-        self._management = Destination("", upstream=management)
-        self._management.pool = self.pools.of(management)
-        self.table = RoutingTable.of((), self._management)
+        self.epoch = time.time() - time.monotonic()
+        self.management = Destination("", upstream=management)
+        self.management.pool = self.pools.of(management)
+        self.table = RoutingTable.of((), self.management)
         self._connections: set[ClientConnection] = set()
         self._empty = asyncio.Event()
         self._servers: list[asyncio.Server] = []
@@ -61,17 +66,25 @@ class Gateway:
 
     def publish(self, offers: Iterable[Offer]) -> None:
         """Swap the routing table; requests already routed go on as they were."""
-        self.table = RoutingTable.of(offers, self._management)
+        self.table = RoutingTable.of(offers, self.management)
 
-    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+    async def listen(
+        self, host: str, port: int, tls: ssl.SSLContext | None = None, front: Front = OPENAI
+    ) -> int:
         """Bind an address and return its port; clients are taken from `accept` on.
+
+        Args:
+            host: Name or address.
+            port: 0 for a free one.
+            tls: To speak TLS there.
+            front: What is answered there.
 
         Raises:
             OSError: The address cannot be had.
         """
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            lambda: ClientConnection(self),
+            lambda: ClientConnection(self, front),
             host,
             port,
             ssl=tls,

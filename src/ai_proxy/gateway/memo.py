@@ -7,6 +7,7 @@ digits of Content-Length changed, what was found out about them still holds.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ai_proxy.gateway.entries import Entry
     from ai_proxy.gateway.request import Request
     from ai_proxy.gateway.route import Destination, RoutingTable
 
@@ -37,15 +38,27 @@ def split_at_length(head: bytes) -> tuple[bytes, bytes]:
 
 
 class RequestMemo:
-    """A request head, and where it leads as long as the routing table stays."""
+    """A request head, and where it leads as long as the routing table stays: a service, or an entry."""
 
-    __slots__ = ("after", "before", "destination", "limit", "path", "request", "size", "table", "tail")
+    __slots__ = (
+        "after",
+        "before",
+        "destination",
+        "entry",
+        "limit",
+        "path",
+        "request",
+        "size",
+        "table",
+        "tail",
+    )
 
     def __init__(
         self,
         head: bytes,
         request: "Request",
-        destination: "Destination",
+        destination: "Destination | None",
+        entry: "Entry | None",
         path: bytes,
         table: "RoutingTable",
         limit: int,
@@ -54,6 +67,7 @@ class RequestMemo:
         self.size, self.tail = len(self.before), len(self.after)
         self.request = request
         self.destination = destination
+        self.entry = entry
         self.path = path
         self.table = table
         self.limit = limit

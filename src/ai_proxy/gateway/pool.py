@@ -52,7 +52,7 @@ class Pool:
 
         Args:
             limit: Longest wait, in seconds; 0 for none.
-            dechunk: Whether the client does not know chunked bodies.
+            dechunk: Whether bodies are wanted without chunk framing.
 
         Raises:
             UpstreamConnectError: Refused, unreachable, or TLS failed.

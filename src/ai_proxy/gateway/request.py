@@ -1,5 +1,7 @@
 """The head of a request: what is forwarded of it, and how its body is framed."""
 
+from collections.abc import Container
+
 from ai_proxy.core.errors import HeadTooLargeError, MalformedRequestError, ProxyError
 from ai_proxy.core.settings import Limits
 from ai_proxy.gateway.wire import HOP_BY_HOP, PRINCIPAL, Header, is_sane_request_id, tokens, without_nominated
@@ -38,6 +40,7 @@ class Request:
         error: Why the request cannot be served.
         rendered: The head for a backend, without its framing.
         rendered_for: The pool of that backend.
+        rendered_path: The path in that head.
     """
 
     __slots__ = (
@@ -52,6 +55,7 @@ class Request:
         "method",
         "rendered",
         "rendered_for",
+        "rendered_path",
         "request_id",
         "target",
         "upgrade",
@@ -71,6 +75,7 @@ class Request:
         self.request_id = b""
         self.rendered = b""
         self.rendered_for: object = None
+        self.rendered_path = b""
         self.error: ProxyError | None = None
 
     def __repr__(self) -> str:
@@ -138,6 +143,22 @@ class Request:
             and not any(t.startswith(b"h2") for t in tokens(value))
         ):
             self.upgrade = value
+
+    def header(self, key: bytes) -> bytes:
+        """Return the value of a header that is forwarded; empty without one.
+
+        Args:
+            key: Its name in lower case.
+        """
+        lines = self.lines
+        names = enumerate(lines[::4])
+        return next((lines[4 * index + 2] for index, name in names if name.lower() == key), b"")
+
+    def drop(self, keys: Container[bytes]) -> None:
+        """Forward no header of these names, given in lower case."""
+        lines = self.lines
+        kept = [index for index, name in enumerate(lines[::4]) if name.lower() not in keys]
+        self.lines = [piece for index in kept for piece in lines[4 * index : 4 * index + 4]]
 
     def framing(self, body_length: int) -> bytes:
         r"""Return the last header lines and the blank line, for a body of a length known by now.

@@ -7,6 +7,8 @@ from math import ceil
 from ai_proxy.core.errors import ProxyError
 from ai_proxy.gateway.wire import status_line
 
+PROBLEM = b"application/problem+json"
+
 
 def problem(error: ProxyError, request_id: bytes, *, head_only: bool, close: bool) -> tuple[bytes, int]:
     """Render an error as a whole response (RFC 9457), marked as the proxy's own.
@@ -21,9 +23,28 @@ def problem(error: ProxyError, request_id: bytes, *, head_only: bool, close: boo
         The bytes of the response, and how many of them are its body.
     """
     body = json.dumps(_members(error, request_id), ensure_ascii=False).encode()
+    return refusal(error, request_id, body, PROBLEM, head_only=head_only, close=close)
+
+
+def refusal(
+    error: ProxyError, request_id: bytes, body: bytes, media_type: bytes, *, head_only: bool, close: bool
+) -> tuple[bytes, int]:
+    """Render an error as a whole response, marked as the proxy's own.
+
+    Args:
+        error: What went wrong.
+        request_id: Sent in `X-Request-ID`.
+        body: Tells of the error in the client's own dialect.
+        media_type: Of that body.
+        head_only: Whether the request was a HEAD.
+        close: Whether the connection ends with this response.
+
+    Returns:
+        The bytes of the response, and how many of them are its body.
+    """
     lines = [
         status_line(error.status),
-        b"content-type: application/problem+json",
+        b"content-type: " + media_type,
         b"content-length: %d" % len(body),
         b"x-ai-proxy-error: " + error.code.encode(),
         b"x-request-id: " + request_id,

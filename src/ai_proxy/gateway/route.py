@@ -4,13 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ai_proxy.core.errors import UnknownPathError, UnknownServiceError
-from ai_proxy.core.routing import Offer, near_names
+from ai_proxy.core.routing import ModelTable, Offer, near_names
 from ai_proxy.core.service import Upstream
 from ai_proxy.gateway.pool import Pool
 from ai_proxy.gateway.wire import origin_form
 
 SERVICE_PREFIX = b"/service/"
-MANAGEMENT = (b"/api", b"/docs", b"/redoc", b"/openapi.json", b"/health", b"/ready", b"/metrics", b"/console")
+MANAGEMENT = (
+    *(b"/v1", b"/api", b"/docs", b"/redoc", b"/openapi.json"),
+    *(b"/health", b"/ready", b"/metrics", b"/console"),
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -21,6 +24,7 @@ class Destination:
         service_id: Empty for the management app.
         response_timeout: Longest wait for the head of a response, in seconds; 0 for no limit.
         stream_idle_timeout: Longest silence within a response, in seconds; 0 for no limit.
+        credentials: Header line by which the proxy shows the service's own key; empty without one.
         upstream: The address that `pool` belongs to; None before the first request.
         pool: Connections to the upstream used last, so that most requests need no look-up.
     """
@@ -28,6 +32,7 @@ class Destination:
     service_id: str
     response_timeout: float = 0.0
     stream_idle_timeout: float = 0.0
+    credentials: bytes = b""
     upstream: Upstream | None = None
     pool: Pool = field(init=False)
 
@@ -38,19 +43,25 @@ class RoutingTable:
 
     services: dict[bytes, Destination] = field(default_factory=dict)
     management: Destination = field(default_factory=lambda: Destination(""))
+    models: ModelTable = field(default_factory=ModelTable)
 
     @classmethod
     def of(cls, offers: Iterable[Offer], management: Destination) -> "RoutingTable":
         """Build a snapshot."""
+        offers = tuple(offers)
         services = [offer.service for offer in offers]
         return cls(
             {
                 service.id.encode(): Destination(
-                    service.id, service.response_timeout, service.stream_idle_timeout
+                    service.id,
+                    service.response_timeout,
+                    service.stream_idle_timeout,
+                    b"authorization: Bearer %b\r\n" % service.api_key.encode() if service.api_key else b"",
                 )
                 for service in services
             },
             management,
+            ModelTable.of(offers),
         )
 
     def resolve(self, target: bytes) -> tuple[Destination, bytes]:
@@ -71,8 +82,8 @@ class RoutingTable:
         if target[:1] != b"/" and (path := origin_form(target)) != target:
             return self.resolve(path)
         raise UnknownPathError(
-            "nothing answers on this path; services are under /service/{id}/, the management API under "
-            "/api/v1, its documentation under /docs"
+            "nothing answers on this path; models are under /v1/, services under /service/{id}/, the "
+            "management API under /api/v1, its documentation under /docs"
         )
 
     def _resolve_service(self, target: bytes) -> tuple[Destination, bytes]:

@@ -42,6 +42,8 @@ class Receiver(Protocol):
 
     request: Request
     request_done: bool
+    unframed: bool
+    """Whether it takes the body of a response without chunk framing."""
 
     def response_declined(self, retry_after: float) -> bool:
         """Say whether the request goes elsewhere, since this backend has no room for it.
@@ -171,7 +173,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.framing is TUNNEL:
             exchange.response_done()
         elif self.framing is UNTIL_CLOSE and exc is None:
-            if not exchange.request.is_http10:
+            if not exchange.unframed:
                 exchange.response_body(b"0\r\n\r\n")
             exchange.response_done()
         else:
@@ -220,7 +222,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._receive_length(exchange, data)
         elif framing is HEAD:
             self._receive_head(exchange, data)
-        elif framing is UNTIL_CLOSE and not exchange.request.is_http10:
+        elif framing is UNTIL_CLOSE and not exchange.unframed:
             exchange.response_body(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             exchange.response_body(data)
@@ -336,7 +338,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _start_until_close(self, exchange: Receiver, status: int, head: list[bytes], body: bytes) -> None:
         self.framing = UNTIL_CLOSE
         self.keep_alive = False
-        if not exchange.request.is_http10:
+        if not exchange.unframed:
             head.append(b"transfer-encoding: chunked\r\n")
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
         exchange.response_head(status, head, body)

@@ -17,6 +17,7 @@ class FakeAdmission:
         refusals: Services whose requests are refused, and with what.
         spares: Upstreams that a request may move to when its own fails.
         moves: Every such move: how the upstream failed, and what it asked for.
+        load_times: Seconds that a start of each service takes.
         standing: Whether what leases were given for still runs.
     """
 
@@ -29,6 +30,7 @@ class FakeAdmission:
         self.spares: dict[str, list[Upstream]] = {}
         self.moves: list[tuple[Outcome, float]] = []
         self.standing = True
+        self.load_times: dict[str, float] = {}
         self.waiting = 0
         self._changed = asyncio.Event()
 
@@ -102,3 +104,7 @@ class FakeAdmission:
         self.in_flight[lease.service_id] -= 1
         self.outcomes.append((lease.service_id, outcome))
         self._changed.set()
+
+    def load_time(self, service_id: str) -> float | None:
+        """Return what a test says."""
+        return self.load_times.get(service_id)

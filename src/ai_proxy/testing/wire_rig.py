@@ -20,6 +20,8 @@ from ai_proxy.testing.recorder import CollectingRecorder
 
 SWEEP = 0.02
 """Seconds between two looks for overdue connections."""
+HEARTBEAT = 0.05
+"""Seconds after which the client of a stream hears of a load."""
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -103,7 +105,9 @@ async def wire_rig(
     with tempfile.TemporaryDirectory(prefix="wire-") as folder:
         control = await management.listen_unix(str(Path(folder) / "m.sock"))
         admission, recorder = FakeAdmission(upstreams), CollectingRecorder()
-        gateway = Gateway(admission, recorder, limits or Limits(shutdown_timeout=0.5), control, SWEEP)
+        gateway = Gateway(
+            admission, recorder, limits or Limits(shutdown_timeout=0.5), control, SWEEP, HEARTBEAT
+        )
         gateway.publish(
             Offer(
                 Service(

@@ -1,0 +1,129 @@
+import string
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_proxy.core.abilities import Abilities
+from ai_proxy.core.errors import UnknownModelError
+from ai_proxy.core.ports import Model
+from ai_proxy.core.routing import ModelTable, Offer
+from ai_proxy.core.service import ExternalLaunch, Service
+
+NAMES = st.sampled_from(["a", "b", "c", "a/b", "org/a", "a:7b"])
+
+
+def offer(service_id: str, listed: tuple[str, ...] = (), **facts: Any) -> Offer:
+    plain: dict[str, Any] = {
+        "type": "any",
+        "engine": "plain",
+        "launch": ExternalLaunch(()),
+        "config_hash": "1",
+    }
+    service = Service(id=service_id, **plain | facts)
+    return Offer(service, Abilities("Plain"), tuple(Model(name) for name in listed))
+
+
+@st.composite
+def offers(draw: st.DrawFn) -> list[Offer]:
+    ids = draw(st.lists(st.sampled_from("abcd"), unique=True))
+    return [
+        offer(
+            service_id,
+            tuple(draw(st.lists(NAMES, unique=True, max_size=3))),
+            models=tuple(draw(st.lists(NAMES, unique=True, max_size=2))),
+            aliases=draw(st.dictionaries(NAMES, NAMES, max_size=2)),
+            engine=draw(st.sampled_from(["x", "y"])),
+        )
+        for service_id in ids
+    ]
+
+
+@given(offers(), st.text(string.ascii_lowercase + "/:", max_size=8) | NAMES)
+def test_every_name_has_one_place_or_an_error(found: list[Offer], name: str) -> None:
+    table = ModelTable.of(found)
+
+    try:
+        route = table.find(name)
+    except UnknownModelError:
+        assert name not in table.routes
+        return
+    assert route.offer in found
+    assert route.target
+
+
+@given(offers())
+def test_every_name_that_is_listed_can_be_asked_for(found: list[Offer]) -> None:
+    table = ModelTable.of(found)
+
+    for name, route in table.routes.items():
+        assert table.find(name) is route
+        assert name not in table.contested
+
+
+@given(offers())
+def test_a_service_and_a_model_it_lists_always_lead_there(found: list[Offer]) -> None:
+    table = ModelTable.of(found)
+
+    for one in found:
+        for model in one.listed:
+            name = f"{one.service.id}/{model.id}"
+            if name not in table.routes and name not in table.contested:
+                assert table.find(name).offer is one
+
+
+def test_a_declared_name_wins_over_an_id_and_that_over_what_an_engine_lists() -> None:
+    declaring, named, listing = offer("one", models=("x",)), offer("x"), offer("three", ("x", "y"))
+
+    assert ModelTable.of([listing, named, declaring]).find("x").offer is declaring
+    assert ModelTable.of([listing, named]).find("x").offer is named
+    assert ModelTable.of([listing]).find("x").offer is listing
+
+
+def test_declared_names_stand_instead_of_what_the_engine_lists() -> None:
+    table = ModelTable.of([offer("one", ("llama3:8b",), models=("llama3",))])
+
+    assert list(table.routes) == ["llama3"]
+    assert table.find("one/llama3:8b").target == "llama3:8b"
+
+
+@pytest.mark.parametrize(
+    ("listed", "aliases", "name", "target"),
+    [
+        ((), {}, "m", "m"),
+        (("file.gguf",), {}, "m", "file.gguf"),
+        (("m", "n"), {}, "m", "m"),
+        (("a", "b"), {}, "m", "m"),
+        (("a", "b"), {"m": "b"}, "m", "b"),
+    ],
+    ids=["never ran", "has one model", "lists it", "lists others", "an alias"],
+)
+def test_an_engine_is_asked_for_what_it_calls_the_model(
+    listed: tuple[str, ...], aliases: dict[str, str], name: str, target: str
+) -> None:
+    assert ModelTable.of([offer("s", listed, models=("m",), aliases=aliases)]).find(name).target == target
+
+
+def test_an_engine_in_the_name_chooses_among_those_that_know_the_model() -> None:
+    table = ModelTable.of(
+        [offer("one", engine="vllm"), offer("two", ("phi",), engine="vllm"), offer("three", ("phi",))]
+    )
+
+    assert table.find("flm://vllm/phi").offer.service.id == "two"
+
+
+def test_an_engine_in_the_name_that_two_services_have_is_not_enough() -> None:
+    table = ModelTable.of([offer("one", ("phi",)), offer("two", ("phi",))])
+
+    with pytest.raises(UnknownModelError, match="one/phi or two/phi"):
+        table.find("flm://plain/phi")
+
+
+def test_an_unknown_name_is_told_with_near_ones() -> None:
+    table = ModelTable.of([offer("llama3"), offer("coder")])
+
+    with pytest.raises(UnknownModelError) as raised:
+        table.find("lama3")
+
+    assert raised.value.near == ("llama3",)
