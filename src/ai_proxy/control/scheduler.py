@@ -118,6 +118,13 @@ class Scheduler:
         handle = supervisor.instance.handle if supervisor is not None else None
         return handle is not None and lease.upstream in handle.upstreams
 
+    def unload(self, service_id: str) -> None:
+        """Have a service stopped after its requests in flight; the next request may start it again."""
+        supervisor = self._supervisors.get(service_id)
+        if supervisor is not None:
+            supervisor.unload()
+            self.reconsider(service_id)
+
     def load_time(self, service_id: str) -> float | None:
         """Return the seconds that a start takes, as learned from the last one; None before."""
         supervisor = self._supervisors.get(service_id)

@@ -66,12 +66,14 @@ class Abilities:
         endpoints: Paths it answers.
         parameters: Treatment of parameters that are not passed on as they are, by name.
         modalities: What it takes beside text; a model may take less.
+        any_name: Whether an engine that has one model answers for it under any name.
     """
 
     title: str
     endpoints: frozenset[Endpoint] = TEXT_ENDPOINTS
     parameters: Mapping[str, Rule] = field(default_factory=dict)
     modalities: frozenset[Modality] = frozenset()
+    any_name: bool = False
 
 
 EVERYTHING = frozenset(Endpoint)

@@ -34,6 +34,7 @@ class ServeOptions:
         log_format: How they are written.
         log_file: Where they are written besides standard error.
         run_dir: Base of the run directories.
+        detect: Whether engines that run by themselves are looked for.
     """
 
     config: Path | None = None
@@ -43,3 +44,4 @@ class ServeOptions:
     log_format: LogFormat = LogFormat.TEXT
     log_file: Path | None = None
     run_dir: Path | None = None
+    detect: bool | None = None

@@ -183,6 +183,9 @@ class Admission(Protocol):
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Give a lease back."""
 
+    def unload(self, service_id: str) -> None:
+        """Have a service stopped after its requests in flight; the next request may start it again."""
+
     def load_time(self, service_id: str) -> float | None:
         """Return the seconds that a start takes, as learned from the last one; None before."""
 

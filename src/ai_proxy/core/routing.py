@@ -52,7 +52,7 @@ class Offer:
         alias = self.service.aliases.get(name)
         if alias is not None or self.find(name):
             return alias or name
-        return self.listed[0].id if len(self.listed) == 1 else name
+        return self.listed[0].id if len(self.listed) == 1 and not self.abilities.any_name else name
 
     def knows(self, name: str) -> bool:
         """Tell whether a name, said together with this service's own, is one of its models."""

@@ -1,6 +1,8 @@
 """How the proxy itself behaves, as opposed to the services behind it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 MB = 1024 * 1024
 
@@ -35,17 +37,75 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class DockerSettings:
+    """Which Docker engine runs services, and how they are reached.
+
+    Attributes:
+        host: URL of the engine, as in `DOCKER_HOST`; None for what the environment says.
+        certificates: Folder with `ca.pem`, `cert.pem` and `key.pem`, for TLS; None for what the environment
+            says.
+        address: Of the engine's machine, where ports are published and reached; None to find out.
+        network: Which network of the proxy's own container services join; None for the first by name.
+    """
+
+    host: str | None = None
+    certificates: Path | None = None
+    address: str | None = None
+    network: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """Where the proxy listens and what it allows.
 
     Attributes:
         host: Address to listen on.
         port: TCP port; 0 for a free one.
+        ollama_port: Where to stand in the place of an Ollama server; 0 for a free port, None for nowhere.
         watch: Whether to reload the configuration when its file changes.
         limits: What one client may take.
+        docker: The engine that runs containers.
     """
 
     host: str = "127.0.0.1"
     port: int = 11000
+    ollama_port: int | None = None
     watch: bool = False
     limits: Limits = Limits()
+    docker: DockerSettings = DockerSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How engines that run by themselves are looked for.
+
+    Attributes:
+        detect: Whether those found are made routable.
+        health_latency_threshold_ms: Slowest answer of a healthy engine, in milliseconds.
+        max_network_failures: Tries in a row that must fail before an engine counts as unreachable.
+        cache_ttl: Seconds for which a finding holds, and between two looks in the background.
+    """
+
+    detect: bool = True
+    health_latency_threshold_ms: int = 1500
+    max_network_failures: int = 3
+    cache_ttl: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """Where OpenTelemetry is sent, as the configuration says; variables of the environment come first.
+
+    Attributes:
+        otlp_endpoint: Address of a collector; empty for none.
+        otlp_protocol: `grpc` or `http/protobuf`.
+        headers: Sent with everything, such as the key of a hosted service.
+        sample_ratio: Share of the traces begun here that are kept, from 0 to 1.
+        service_name: What the proxy is called there.
+    """
+
+    otlp_endpoint: str = ""
+    otlp_protocol: str = "grpc"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    sample_ratio: float = 1.0
+    service_name: str = "ai-proxy"

@@ -1,6 +1,7 @@
 """What one request to a model took: the facts that metrics, traces and the list of requests are made of."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 UNKNOWN = -1
 
@@ -25,7 +26,8 @@ class Inference:
         tokens_in: Of the prompt; UNKNOWN where that cannot be told.
         tokens_out: Of the answer; UNKNOWN likewise.
         loaded: Whether the request waited for a start.
-        traceparent: The client's own, as sent, or the one that was passed on for it; empty for none.
+        traceparent: That was passed on: one made for this request, else the client's own; empty for none.
+        parent: The client's own traceparent, as sent; empty for none.
     """
 
     request_id: str
@@ -44,16 +46,51 @@ class Inference:
     tokens_out: int
     loaded: bool
     traceparent: str
+    parent: str = ""
 
     @property
     def tokens_per_second(self) -> float | None:
-        """How fast the answer came, from its first token on; None where that cannot be told.
+        """How fast a stream came, from its first token on; None where that cannot be told.
 
         >>> Inference("r", "/v1/chat/completions", "m", "s", "vllm", True, 200, "", 0.0, 3.0, 0.5, 1.0, 9, 21,
         ...           False, "").tokens_per_second
         10.0
         """
         duration = self.seconds - self.first_token
-        if self.tokens_out < 2 or self.first_token < 0 or duration <= 0:
+        if not self.streamed or self.tokens_out < 2 or self.first_token < 0 or duration <= 0:
             return None
         return (self.tokens_out - 1) / duration
+
+
+class Progress(StrEnum):
+    """How far a request has come."""
+
+    READING = "reading"
+    WAITING = "waiting"
+    FORWARDING = "forwarding"
+    STREAMING = "streaming"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRequest:
+    """One request that is not over.
+
+    Attributes:
+        request_id: As in `X-Request-ID`.
+        endpoint: The path that was asked, without its query.
+        model: As the client named it; empty when it named none, or has not yet.
+        service_id: Who answers; empty while that is not known.
+        state: How far it has come: its body is read, it waits for a service, the backend has it, it answers.
+        started: When its head had come, in seconds since the epoch.
+        seconds: Since then.
+        sent: Body bytes to the client so far.
+    """
+
+    request_id: str
+    endpoint: str
+    model: str
+    service_id: str
+    state: Progress
+    started: float
+    seconds: float
+    sent: int

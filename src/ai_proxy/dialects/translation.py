@@ -31,10 +31,19 @@ class Translation(Protocol):
         """Translate an error that the engine answers with; the status stays."""
 
     def feed(self, data: bytes) -> bytes:
-        """Translate what came of the engine's stream; what is not complete yet is kept."""
+        """Translate what came of the engine's stream; what is not complete yet is kept.
+
+        Raises:
+            UpstreamInvalidError: It is not what the engine should answer, or tells of an error: say so with
+                `failure`, which first says what was translated until then.
+        """
 
     def finish(self) -> bytes | None:
-        """Return the end of the stream, when the engine's has ended; None when that ended too early."""
+        """Return what is left to say, when the engine's stream has ended; None when that ended too early.
+
+        Raises:
+            UpstreamInvalidError: As with `feed`.
+        """
 
     def failure(self, error: ProxyError) -> bytes:
         """Return what tells of an error in a stream that has begun."""

@@ -2,24 +2,38 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from ai_proxy.core.abilities import Endpoint
 from ai_proxy.core.errors import ProxyError, UnknownPathError
-from ai_proxy.dialects import openai
+from ai_proxy.core.ports import Clock
+from ai_proxy.dialects import anthropic, ollama, openai
 from ai_proxy.dialects.translation import Translation
 from ai_proxy.gateway.route import Destination, RoutingTable
 from ai_proxy.gateway.wire import origin_form
 
 
-class Dialect(Protocol):
-    """How errors are told to a client; the modules of `dialects` are such."""
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How errors are told to a client.
 
-    def error_body(self, error: ProxyError, request_id: str) -> bytes:
-        """Return the body of a response that tells of an error."""
+    Attributes:
+        body: Makes the body of a response that tells of an error, with the id of the request.
+        event: Makes what tells of an error in a stream that has begun.
+    """
 
-    def error_event(self, error: ProxyError, request_id: str) -> bytes:
-        """Return what tells of an error in a stream that has begun."""
+    body: Callable[[ProxyError, str], bytes]
+    event: Callable[[ProxyError, str], bytes]
+
+
+OPENAI_ERRORS = Dialect(openai.error_body, openai.error_event)
+ANTHROPIC_ERRORS = Dialect(anthropic.error_body, anthropic.error_event)
+OLLAMA_ERRORS = Dialect(
+    lambda error, _: ollama.error_body(error), lambda error, _: ollama.error_body(error) + b"\n"
+)
+
+
+type Translate = Callable[[bytes, str, Clock], Translation]
+"""Makes a translation of a body, the id of the request, and a clock for the moments in the answer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,16 +45,18 @@ class Entry:
         dialect: How errors are told there.
         endpoint: What an engine must answer for a request to be passed on as it is; None: it is `native`.
         native: The engine whose own dialect this is, and that takes such requests as they are.
+        unload: Tells whether a request only unloads the model; None where none does.
         translate: Makes of a request, for other engines, one that they understand; None where nothing can.
         streams_unless_told: Whether a request that does not say so asks for a stream.
         heartbeat: Whether comments can be sent in a stream, so that a client hears of a load under way.
     """
 
     path: str
-    dialect: Dialect = openai
+    dialect: Dialect = OPENAI_ERRORS
     endpoint: Endpoint | None = None
     native: str = ""
-    translate: Callable[[bytes], Translation] | None = None
+    translate: Translate | None = None
+    unload: Callable[[str, bytes, Clock], ollama.Unload | None] | None = None
     streams_unless_told: bool = False
     heartbeat: bool = True
 
@@ -89,12 +105,45 @@ def resolve_ollama(table: RoutingTable, target: bytes) -> tuple[Destination, byt
 
 def _openai() -> dict[bytes, Entry]:
     """Return the entries of OpenAI's API, and of Anthropic's."""
-    entries = [Entry(endpoint, endpoint=endpoint) for endpoint in Endpoint]
+    anthropics = {
+        Endpoint.MESSAGES: Entry(
+            Endpoint.MESSAGES,
+            ANTHROPIC_ERRORS,
+            Endpoint.MESSAGES,
+            translate=lambda body, request_id, _: anthropic.translate(body, request_id),
+        ),
+        Endpoint.COUNT_TOKENS: Entry(Endpoint.COUNT_TOKENS, ANTHROPIC_ERRORS, Endpoint.COUNT_TOKENS),
+    }
+    entries = [anthropics.get(endpoint) or Entry(endpoint, endpoint=endpoint) for endpoint in Endpoint]
     return {entry.path.encode(): entry for entry in entries}
+
+
+def _ollama() -> dict[bytes, Entry]:
+    """Return the entries of Ollama's own API, where chats are streamed unless the client says otherwise."""
+    chats: dict[str, Translate] = {
+        "/api/chat": lambda body, _, clock: ollama.chat(body, clock),
+        "/api/generate": lambda body, _, clock: ollama.generate(body, clock),
+    }
+    embeddings: dict[str, Translate] = {
+        "/api/embed": lambda body, _, clock: ollama.embed(body, clock),
+        "/api/embeddings": lambda body, *_: ollama.embeddings(body),
+    }
+    return {
+        path.encode(): Entry(
+            path,
+            OLLAMA_ERRORS,
+            native="ollama",
+            translate=translate,
+            unload=ollama.unload if path in chats else None,
+            streams_unless_told=path in chats,
+            heartbeat=False,
+        )
+        for path, translate in (chats | embeddings).items()
+    }
 
 
 OPENAI = Front(_openai())
 """Everything: services, the management API, models in OpenAI's and Anthropic's dialects."""
 
-OLLAMA = Front(_openai(), resolve_ollama)
+OLLAMA = Front(_openai() | _ollama(), resolve_ollama)
 """In the place of an Ollama server."""

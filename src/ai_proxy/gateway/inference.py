@@ -1,8 +1,7 @@
 """A request to a model: which one is told by its body, and its answer may have to be translated."""
 
 import asyncio
-from collections.abc import Awaitable
-from email.utils import formatdate
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -11,23 +10,24 @@ from ai_proxy.core.abilities import Endpoint
 from ai_proxy.core.errors import (
     ProxyError,
     UnsupportedEndpointError,
-    UpstreamClosedError,
     UpstreamInvalidError,
 )
+from ai_proxy.core.ports import Clock, Tracing
 from ai_proxy.core.routing import ModelRoute
 from ai_proxy.core.service import Lease, Outcome
-from ai_proxy.core.usage import Inference
+from ai_proxy.core.usage import Inference, LiveRequest, Progress
+from ai_proxy.dialects.ollama import Unload, strip_latest
 from ai_proxy.dialects.translation import Translation
 from ai_proxy.gateway import body as bodies
 from ai_proxy.gateway.entries import Entry
-from ai_proxy.gateway.exchange import DONE, RESPONDING, Exchange
+from ai_proxy.gateway.exchange import ADMITTING, DONE, FORWARDING, READING, RESPONDING, Exchange
 from ai_proxy.gateway.multipart import ModelField, boundary_of
 from ai_proxy.gateway.pool import Pool
 from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.respond import refusal
 from ai_proxy.gateway.route import Destination
+from ai_proxy.gateway.shaping import Shaper, in_header, is_event_stream
 from ai_proxy.gateway.tokens import Usage
-from ai_proxy.gateway.wire import status_line
 from ai_proxy.tasks import cancel, spawn
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 REPLACED = CREDENTIALS | {b"accept-encoding"}
 """Not forwarded: a compressed answer could not be read for its usage."""
 JSON = b"application/json"
-EVENTS = b"text/event-stream"
-MAX_WHOLE = 64 * 1024 * 1024
-"""Most bytes of an answer that is translated as a whole."""
+PROGRESS = {READING: Progress.READING, ADMITTING: Progress.WAITING, FORWARDING: Progress.FORWARDING}
 EVENT_ENDS = (b"\n\n\r\n", b"\r\n\r\n\r\n")
 """How a piece ends where both an event and the chunk that holds it are complete."""
 
@@ -55,9 +53,6 @@ class ModelExchange(Exchange):
 
     __slots__ = (
         "admitted",
-        "begun",
-        "collected",
-        "engine_error",
         "entry",
         "error_code",
         "field",
@@ -67,8 +62,8 @@ class ModelExchange(Exchange):
         "loaded",
         "model",
         "original",
-        "passing",
         "route_to",
+        "shaper",
         "streaming",
         "traceparent",
         "translation",
@@ -90,10 +85,7 @@ class ModelExchange(Exchange):
         self.warnings: tuple[str, ...] = ()
         self.usage = Usage()
         self.framed = False  # whether what is passed on as it is has chunks
-        self.begun = False  # whether the head of a stream was sent before there was a lease
-        self.passing = False  # whether a shaped response is passed on as it comes, not collected
-        self.collected = bytearray()
-        self.engine_error = b""
+        self.shaper: Shaper | None = None
         self.first_token = -1.0
         self.id = b""
         self.admitted = -1.0
@@ -105,6 +97,9 @@ class ModelExchange(Exchange):
         """Take note of what the head says; where the request goes is in its body."""
         request = self.request
         self.path = request.target
+        if self.gateway.tracing is not None:
+            request.traceparent = request.header(b"traceparent")
+            request.drop({b"traceparent"})
         boundary = boundary_of(request.header(b"content-type"))
         if boundary is None:
             request.drop(REPLACED | {b"content-type"})
@@ -153,14 +148,37 @@ class ModelExchange(Exchange):
 
     def begin(self) -> None:
         """Its turn has come: find out who is asked, and go on like any other exchange."""
+        if self.gateway.tracing is not None:
+            self._trace(self.gateway.tracing)
         if self.error is None:
             try:
                 self._resolve()
             except ProxyError as error:
                 self.error = error
+        if self.phase is DONE:
+            return
         super().begin()
         if self.lease is not None:
             self.admitted = self.gateway.now() - self.started
+
+    def _trace(self, tracing: Tracing) -> None:
+        """Have the backend's spans hang on ours."""
+        passed_on = tracing.begin(self.request.traceparent) or self.request.traceparent
+        if passed_on:
+            self.traceparent = b"traceparent: %b\r\n" % passed_on
+
+    def live(self, now: float) -> LiveRequest:
+        """Return how far it has come."""
+        return LiveRequest(
+            self.request_id().decode(),
+            self.entry.path,
+            self.model,
+            self.route_to.offer.service.id if self.route_to is not None else "",
+            PROGRESS.get(self.phase, Progress.STREAMING),
+            self.gateway.epoch + self.started,
+            now - self.started,
+            self.sent,
+        )
 
     def _resolve(self) -> None:
         """Find who answers, and fit the request to it."""
@@ -168,6 +186,8 @@ class ModelExchange(Exchange):
             self._resolve_upload(self.field)
             return
         self.original = self.body
+        if self.entry.unload is not None and self._unloads(self.entry.unload):
+            return
         prompt = bodies.read(self.body, streams_unless_told=self.entry.streams_unless_told)
         self.model, self.streaming = prompt.model, prompt.streamed
         route = self._find(prompt.model)
@@ -185,6 +205,17 @@ class ModelExchange(Exchange):
                 "{}: {}", self.entry.path, "; ".join(self.warnings)
             )
 
+    def _unloads(self, told: Callable[[str, bytes, Clock], Unload | None]) -> bool:
+        """Unload a model, if that is all that is asked, and answer."""
+        order = told(self.entry.path, bytes(self.body), self.gateway.clock)
+        if order is None:
+            return False
+        self.model = order.model
+        self.gateway.admission.unload(self._find(order.model).offer.service.id)
+        self._shape().write_whole(200, order.answer)
+        super().response_done()
+        return True
+
     def _resolve_upload(self, field: ModelField) -> None:
         """Find who answers an upload, and let the part of it go that was held back."""
         self.model = field.model or ""
@@ -197,6 +228,8 @@ class ModelExchange(Exchange):
 
     def _find(self, model: str) -> ModelRoute:
         table = self.gateway.table
+        if self.entry.native == "ollama" and model not in table.models.routes:
+            model = strip_latest(model)
         self.route_to = route = table.models.find(model)
         self.destination = table.services[route.offer.service.id.encode()]
         return route
@@ -212,8 +245,10 @@ class ModelExchange(Exchange):
             self.path = self.request.target
             return
         if entry.translate is not None:
-            self.translation = entry.translate(bytes(self.original))
-            self.unframed = True
+            self.translation = entry.translate(
+                bytes(self.original), self.request_id().decode(), self.gateway.clock
+            )
+            self._shape()
             self.path = self.translation.path.encode()
             self.streaming = self.translation.streamed
             if Endpoint(self.translation.path) in abilities.endpoints:
@@ -254,13 +289,14 @@ class ModelExchange(Exchange):
             await cancel(waiting)
 
     def _tell_of_load(self, service_id: str) -> None:
-        if not self.begun:
-            self.begun = self.unframed = True
-            self._begin_stream(EVENTS)
         expected = self.gateway.admission.load_time(service_id)
-        waited = self.gateway.now() - self.started
-        of = f"/{expected:.0f}" if expected else ""
-        self._write_chunk(f": loading {service_id} {waited:.0f}{of} s\n\n".encode())
+        self._shape().tell_of_load(service_id, self.gateway.now() - self.started, expected)
+
+    def _shape(self) -> Shaper:
+        """Return what writes the response, which is not passed on as it comes."""
+        self.unframed = True
+        self.shaper = self.shaper or Shaper(self)
+        return self.shaper
 
     def _resolve_again(self) -> None:
         """What the engine calls its models may be known only since it runs."""
@@ -270,7 +306,7 @@ class ModelExchange(Exchange):
 
     def _send(self, pool: Pool) -> None:
         super()._send(pool)
-        if self.begun:
+        if self.shaper is not None and self.shaper.begun:
             self.phase = RESPONDING
 
     def _render(self, pool: Pool) -> bytes:
@@ -287,33 +323,37 @@ class ModelExchange(Exchange):
         return b"".join((request.rendered, self.traceparent, request.framing(length), self.body))
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
-        """Send the head of the response on, or write another in its place."""
-        if self.translation is not None or self.begun:
-            self._shape_head(status, head, body)
-            return
-        if not self.streaming and status == 200 and self.field is None and _is_event_stream(head):
-            self.fail(
-                UpstreamInvalidError(f"{self._who()} answers with a stream that nobody asked for"),
-                Outcome.BROKEN,
-            )
-            return
-        self.framed = self.streaming and head[-1] == b"transfer-encoding: chunked\r\n"
+        """Send the head of the response on, or have another written in its place."""
+        shaper = self.shaper
+        if shaper is not None:
+            self._shaping(lambda: shaper.head(status, head, body))
+        elif not self.streaming and status == 200 and self.field is None and is_event_stream(head):
+            detail = f"{self._who()} answers with a stream that nobody asked for"
+            self.fail(UpstreamInvalidError(detail), Outcome.BROKEN)
+        else:
+            self.framed = self.streaming and head[-1] == b"transfer-encoding: chunked\r\n"
+            if body:
+                self.see(body)
+            self.send_head(status, head, body)
+
+    def send_head(self, status: int, head: list[bytes], body: bytes) -> None:
+        """Send a head, with the warnings there are."""
         if self.warnings:
-            head.append(b"x-ai-proxy-warning: %b\r\n" % _header("; ".join(self.warnings)))
-        if body:
-            self._see(body)
+            head.append(b"x-ai-proxy-warning: %b\r\n" % in_header(self.warnings))
         super().response_head(status, head, body)
 
     def response_body(self, data: bytes) -> None:
-        """Send bytes of the body on, translated if need be."""
-        if self.translation is None and not self.begun:
-            self._see(data)
+        """Send bytes of the body on, as they are if they may."""
+        shaper = self.shaper
+        if shaper is None:
+            self.see(data)
             self.sent += len(data)
             self.client.transport.write(data)
-        elif self.phase is not DONE:
-            self._shape_body(data)
+        else:
+            self._shaping(lambda: shaper.body(data))
 
-    def _see(self, data: bytes) -> None:
+    def see(self, data: bytes) -> None:
+        """Take note of what passes, for the tokens in it."""
         usage = self.usage
         usage.recent.append(data)
         if self.streaming:
@@ -322,98 +362,21 @@ class ModelExchange(Exchange):
             usage.first = data
             self.first_token = self.gateway.now() - self.started
 
-    def _shape_head(self, status: int, head: list[bytes], body: bytes) -> None:
-        streams = (
-            status == 200 and self.streaming and (_is_event_stream(head) or self.translation is not None)
-        )
-        if streams and not self.begun:
-            self._begin_stream(self.translation.media_type if self.translation else EVENTS)
-        self.passing = streams
-        self.status = status
-        if body:
-            self._shape_body(body)
-
-    def _begin_stream(self, media_type: bytes) -> None:
-        """Write the head of a stream of our own."""
-        self.phase = RESPONDING
-        self.status = 200
-        lines = [
-            status_line(200),
-            b"content-type: " + media_type,
-            b"cache-control: no-cache",
-            b"x-request-id: " + self.request_id(),
-            b"date: " + formatdate(usegmt=True).encode(),
-        ]
-        if self.warnings:
-            lines.append(b"x-ai-proxy-warning: " + _header("; ".join(self.warnings)))
-        if not self.request.is_http10:
-            lines.append(b"transfer-encoding: chunked")
-        if self.close or self.gateway.closing or self.request.is_http10:
-            self.close = True
-            lines.append(b"connection: close")
-        self.client.transport.write(b"\r\n".join([*lines, b"", b""]))
-
-    def _shape_body(self, data: bytes) -> None:
-        self._see(data)
-        if not self.passing:
-            self.collected += data
-            if len(self.collected) > MAX_WHOLE:
-                self.fail(UpstreamInvalidError(f"{self._who()} answers with too much"), Outcome.BROKEN)
-        elif self.translation is None:
-            self._write_chunk(data)
-        else:
-            try:
-                self._write_chunk(self.translation.feed(data))
-            except ProxyError as error:
-                self.fail(error, Outcome.BROKEN)
-
-    def _write_chunk(self, data: bytes) -> None:
-        if data:
-            self.sent += len(data)
-            framed = data if self.request.is_http10 else b"%x\r\n%b\r\n" % (len(data), data)
-            self.client.transport.write(framed)
-
     def response_done(self) -> None:
         """The response is complete, or all that the backend says."""
+        if self.shaper is not None:
+            self._shaping(self.shaper.finish)
+        if self.phase is not DONE:
+            super().response_done()
+
+    def _shaping(self, work: Callable[[], None]) -> None:
+        """Write some of a response, or fail where the engine's cannot be made into one."""
         if self.phase is DONE:
             return
-        if self.translation is not None or self.begun:
-            try:
-                self._finish_shaped()
-            except ProxyError as error:
-                self.fail(error, Outcome.BROKEN)
-                return
-        super().response_done()
-
-    def _finish_shaped(self) -> None:
-        """Write the end of a shaped response.
-
-        Raises:
-            ProxyError: It has no good end.
-        """
-        translation = self.translation
-        if self.passing:
-            end = translation.finish() if translation is not None else b""
-            if end is None:
-                raise UpstreamClosedError(f"{self._who()} ended its answer too early")
-            self._write_chunk(end)
-            if not self.request.is_http10:
-                self.client.transport.write(b"0\r\n\r\n")
-        elif self.begun:
-            self.engine_error = _as_event(self.status, bytes(self.collected))
-            raise UpstreamInvalidError(f"{self._who()}: {_complaint(self.status, bytes(self.collected))}")
-        elif translation is not None:
-            body = bytes(self.collected)
-            whole = translation.whole(body) if self.status == 200 else translation.refusal(self.status, body)
-            self._write_whole(whole)
-
-    def _write_whole(self, body: bytes) -> None:
-        """Write a translated response."""
-        head = [b"HTTP/1.1 %d \r\n" % self.status, b"content-type: application/json\r\n"]
-        head.append(b"content-length: %d\r\n" % len(body))
-        if self.warnings:
-            head.append(b"x-ai-proxy-warning: %b\r\n" % _header("; ".join(self.warnings)))
-        super().response_head(self.status, head, body)
+        try:
+            work()
+        except ProxyError as error:
+            self.fail(error, Outcome.BROKEN)
 
     def fail(self, error: ProxyError, outcome: Outcome = Outcome.OK) -> None:
         """End with an error; in a stream, it is told where that can be done without breaking the framing."""
@@ -428,24 +391,18 @@ class ModelExchange(Exchange):
         """Return what tells of an error in a stream; empty where nothing can be said any more."""
         if self.request.is_http10:
             return b""
-        if self.translation is not None:
-            return self.translation.failure(error)
-        return self.engine_error or (
-            self.entry.dialect.error_event(error, self.request_id().decode())
-            if self._is_at_boundary()
-            else b""
-        )
+        if self.shaper is not None:
+            return self.shaper.last_event(error)
+        return self.entry.dialect.event(error, self.request_id().decode()) if self._is_at_boundary() else b""
 
     def _is_at_boundary(self) -> bool:
         """Tell whether what the client has seen so far ends with an event."""
         recent = self.usage.recent
-        if self.begun:
-            return not self.passing or not recent or recent[-1].endswith((b"\n\n", b"\r\n\r\n"))
         return self.framed and (not recent or recent[-1].endswith(EVENT_ENDS))
 
     def _refusal(self, error: ProxyError, *, head_only: bool) -> tuple[bytes, int]:
         request_id = self.request_id()
-        body = self.entry.dialect.error_body(error, request_id.decode())
+        body = self.entry.dialect.body(error, request_id.decode())
         return refusal(error, request_id, body, JSON, head_only=head_only, close=self.close)
 
     def _finish(self, outcome: Outcome) -> None:
@@ -474,39 +431,6 @@ class ModelExchange(Exchange):
             )
         )
         super()._finish(outcome)
-
-
-def _is_event_stream(head: list[bytes]) -> bool:
-    return EVENTS in b"".join(head).lower()
-
-
-def _header(text: str) -> bytes:
-    r"""Return what may stand in a header.
-
-    >>> _header("a\r\nb")
-    b'a  b'
-    """
-    return text.replace("\r", " ").replace("\n", " ").encode("ascii", "replace")
-
-
-def _as_event(status: int, body: bytes) -> bytes:
-    r"""Return an engine's own error as an event of a stream; empty when it is not one.
-
-    >>> _as_event(400, b'{"error": {\n"message": "no"}}')
-    b'data: {"error": {"message": "no"}}\n\n'
-    >>> _as_event(200, b"{}"), _as_event(500, b"<html>")
-    (b'', b'')
-    """
-    if status == 200 or not body.lstrip().startswith(b"{"):
-        return b""
-    return b"data: %b\n\n" % b"".join(body.splitlines())
-
-
-def _complaint(status: int, body: bytes) -> str:
-    """Say what an answer says that came where a stream was expected."""
-    if status == 200:
-        return "it answers without the stream that was asked for"
-    return f"it answers with status {status}: {body[:500].decode('utf-8', 'replace')}"
 
 
 async def _await[T](work: Awaitable[T]) -> T:

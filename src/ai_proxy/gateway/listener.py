@@ -8,12 +8,15 @@ import ssl
 import time
 from collections.abc import Iterable
 
-from ai_proxy.core.ports import Admission, Recorder
+from ai_proxy.control.timing import SystemClock
+from ai_proxy.core.ports import Admission, Recorder, Tracing
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import Upstream
 from ai_proxy.core.settings import Limits
+from ai_proxy.core.usage import LiveRequest
 from ai_proxy.gateway.connection import ClientConnection
 from ai_proxy.gateway.entries import OPENAI, Front
+from ai_proxy.gateway.inference import ModelExchange
 from ai_proxy.gateway.pool import MAX_IDLE, Pools
 from ai_proxy.gateway.route import Destination, RoutingTable
 from ai_proxy.tasks import cancel, spawn
@@ -23,6 +26,9 @@ BACKLOG = 2048
 
 class Gateway:
     """Accepts clients and forwards their requests.
+
+    Attributes:
+        tracing: Traces requests to models; None for not at all.
 
     Args:
         admission: Says which upstream a request may use.
@@ -46,6 +52,8 @@ class Gateway:
         self.recorder = recorder
         self.limits = limits
         self.heartbeat = heartbeat
+        self.tracing: Tracing | None = None
+        self.clock = SystemClock()
         self.now = time.monotonic
         self.pools = Pools()
         self.closing = False
@@ -63,6 +71,12 @@ class Gateway:
 
     def __repr__(self) -> str:
         return f"<Gateway [{len(self._connections)} connections, {len(self.table.services)} services]>"
+
+    def live(self) -> list[LiveRequest]:
+        """Return the requests to models that are not over."""
+        now = self.now()
+        current = [connection.current for connection in self._connections]
+        return [exchange.live(now) for exchange in current if isinstance(exchange, ModelExchange)]
 
     def publish(self, offers: Iterable[Offer]) -> None:
         """Swap the routing table; requests already routed go on as they were."""

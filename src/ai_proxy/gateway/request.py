@@ -38,6 +38,7 @@ class Request:
         upgrade: The protocol to switch to; empty for plain HTTP.
         request_id: As sent, if sane; else empty.
         error: Why the request cannot be served.
+        traceparent: As sent, where it is not forwarded since the proxy traces.
         rendered: The head for a backend, without its framing.
         rendered_for: The pool of that backend.
         rendered_path: The path in that head.
@@ -58,6 +59,7 @@ class Request:
         "rendered_path",
         "request_id",
         "target",
+        "traceparent",
         "upgrade",
     )
 
@@ -73,6 +75,7 @@ class Request:
         self.expects_continue = False
         self.upgrade = b""
         self.request_id = b""
+        self.traceparent = b""
         self.rendered = b""
         self.rendered_for: object = None
         self.rendered_path = b""

@@ -12,7 +12,9 @@ SEARCHED = 16 * 1024
 
 _IN = re.compile(rb'"(?:prompt_tokens|input_tokens|prompt_eval_count)"\s*:\s*(\d{1,9})')
 _OUT = re.compile(rb'"(?:completion_tokens|output_tokens|eval_count)"\s*:\s*(\d{1,9})')
+_IN_CACHED = re.compile(rb'"cache_read_input_tokens"\s*:\s*(\d{1,9})')
 _PROMPT_TIMED = re.compile(rb'"prompt_n"\s*:\s*(\d{1,9})')
+_CACHE_TIMED = re.compile(rb'"cache_n"\s*:\s*(\d{1,9})')
 _TIMED = re.compile(rb'"predicted_n"\s*:\s*(\d{1,9})')
 
 
@@ -36,13 +38,20 @@ class Usage:
         """
         end = b"".join(self.recent)[-SEARCHED:]
         begin = self.first[:SEARCHED]
-        prompt = _last(_IN, end, begin, _last(_PROMPT_TIMED, end, begin, UNKNOWN))
-        answer = _last(_OUT, end, begin, _last(_TIMED, end, begin, UNKNOWN))
+        prompt = _last(_IN, end, begin)
+        if prompt != UNKNOWN:
+            prompt += max(0, _last(_IN_CACHED, end, begin))
+        elif (timed := _last(_PROMPT_TIMED, end, begin)) != UNKNOWN:
+            prompt = timed + max(0, _last(_CACHE_TIMED, end, begin))
+        answer = _last(_OUT, end, begin)
+        if answer == UNKNOWN:
+            answer = _last(_TIMED, end, begin)
         if answer == UNKNOWN and self.events > 1:
             answer = self.events - 1
         return prompt, answer
 
 
-def _last(pattern: re.Pattern[bytes], end: bytes, begin: bytes, otherwise: int) -> int:
+def _last(pattern: re.Pattern[bytes], end: bytes, begin: bytes) -> int:
+    """Return the last number found, looking at the end first."""
     found = pattern.findall(end) or pattern.findall(begin)
-    return int(found[-1]) if found else otherwise
+    return int(found[-1]) if found else UNKNOWN

@@ -17,6 +17,7 @@ class FakeAdmission:
         refusals: Services whose requests are refused, and with what.
         spares: Upstreams that a request may move to when its own fails.
         moves: Every such move: how the upstream failed, and what it asked for.
+        unloaded: Services that were to be stopped.
         load_times: Seconds that a start of each service takes.
         standing: Whether what leases were given for still runs.
     """
@@ -30,6 +31,7 @@ class FakeAdmission:
         self.spares: dict[str, list[Upstream]] = {}
         self.moves: list[tuple[Outcome, float]] = []
         self.standing = True
+        self.unloaded: list[str] = []
         self.load_times: dict[str, float] = {}
         self.waiting = 0
         self._changed = asyncio.Event()
@@ -108,3 +110,7 @@ class FakeAdmission:
     def load_time(self, service_id: str) -> float | None:
         """Return what a test says."""
         return self.load_times.get(service_id)
+
+    def unload(self, service_id: str) -> None:
+        """Remember that."""
+        self.unloaded.append(service_id)

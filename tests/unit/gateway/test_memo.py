@@ -11,7 +11,7 @@ PASSED_ON = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nA: b\r\n"
 
 
 def request_memo(head: bytes = HEAD, limit: int = 1000) -> RequestMemo:
-    return RequestMemo(head, Request(b"POST", b"/"), Destination("a"), b"/x", RoutingTable(), limit)
+    return RequestMemo(head, Request(b"POST", b"/"), Destination("a"), None, b"/x", RoutingTable(), limit)
 
 
 @given(st.binary(max_size=1000))

@@ -1,0 +1,294 @@
+"""What a client of Anthropic's Messages API asks, in OpenAI's words."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from ai_proxy.core.errors import InvalidRequestError
+from ai_proxy.dialects.body import JsonObject, encode, without_none
+
+
+class Block(Struct, tag_field="type"):
+    """A part of a message; what only Anthropic's own service knows of it (`cache_control`) is left out."""
+
+
+class TextBlock(Block, tag="text"):
+    """Text."""
+
+    text: str
+
+
+class Base64Source(Struct, tag_field="type", tag="base64"):
+    """An image in the request itself."""
+
+    media_type: str
+    data: str
+
+    @property
+    def url(self) -> str:
+        """Where the engine finds it: in the URL itself (RFC 2397)."""
+        return f"data:{self.media_type};base64,{self.data}"
+
+
+class UrlSource(Struct, tag_field="type", tag="url"):
+    """An image that the engine is to fetch."""
+
+    url: str
+
+
+class ImageBlock(Block, tag="image"):
+    """An image."""
+
+    source: Base64Source | UrlSource
+
+
+class ToolUseBlock(Block, tag="tool_use"):
+    """A call of a tool that the model has made."""
+
+    id: str
+    name: str
+    input: JsonObject
+
+
+class ToolResultBlock(Block, tag="tool_result"):
+    """What came of a call."""
+
+    tool_use_id: str
+    content: str | list[TextBlock | ImageBlock] | None = None
+    is_error: bool | None = None
+
+
+class ThinkingBlock(Block, tag="thinking"):
+    """What the model had said to itself; OpenAI's API does not take it back."""
+
+
+class RedactedThinkingBlock(Block, tag="redacted_thinking"):
+    """Likewise, and not to be read."""
+
+
+AnyBlock = TextBlock | ImageBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock | RedactedThinkingBlock
+
+
+class Message(Struct):
+    """One turn of the conversation."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | list[AnyBlock]
+
+
+class Tool(Struct):
+    """A tool that the model may call; without a schema it is one that Anthropic's own service runs."""
+
+    name: str
+    type: str | None = None
+    description: str | None = None
+    input_schema: JsonObject | None = None
+
+
+class ToolChoice(Struct):
+    """Which tools the model may or must call."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class Metadata(Struct):
+    """About the request."""
+
+    user_id: str | None = None
+
+
+class Thinking(Struct):
+    """Whether the client wants to see what the model says to itself."""
+
+    type: str
+
+
+class Format(Struct):
+    """The form that the answer has to have."""
+
+    type: Literal["json_schema"]
+    schema: JsonObject
+
+
+class OutputConfig(Struct):
+    """How the model is to answer."""
+
+    format: Format | None = None
+
+
+class Request(Struct):
+    """The body of a request."""
+
+    model: str
+    messages: list[Message]
+    max_tokens: int | None = None
+    system: str | list[TextBlock] | None = None
+    stop_sequences: list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    metadata: Metadata | None = None
+    stream: bool | None = None
+    tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+
+    @property
+    def shows_thinking(self) -> bool:
+        """Whether the client wants to see it: many others take the first block for the answer."""
+        return self.thinking is not None and self.thinking.type != "disabled"
+
+
+def chat(request: Request) -> dict[str, object]:
+    """Return the body of the chat completion to ask for.
+
+    Raises:
+        InvalidRequestError: There is nothing to answer, or a part that has no equivalent.
+    """
+    if not request.messages:
+        raise InvalidRequestError("messages: there must be at least one", "messages")
+    body: dict[str, object] = {
+        "model": request.model,
+        "messages": list(_conversation(request)),
+        "max_tokens": request.max_tokens,
+        "stop": request.stop_sequences or None,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": request.top_k,
+        "user": request.metadata and request.metadata.user_id,
+        **_tools(request),
+        **_format(request),
+    }
+    if request.stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return without_none(body)
+
+
+def _conversation(request: Request) -> Iterator[dict[str, object]]:
+    if request.system:
+        system = request.system if isinstance(request.system, str) else _text(request.system)
+        yield {"role": "system", "content": system}
+    for number, message in enumerate(request.messages):
+        if isinstance(message.content, str):
+            yield {"role": message.role, "content": message.content}
+        elif message.role == "user":
+            yield from _user(message.content, f"messages[{number}].content")
+        else:
+            yield _said(message.role, message.content, f"messages[{number}].content")
+
+
+def _user(blocks: Sequence[AnyBlock], where: str) -> Iterator[dict[str, object]]:
+    """Yield the results of tools, which must follow their calls at once, and then what the user says."""
+    parts: list[TextBlock | ImageBlock] = []
+    for number, block in enumerate(blocks):
+        match block:
+            case ToolResultBlock():
+                yield {"role": "tool", "tool_call_id": block.tool_use_id, "content": _result(block)}
+                if not isinstance(block.content, str):
+                    parts += [part for part in block.content or () if isinstance(part, ImageBlock)]
+            case TextBlock() | ImageBlock():
+                parts.append(block)
+            case _:
+                raise _misplaced(block, "user", f"{where}[{number}]")
+    if parts:
+        yield {"role": "user", "content": _content(parts)}
+
+
+def _said(role: str, blocks: Sequence[AnyBlock], where: str) -> dict[str, object]:
+    texts: list[TextBlock] = []
+    calls: list[dict[str, object]] = []
+    for number, block in enumerate(blocks):
+        match block:
+            case TextBlock():
+                texts.append(block)
+            case ToolUseBlock() if role == "assistant":
+                calls.append(_call(block))
+            case ThinkingBlock() | RedactedThinkingBlock() if role == "assistant":
+                pass
+            case _:
+                raise _misplaced(block, role, f"{where}[{number}]")
+    message: dict[str, object] = {"role": role, "content": _text(texts)}
+    return message | {"tool_calls": calls} if calls else message
+
+
+def _misplaced(block: AnyBlock, role: str, where: str) -> InvalidRequestError:
+    kind = block.__struct_config__.tag
+    return InvalidRequestError(
+        f"{where}: a block of type {kind} has no place in a message of the {role}", where
+    )
+
+
+def _text(blocks: Sequence[TextBlock]) -> str:
+    # Not every chat template takes a list of parts; llama.cpp and vLLM join texts in the same way.
+    return "\n".join(block.text for block in blocks)
+
+
+def _content(parts: Sequence[TextBlock | ImageBlock]) -> str | list[dict[str, object]]:
+    texts = [part for part in parts if isinstance(part, TextBlock)]
+    return _text(texts) if len(texts) == len(parts) else [_part(part) for part in parts]
+
+
+def _part(part: TextBlock | ImageBlock) -> dict[str, object]:
+    if isinstance(part, TextBlock):
+        return {"type": "text", "text": part.text}
+    return {"type": "image_url", "image_url": {"url": part.source.url}}
+
+
+def _result(block: ToolResultBlock) -> str:
+    content = block.content or ""
+    if not isinstance(content, str):
+        content = _text([part for part in content if isinstance(part, TextBlock)])
+    return f"Error: {content}" if block.is_error else content
+
+
+def _call(block: ToolUseBlock) -> dict[str, object]:
+    function = {"name": block.name, "arguments": encode(block.input).decode()}
+    return {"id": block.id, "type": "function", "function": function}
+
+
+def _tools(request: Request) -> dict[str, object]:
+    if not request.tools:
+        return {}
+    tools = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(request.tools)]
+    if request.tool_choice is None:
+        return {"tools": tools}
+    alone = request.tool_choice.disable_parallel_tool_use
+    return {
+        "tools": tools,
+        "tool_choice": _choice(request.tool_choice),
+        "parallel_tool_calls": None if alone is None else not alone,
+    }
+
+
+def _tool(tool: Tool, where: str) -> dict[str, object]:
+    if tool.input_schema is None:
+        raise InvalidRequestError(
+            f"{where}.input_schema: is required; tools that Anthropic runs itself, such as {tool.type}, are "
+            "not to be had from this engine",
+            f"{where}.input_schema",
+        )
+    function: dict[str, object] = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.input_schema,
+    }
+    return {"type": "function", "function": without_none(function)}
+
+
+def _choice(choice: ToolChoice) -> object:
+    if choice.type != "tool":
+        return "required" if choice.type == "any" else choice.type
+    if choice.name is None:
+        raise InvalidRequestError("tool_choice.name: is required, as type is tool", "tool_choice.name")
+    return {"type": "function", "function": {"name": choice.name}}
+
+
+def _format(request: Request) -> dict[str, object]:
+    if request.output_config is None or request.output_config.format is None:
+        return {}
+    schema = {"name": "answer", "schema": request.output_config.format.schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}

@@ -1,0 +1,211 @@
+"""What a client of Ollama's native API asks, in OpenAI's words."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from ai_proxy.dialects.body import JsonObject, encode, without_none
+
+IMAGE_TYPES = {"/9j/": "jpeg", "iVBORw0KGgo": "png", "R0lGOD": "gif", "UklGR": "webp"}
+"""Kinds of images by how they begin in base64."""
+
+
+class Options(Struct):
+    """How the model is to answer; what only concerns how Ollama loads it (`num_ctx`, ...) is left out."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    seed: int | None = None
+    num_predict: int | None = None
+    stop: str | list[str] | None = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+
+
+class Asked(Struct):
+    """What requests for a chat and for a completion have in common."""
+
+    model: str
+    stream: bool | None = None
+    format: Literal["json", ""] | JsonObject | None = None
+    options: Options | None = None
+    think: bool | str | None = None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the answer is to be a stream, as it is unless the client says no."""
+        return self.stream is not False
+
+    @property
+    def shows_thinking(self) -> bool:
+        """Whether the client wants to see what the model says to itself, as it does unless it says no."""
+        return self.think is not False
+
+
+class CalledFunction(Struct):
+    """The function that a tool call calls."""
+
+    name: str
+    arguments: JsonObject = {}
+
+
+class ToolCall(Struct):
+    """A call of a tool that the model has made."""
+
+    function: CalledFunction
+    id: str | None = None
+
+
+class Message(Struct):
+    """One turn of the conversation."""
+
+    role: str
+    content: str | None = None
+    images: list[str] | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+
+class ChatRequest(Asked):
+    """The body of a request for a chat."""
+
+    messages: list[Message] | None = None
+    tools: list[JsonObject] | None = None
+
+
+class GenerateRequest(Asked):
+    """The body of a request for a completion."""
+
+    prompt: str | None = None
+    suffix: str | None = None
+    system: str | None = None
+    images: list[str] | None = None
+    raw: bool | None = None
+
+
+def chat_body(request: ChatRequest) -> dict[str, object]:
+    """Return the body of the chat completion to ask for."""
+    messages = list(_conversation(request.messages or ()))
+    return _body(request, {"messages": messages, "tools": request.tools or None})
+
+
+def generate_body(request: GenerateRequest) -> dict[str, object]:
+    """Return the body of the chat completion to ask for, with the prompt as what the user says."""
+    system = [{"role": "system", "content": request.system}] if request.system else []
+    user = {"role": "user", "content": _content(request.prompt, request.images)}
+    return _body(request, {"messages": [*system, user]})
+
+
+def completion_body(request: GenerateRequest) -> dict[str, object]:
+    """Return the body of the completion to ask for, with the prompt as it stands."""
+    return _body(request, {"prompt": request.prompt, "suffix": request.suffix or None})
+
+
+def image_url(image: str) -> str:
+    """Return the URL that holds an image in base64.
+
+    >>> image_url("iVBORw0KGgoAAAA"), image_url("data:image/gif;base64,R0lGOD")
+    ('data:image/png;base64,iVBORw0KGgoAAAA', 'data:image/gif;base64,R0lGOD')
+    """
+    if image.startswith("data:"):
+        return image
+    kind = next((kind for start, kind in IMAGE_TYPES.items() if image.startswith(start)), "png")
+    return f"data:image/{kind};base64,{image}"
+
+
+def _body(request: Asked, asked: dict[str, object]) -> dict[str, object]:
+    body = {
+        "model": request.model,
+        **asked,
+        **_options(request.options or Options()),
+        **_thinking(request.think),
+        "response_format": _format(request.format),
+    }
+    if request.streamed:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return without_none(body)
+
+
+def _options(options: Options) -> dict[str, object]:
+    limit = options.num_predict
+    return {
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "top_k": options.top_k,
+        "min_p": options.min_p,
+        "typical_p": options.typical_p,
+        "seed": options.seed,
+        # Ollama's -1 is for no limit, -2 for the rest of the context.
+        "max_tokens": limit if limit is not None and limit > 0 else None,
+        "stop": options.stop or None,
+        # llama.cpp and LM Studio know it by the one name, vLLM and SGLang by the other.
+        "repeat_penalty": options.repeat_penalty,
+        "repetition_penalty": options.repeat_penalty,
+        "presence_penalty": options.presence_penalty,
+        "frequency_penalty": options.frequency_penalty,
+    }
+
+
+def _thinking(think: bool | str | None) -> dict[str, object]:  # noqa: FBT001 - as in the request
+    if think is None:
+        return {}
+    if isinstance(think, str):
+        return {"reasoning_effort": think}
+    return {"chat_template_kwargs": {"enable_thinking": think}}
+
+
+def _format(form: str | JsonObject | None) -> object:
+    if not form:
+        return None
+    if isinstance(form, str):
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form, "strict": True}}
+
+
+def _conversation(messages: Sequence[Message]) -> Iterator[dict[str, object]]:
+    """Yield messages as OpenAI has them: there the result of a tool names the call, in Ollama the tool."""
+    open_calls: deque[tuple[str, str]] = deque()
+    made = 0
+    for message in messages:
+        said: dict[str, object] = {
+            "role": message.role,
+            "content": _content(message.content, message.images),
+        }
+        if message.role == "tool":
+            said["tool_call_id"] = message.tool_call_id or _answered(open_calls, message.tool_name)
+        if message.tool_calls:
+            ids = [call.id or f"call_{made + n}" for n, call in enumerate(message.tool_calls)]
+            made += len(ids)
+            calls = list(zip(ids, message.tool_calls, strict=True))
+            said["tool_calls"] = [_call(name, call) for name, call in calls]
+            open_calls = deque((name, call.function.name) for name, call in calls)
+        yield said
+
+
+def _answered(open_calls: deque[tuple[str, str]], tool: str | None) -> str:
+    """Take out the call that a result belongs to: the first of its tool, else the first."""
+    for call in open_calls:
+        if tool is None or call[1] == tool:
+            open_calls.remove(call)
+            return call[0]
+    return open_calls.popleft()[0] if open_calls else "call_0"
+
+
+def _call(name: str, call: ToolCall) -> dict[str, object]:
+    arguments = encode(call.function.arguments).decode()
+    return {"id": name, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
+
+
+def _content(text: str | None, images: Sequence[str] | None) -> str | list[dict[str, object]]:
+    if not images:
+        return text or ""
+    parts: list[dict[str, object]] = [{"type": "text", "text": text}] if text else []
+    parts += [{"type": "image_url", "image_url": {"url": image_url(image)}} for image in images]
+    return parts

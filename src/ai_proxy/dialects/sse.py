@@ -1,0 +1,104 @@
+"""Server-sent events (WHATWG HTML, section 9.2), as they come off the wire."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ai_proxy.core.errors import UpstreamInvalidError
+
+MAX_EVENT = 4 * 1024 * 1024
+"""Longest event that is waited for, in bytes."""
+
+DONE = b"[DONE]"
+"""The data with which OpenAI's streams end."""
+
+BOM = b"\xef\xbb\xbf"
+
+
+class Event(NamedTuple):
+    """One event.
+
+    Attributes:
+        name: Its type; `message` where the stream gives none.
+        data: Its lines of data, joined by line feeds.
+    """
+
+    name: str
+    data: bytes
+
+
+class Parser:
+    """Finds the events in a stream, however it was cut into pieces.
+
+    Fields that only matter to a browser that reconnects (`id`, `retry`) and comments are skipped, and so is
+    an event that the end of the stream cuts short.
+
+    Attributes:
+        max_event: Longest event, in bytes.
+    """
+
+    def __init__(self, max_event: int = MAX_EVENT) -> None:
+        self.max_event = max_event
+        self._line: list[bytes] = []
+        self._data: list[bytes] = []
+        self._name = ""
+        self._held = 0
+        self._at_start = True
+        self._after_cr = False
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        r"""Yield the events that are complete with the next piece of the stream; to be exhausted.
+
+        Raises:
+            UpstreamInvalidError: An event is longer than is allowed.
+
+        >>> parser = Parser()
+        >>> list(parser.feed(b'data: {"a":')), list(parser.feed(b'1}\r\n\r\n'))
+        ([], [Event(name='message', data=b'{"a":1}')])
+        """
+        if self._after_cr and piece.startswith(b"\n"):
+            piece = piece[1:]
+            self._after_cr = False
+        if not piece:
+            return
+        self._after_cr = piece.endswith(b"\r")
+        lines = piece.splitlines()
+        rest = b"" if piece.endswith((b"\r", b"\n")) else lines.pop()
+        for line in lines:
+            self._hold(line)
+            event = self._end_line()
+            if event is not None:
+                yield event
+        if rest:
+            self._hold(rest)
+
+    def _hold(self, part: bytes) -> None:
+        self._line.append(part)
+        self._held += len(part)
+        if self._held > self.max_event:
+            limit = f"{self.max_event} bytes"
+            raise UpstreamInvalidError(f"an event in the engine's stream is longer than {limit}")
+
+    def _end_line(self) -> Event | None:
+        line = b"".join(self._line)
+        self._line.clear()
+        if self._at_start:
+            self._at_start = False
+            line = line.removeprefix(BOM)
+        if not line:
+            return self._dispatch()
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            self._data.append(value)
+        else:
+            self._held -= len(line)
+            if field == b"event":
+                self._name = value.decode("utf-8", "replace")
+        return None
+
+    def _dispatch(self) -> Event | None:
+        event = Event(self._name or "message", b"\n".join(self._data)) if self._data else None
+        self._data.clear()
+        self._name = ""
+        self._held = 0
+        return event

@@ -1,0 +1,91 @@
+"""Tool calls as models make them: in pieces, and not always well-formed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ai_proxy.core.errors import UpstreamInvalidError
+from ai_proxy.dialects.body import JsonObject
+from ai_proxy.dialects.completion import Function, ToolCall, read
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One tool call, as far as it has come.
+
+    Attributes:
+        id: The engine's name for it; empty when it gives none.
+        name: Of the tool.
+        pieces: Of its arguments, a JSON object.
+    """
+
+    id: str
+    name: str
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def arguments(self) -> JsonObject:
+        """Its arguments, when it is complete.
+
+        Raises:
+            UpstreamInvalidError: They are not a JSON object.
+        """
+        text = "".join(self.pieces).strip()
+        try:
+            return read(text.encode(), JsonObject) if text else {}
+        except UpstreamInvalidError:
+            raise UpstreamInvalidError(
+                f"the model called the tool {self.name!r} with arguments that are not a JSON object"
+            ) from None
+
+
+class Calls:
+    """Puts tool calls together from the pieces of a stream."""
+
+    def __init__(self) -> None:
+        self.all: list[Call] = []
+        self._by_index: dict[int, Call] = {}
+
+    def add(self, piece: ToolCall) -> tuple[Call, str]:
+        """Take up a piece; return its call, and what it adds to the arguments.
+
+        Another id begins another call: some engines number every call 0.
+
+        Raises:
+            UpstreamInvalidError: It begins a call without the name of a tool.
+        """
+        index = piece.index or 0
+        function = piece.function or Function()
+        call = self._by_index.get(index)
+        if call is None or (piece.id and piece.id != call.id):
+            if not function.name:
+                raise UpstreamInvalidError("the engine's answer has a tool call without the name of a tool")
+            call = self._by_index[index] = Call(piece.id or "", function.name)
+            self.all.append(call)
+        added = function.arguments or ""
+        call.pieces.append(added)
+        return call, added
+
+
+def whole_calls(said: Iterable[ToolCall] | None) -> list[Call]:
+    """Return the tool calls of a message that came whole.
+
+    Raises:
+        UpstreamInvalidError: One is without the name of a tool.
+    """
+    return [Calls().add(one)[0] for one in said or ()]
+
+
+def usable(calls: Iterable[Call], finish_reason: str | None) -> list[tuple[Call, JsonObject]]:
+    """Return calls with their arguments, without one that was cut short by the limit of tokens.
+
+    Raises:
+        UpstreamInvalidError: The arguments of one are not a JSON object.
+    """
+    found = []
+    for call in calls:
+        try:
+            found.append((call, call.arguments))
+        except UpstreamInvalidError:
+            if finish_reason != "length":
+                raise
+    return found

@@ -1,0 +1,54 @@
+import pytest
+
+from ai_proxy.core.usage import UNKNOWN
+from ai_proxy.gateway.tokens import Usage
+
+
+def usage(*pieces: bytes, streamed: bool = False) -> Usage:
+    seen = Usage()
+    for piece in pieces:
+        seen.first = seen.first or piece
+        seen.recent.append(piece)
+        seen.events += piece.count(b"data:") * streamed
+    return seen
+
+
+ANSWERS = {
+    "OpenAI": (b'{"usage":{"completion_tokens":3,"prompt_tokens":7,"total_tokens":10}}', (7, 3)),
+    "Responses": (b'{"usage": {"input_tokens": 7, "output_tokens": 3}}', (7, 3)),
+    "Ollama": (b'{"done":true,"prompt_eval_count":7,"eval_count":3,"eval_duration":9}', (7, 3)),
+    "Anthropic, with a cache": (
+        b'{"usage":{"cache_read_input_tokens":5,"input_tokens":2,"output_tokens":3}}',
+        (7, 3),
+    ),
+    "llama.cpp's timings": (
+        b'{"timings":{"cache_n":5,"prompt_n":2,"predicted_n":3,"predicted_ms":1}}',
+        (7, 3),
+    ),
+    "nothing": (b"{}", (UNKNOWN, UNKNOWN)),
+}
+
+
+@pytest.mark.parametrize(("body", "tokens"), ANSWERS.values(), ids=ANSWERS)
+def test_tokens_are_found_in_every_engines_usage(body: bytes, tokens: tuple[int, int]) -> None:
+    assert usage(body).count() == tokens
+
+
+def test_a_usage_that_comes_in_two_pieces_is_found() -> None:
+    assert usage(b'{"usage":{"prompt_tok', b'ens":7,"completion_tokens":3}}').count() == (7, 3)
+
+
+def test_a_usage_at_the_beginning_of_a_long_answer_is_found() -> None:
+    pieces = [b'{"usage":{"prompt_tokens":7}', *[b"0.5," * 1000] * 50]
+
+    assert usage(*pieces).count() == (7, UNKNOWN)
+
+
+def test_a_text_that_speaks_of_tokens_is_not_taken_for_a_usage() -> None:
+    text = rb'{"content":"{\"prompt_tokens\": 99, \"completion_tokens\": 99}"}'
+
+    assert usage(text).count() == (UNKNOWN, UNKNOWN)
+
+
+def test_the_events_of_a_stream_are_counted_where_nothing_tells() -> None:
+    assert usage(*[b"data: {}\n\n"] * 6, b"data: [DONE]\n\n", streamed=True).count() == (UNKNOWN, 6)
