@@ -37,6 +37,7 @@ class WireRig:
     Attributes:
         backends: By service.
         management: Stands in for the management app.
+        ollama_port: Of the listener in the place of Ollama; 0 where a test has none.
         problems: What reached the event loop's exception handler; anything fails the test.
     """
 
@@ -48,7 +49,7 @@ class WireRig:
         self.recorder = recorder
         self.management = management
         self.backends: dict[str, RawBackend] = {}
-        self.port = 0
+        self.port = self.ollama_port = 0
         self.problems: list[dict[str, object]] = []
         self._clients: list[RawClient] = []
 

@@ -1,0 +1,219 @@
+"""Anthropic's and Ollama's dialects on the wire, in front of an engine that speaks neither."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint
+from ai_proxy.core.errors import ServiceStoppedError
+from ai_proxy.core.ports import Model
+from ai_proxy.core.routing import Offer
+from ai_proxy.core.service import ExternalLaunch, Service
+from ai_proxy.gateway.entries import OLLAMA
+from ai_proxy.testing.raw_backend import answer, answer_and_close, ok
+from ai_proxy.testing.raw_http import Message, RawClient, TruncatedError, build_request
+from ai_proxy.testing.wire_rig import WireRig, wire_rig
+
+JSON = b"content-type: application/json"
+ANSWER: dict[str, Any] = {
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Hi."}}],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 2},
+}
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def delta(**choice: Any) -> bytes:
+    return b"data: %b\n\n" % json.dumps({"choices": [{"index": 0, "delta": {}, **choice}]}).encode()
+
+
+PIECES = (delta(delta={"content": "Hi"}), delta(delta={"content": "."}), delta(finish_reason="stop"))
+STREAM = HEAD + b"".join(map(chunk, PIECES)) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+
+def offer(engine: str = "plain", abilities: Abilities | None = None) -> Offer:
+    service = Service("svc", "any", engine, ExternalLaunch(()), "1")
+    return Offer(service, abilities or Abilities("Plain", TEXT_ENDPOINTS), (Model("m"),))
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[WireRig]:
+    async with wire_rig() as rig:
+        rig.gateway.publish([offer()])
+        rig.ollama_port = await rig.gateway.listen("127.0.0.1", 0, front=OLLAMA)
+        await rig.gateway.accept()
+        yield rig
+
+
+async def ask(rig: WireRig, path: str, *, cut: bool = False, **body: Any) -> Message:
+    """Send a request in a dialect to the listener where it is spoken."""
+    client = await RawClient.connect(rig.ollama_port if path.startswith("/api") else rig.port)
+    try:
+        await client.send(build_request(path.encode(), JSON, body=json.dumps(body).encode()))
+        if not cut:
+            return await client.response(b"POST")
+        with pytest.raises(TruncatedError) as raised:
+            await client.response(b"POST")
+        return raised.value.message
+    finally:
+        await client.close()
+
+
+MESSAGES: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+CHAT: dict[str, Any] = {"model": "m:latest", "messages": [{"role": "user", "content": "hi"}]}
+
+
+async def test_a_message_is_asked_as_a_chat_and_answered_as_a_message(rig: WireRig) -> None:
+    rig.backend.script = answer(ok(json.dumps(ANSWER).encode()))
+
+    response = await ask(rig, "/v1/messages", **MESSAGES)
+
+    (request,) = rig.backend.requests
+    told = json.loads(response.body)
+    assert request.target == b"/v1/chat/completions"
+    assert (told["type"], told["content"]) == ("message", [{"type": "text", "text": "Hi."}])
+    assert told["usage"]["input_tokens"] == 7
+    assert response.header(b"content-type") == b"application/json"
+
+
+async def test_a_streamed_message_has_anthropics_events(rig: WireRig) -> None:
+    rig.backend.script = answer_and_close(STREAM)
+
+    response = await ask(rig, "/v1/messages", **MESSAGES, stream=True)
+
+    kinds = [line[7:] for line in response.body.split(b"\n") if line.startswith(b"event: ")]
+    assert kinds[0] == b"message_start"
+    assert kinds[-2:] == [b"message_delta", b"message_stop"]
+    assert response.header(b"content-type") == b"text/event-stream"
+
+
+async def test_an_engine_that_speaks_anthropics_dialect_gets_the_request_as_it_is(rig: WireRig) -> None:
+    rig.gateway.publish([offer(abilities=Abilities("Able", frozenset({Endpoint.MESSAGES})))])
+
+    await ask(rig, "/v1/messages", **MESSAGES)
+
+    (request,) = rig.backend.requests
+    assert (request.target, json.loads(request.body)) == (b"/v1/messages", MESSAGES)
+
+
+async def test_an_engine_without_chat_cannot_be_translated_for(rig: WireRig) -> None:
+    rig.gateway.publish([offer(abilities=Abilities("Embedder", frozenset({Endpoint.EMBEDDINGS})))])
+
+    response = await ask(rig, "/v1/messages", **MESSAGES)
+
+    told = json.loads(response.body)
+    assert (response.status, told["type"]) == (501, "error")
+    assert "Embedder" in told["error"]["message"]
+
+
+async def test_an_engines_error_is_told_in_the_clients_dialect_with_its_status(rig: WireRig) -> None:
+    body = b'{"error":{"message":"too long","type":"invalid_request_error"}}'
+    rig.backend.script = answer(b"HTTP/1.1 400 Bad\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+    message = await ask(rig, "/v1/messages", **MESSAGES)
+    chat = await ask(rig, "/api/chat", **CHAT)
+
+    assert (message.status, json.loads(message.body)["error"]["message"]) == (400, "too long")
+    assert (chat.status, json.loads(chat.body)) == (400, {"error": "too long"})
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/api/chat"])
+async def test_an_engine_that_dies_in_a_stream_is_told_and_never_ends_well(rig: WireRig, path: str) -> None:
+    rig.backend.script = answer_and_close(HEAD + chunk(PIECES[0]))
+    body = MESSAGES if path == "/v1/messages" else CHAT
+
+    response = await ask(rig, path, cut=True, **body, stream=True)
+
+    assert b"error" in response.body.splitlines()[-1] or b"error" in response.body.splitlines()[-2]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/api/chat"])
+async def test_a_stream_that_ends_without_its_end_never_ends_well(rig: WireRig, path: str) -> None:
+    rig.backend.script = answer_and_close(HEAD + chunk(PIECES[0]) + b"0\r\n\r\n")
+    body = MESSAGES if path == "/v1/messages" else CHAT
+
+    response = await ask(rig, path, cut=True, **body, stream=True)
+
+    assert b"error" in response.body
+
+
+async def test_ollama_streams_lines_unless_told_otherwise(rig: WireRig) -> None:
+    rig.backend.script = answer_and_close(STREAM)
+
+    response = await ask(rig, "/api/chat", **CHAT)
+
+    lines = [json.loads(line) for line in response.body.splitlines()]
+    assert response.header(b"content-type") == b"application/x-ndjson"
+    assert "".join(line["message"]["content"] for line in lines) == "Hi."
+    assert (lines[-1]["done"], lines[-1]["model"]) == (True, "m:latest")
+    assert json.loads(rig.backend.requests[0].body)["model"] == "m"
+
+
+async def test_ollama_itself_gets_its_own_dialect_as_it_is(rig: WireRig) -> None:
+    rig.gateway.publish([offer("ollama")])
+
+    await ask(rig, "/api/chat", **CHAT | {"model": "m", "options": {"num_ctx": 7}})
+
+    (request,) = rig.backend.requests
+    assert request.target == b"/api/chat"
+    assert json.loads(request.body)["options"] == {"num_ctx": 7}
+
+
+async def test_a_request_to_unload_a_model_stops_its_service(rig: WireRig) -> None:
+    response = await ask(rig, "/api/generate", model="m", keep_alive=0)
+
+    assert (response.status, json.loads(response.body)["done_reason"]) == (200, "unload")
+    assert rig.admission.unloaded == ["svc"]
+    assert rig.backend.requests == []
+
+
+@pytest.mark.parametrize("target", ["/api/tags", "/api/version", "/api/ps", "/"])
+async def test_ollamas_lists_are_the_management_apps(rig: WireRig, target: str) -> None:
+    client = await RawClient.connect(rig.ollama_port)
+
+    response = await client.ask(build_request(target.encode()))
+
+    assert response.body == b"GET /ollama%b HTTP/1.1|" % target.encode()
+    await client.close()
+
+
+@pytest.mark.parametrize("target", ["/service/svc/x", "/api/v1/services", "/docs", "/metrics", "/api/pull"])
+async def test_nothing_else_answers_in_the_place_of_ollama(rig: WireRig, target: str) -> None:
+    client = await RawClient.connect(rig.ollama_port)
+
+    response = await client.ask(build_request(target.encode()))
+
+    assert (response.status, response.error_code) == (404, b"unknown_path")
+    await client.close()
+
+
+async def test_a_refusal_is_told_in_ollamas_shape(rig: WireRig) -> None:
+    rig.admission.refuse("svc", ServiceStoppedError("stopped by hand"))
+
+    unknown = await ask(rig, "/api/chat", model="nothing", messages=[])
+    stopped = await ask(rig, "/api/chat", **CHAT)
+
+    assert (unknown.status, unknown.error_code) == (404, b"model_not_found")
+    assert "nothing" in json.loads(unknown.body)["error"]
+    assert (stopped.status, json.loads(stopped.body)) == (503, {"error": "stopped by hand"})
+
+
+async def test_the_client_of_a_translated_stream_hears_of_a_load(rig: WireRig) -> None:
+    rig.admission.hold("svc")
+    rig.backend.script = answer_and_close(STREAM)
+    client = await rig.client()
+    await client.send(
+        build_request(b"/v1/messages", JSON, body=json.dumps({**MESSAGES, "stream": True}).encode())
+    )
+
+    await client.until(b": loading svc")
+    rig.admission.open("svc")
+    rest = await client.until(b"0\r\n\r\n")
+
+    assert b"event: message_start" in rest
+    assert b"event: message_stop" in rest
