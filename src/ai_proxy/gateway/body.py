@@ -67,7 +67,7 @@ def read(body: bytes | bytearray, *, streams_unless_told: bool = False) -> Promp
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise InvalidRequestError("model must be a string", "model") from None
     asked = fields.get("stream")
-    streamed = streams_unless_told if asked is None else bytes(asked) == b"true"
+    streamed = streams_unless_told if _is_absent(asked) else asked == Raw(b"true")
     return Prompt(model, streamed, fields)
 
 
