@@ -508,3 +508,47 @@ async def test_a_query_is_kept(rig: WireRig) -> None:
     await rig.ask(ask(CHAT + b"?beta=true", model="llama3"))
 
     assert rig.backend.requests[0].target == CHAT + b"?beta=true"
+
+
+CLIENTS = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+OURS = b"00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
+
+
+class Tracing:
+    """Takes every request for a child of what it is sent."""
+
+    def begin(self, traceparent: bytes) -> bytes:
+        return OURS if traceparent else b""
+
+
+async def test_the_backend_gets_a_traceparent_of_ours_in_place_of_the_clients(rig: WireRig) -> None:
+    rig.gateway.tracing = Tracing()
+    client = await rig.client()
+    request = build_request(CHAT, JSON, b"Traceparent: " + CLIENTS, body=b'{"model":"llama3"}')
+
+    for _ in range(3):
+        await client.ask(request)
+
+    assert [r.all(b"traceparent") for r in rig.backend.requests] == [[OURS]] * 3
+    told = {(one.parent, one.traceparent) for one in rig.recorder.inferences}
+    assert told == {(CLIENTS.decode(), OURS.decode())}
+
+
+async def test_without_tracing_the_clients_traceparent_passes(rig: WireRig) -> None:
+    await rig.ask(build_request(CHAT, b"traceparent: " + CLIENTS, body=b'{"model":"llama3"}'))
+
+    assert rig.backend.requests[0].all(b"traceparent") == [CLIENTS]
+
+
+async def test_requests_that_are_not_over_are_shown(rig: WireRig) -> None:
+    rig.admission.hold("svc")
+    client = await rig.client()
+    await client.send(ask(model="llama3"))
+    await rig.admission.wait_for_waiting(1)
+
+    (live,) = rig.gateway.live()
+
+    assert (live.model, live.service_id, live.state, live.sent) == ("llama3", "svc", "waiting", 0)
+    rig.admission.open("svc")
+    await client.response(b"POST")
+    assert rig.gateway.live() == []

@@ -7,15 +7,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Recorder
-from ai_proxy.telemetry.prometheus import REQUEST_BUCKETS, Histogram, PrometheusRecorder
-from ai_proxy.telemetry.recorder import NullRecorder
+from ai_proxy.telemetry.prometheus import render
+from ai_proxy.telemetry.recorder import NullRecorder, TellingRecorder
+from ai_proxy.telemetry.tally import MAX_MODELS, OTHER_MODELS, REQUEST_BUCKETS, Histogram, Tallies
 from ai_proxy.testing.plane import view
+from ai_proxy.testing.usage import inference
 
 type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def scrape(recorder: PrometheusRecorder) -> Samples:
-    body, content_type = recorder.render([view("llama3", State.READY, in_flight=2, waiting=1)])
+def scrape(recorder: Tallies) -> Samples:
+    body, content_type = render(
+        recorder.services, [view("llama3", State.READY, in_flight=2, waiting=1)], "1.2.3"
+    )
     assert content_type.startswith("text/plain")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -29,13 +33,13 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 
 
 @pytest.fixture
-def recorder() -> PrometheusRecorder:
-    recorder = PrometheusRecorder("1.2.3")
+def recorder() -> Tallies:
+    recorder = Tallies()
     recorder.state("llama3", "stopped")
     return recorder
 
 
-def test_exchange_is_counted_in_every_metric(recorder: PrometheusRecorder) -> None:
+def test_exchange_is_counted_in_every_metric(recorder: Tallies) -> None:
     for _ in range(3):
         recorder.exchange("llama3", 200, seconds=0.7, first_byte=0.02, received=10, sent=100)
     recorder.exchange("llama3", 499, seconds=3.0, first_byte=-1.0, received=1, sent=0)
@@ -53,7 +57,7 @@ def test_exchange_is_counted_in_every_metric(recorder: PrometheusRecorder) -> No
     assert value(samples, "ai_proxy_time_to_first_byte_seconds_count", service="llama3") == 3
 
 
-def test_labels_stay_bounded_whatever_services_are_named(recorder: PrometheusRecorder) -> None:
+def test_labels_stay_bounded_whatever_services_are_named(recorder: Tallies) -> None:
     for number in range(100):
         recorder.exchange(f"made up {number}", 404, 0.1, 0.1, 0, 0)
 
@@ -66,7 +70,7 @@ def test_labels_stay_bounded_whatever_services_are_named(recorder: PrometheusRec
     }
 
 
-def test_starts_and_states_are_counted(recorder: PrometheusRecorder) -> None:
+def test_starts_and_states_are_counted(recorder: Tallies) -> None:
     for state in ("starting", "loading", "ready", "failed", "starting"):
         recorder.state("llama3", state)
     recorder.started("llama3", 4.0)
@@ -78,7 +82,7 @@ def test_starts_and_states_are_counted(recorder: PrometheusRecorder) -> None:
     assert value(samples, "ai_proxy_service_transitions_total", service="llama3", state="starting") == 2
 
 
-def test_standing_of_services_is_read_at_scrape(recorder: PrometheusRecorder) -> None:
+def test_standing_of_services_is_read_at_scrape(recorder: Tallies) -> None:
     samples = scrape(recorder)
 
     assert value(samples, "ai_proxy_requests_in_flight", service="llama3") == 2
@@ -89,7 +93,7 @@ def test_standing_of_services_is_read_at_scrape(recorder: PrometheusRecorder) ->
     assert [state for state, is_in in states.items() if is_in] == [State.READY]
 
 
-def test_forgotten_service_is_gone_and_counts_as_other(recorder: PrometheusRecorder) -> None:
+def test_forgotten_service_is_gone_and_counts_as_other(recorder: Tallies) -> None:
     recorder.exchange("llama3", 200, 0.1, 0.1, 0, 0)
     recorder.forget("llama3")
     recorder.exchange("llama3", 200, 0.1, 0.1, 0, 0)
@@ -100,11 +104,70 @@ def test_forgotten_service_is_gone_and_counts_as_other(recorder: PrometheusRecor
     assert ("ai_proxy_requests_total", frozenset({("service", "llama3"), ("status", "200")})) not in samples
 
 
-def test_build_and_process_are_told(recorder: PrometheusRecorder) -> None:
+def test_build_and_process_are_told(recorder: Tallies) -> None:
     samples = scrape(recorder)
 
     assert {dict(labels)["version"] for name, labels in samples if name == "ai_proxy_build_info"} == {"1.2.3"}
     assert value(samples, "process_resident_memory_bytes") > 0
+
+
+def test_request_to_a_model_is_counted_in_every_metric_of_the_model(recorder: Tallies) -> None:
+    recorder.inference(inference(service_id="llama3", model="tiny"))
+    recorder.inference(inference(service_id="llama3", model="tiny", status=503, tokens_in=-1, tokens_out=-1))
+
+    samples = scrape(recorder)
+
+    of = {"service": "llama3", "model": "tiny"}
+    assert value(samples, "ai_proxy_model_requests_total", **of, status="200") == 1
+    assert value(samples, "ai_proxy_model_requests_total", **of, status="503") == 1
+    assert value(samples, "ai_proxy_model_request_duration_seconds_count", **of) == 2
+    assert value(samples, "ai_proxy_queue_wait_seconds_sum", **of) == 1.0
+    assert value(samples, "ai_proxy_time_to_first_token_seconds_sum", **of) == 1.0
+    assert value(samples, "ai_proxy_output_tokens_per_second_sum", **of) == 10.0
+    assert value(samples, "ai_proxy_input_tokens_total", **of) == 9
+    assert value(samples, "ai_proxy_output_tokens_total", **of) == 21
+
+
+def test_only_streams_tell_when_the_first_token_came(recorder: Tallies) -> None:
+    recorder.inference(inference(service_id="llama3", streamed=False, first_token=2.999))
+
+    samples = scrape(recorder)
+
+    of = {"service": "llama3", "model": "llama3"}
+    assert value(samples, "ai_proxy_time_to_first_token_seconds_count", **of) == 0
+    assert value(samples, "ai_proxy_output_tokens_per_second_count", **of) == 0
+    assert value(samples, "ai_proxy_output_tokens_total", **of) == 21
+
+
+def models(samples: Samples, service: str) -> set[str]:
+    found = [dict(labels) for name, labels in samples if name == "ai_proxy_model_requests_total"]
+    return {labels["model"] for labels in found if labels["service"] == service}
+
+
+def test_models_stay_bounded_whatever_names_are_made_up(recorder: Tallies) -> None:
+    for number in range(2 * MAX_MODELS):
+        recorder.inference(inference(service_id="", model=f"unknown {number}", status=404))
+        recorder.inference(inference(service_id="llama3", model=f"refused {number}", status=404))
+        recorder.inference(inference(service_id="llama3", model=f"answered {number}"))
+
+    samples = scrape(recorder)
+
+    assert models(samples, "") == {""}
+    assert len(models(samples, "llama3")) == MAX_MODELS
+    assert {name for name in models(samples, "llama3") if not name.startswith("answered")} == {OTHER_MODELS}
+    refused = {"service": "llama3", "model": OTHER_MODELS, "status": "404"}
+    assert value(samples, "ai_proxy_model_requests_total", **refused) == 2 * MAX_MODELS
+
+
+@given(name=st.text(alphabet=st.characters(), max_size=300))
+def test_metrics_can_be_read_whatever_a_model_is_called(name: str) -> None:
+    recorder = Tallies()
+    recorder.state("llama3", "ready")
+
+    recorder.inference(inference(service_id="llama3", model=name))
+
+    (label,) = models(scrape(recorder), "llama3")
+    assert label in (name, OTHER_MODELS)
 
 
 @given(st.lists(st.floats(min_value=0, max_value=1e6)))
@@ -120,7 +183,7 @@ def test_histogram_puts_each_observation_in_every_bucket_that_holds_it(observati
     ]
 
 
-def test_recording_costs_next_to_nothing(recorder: PrometheusRecorder) -> None:
+def test_recording_costs_next_to_nothing(recorder: Tallies) -> None:
     def record() -> None:
         recorder.exchange("llama3", 200, 0.7, 0.02, 10, 100)
 
@@ -129,11 +192,30 @@ def test_recording_costs_next_to_nothing(recorder: PrometheusRecorder) -> None:
     assert fastest < 5e-6  # under 1 us where it was written; the rest is for slow and busy machines
 
 
-@pytest.mark.parametrize("recorder", [NullRecorder(), PrometheusRecorder("1")])
+def test_recording_a_request_to_a_model_costs_little(recorder: Tallies) -> None:
+    finished = inference(service_id="llama3")
+
+    fastest = min(timeit.repeat(lambda: recorder.inference(finished), number=2000, repeat=20)) / 2000
+
+    assert fastest < 15e-6  # 2.5 us where it was written
+
+
+def test_everybody_is_told_of_a_request_to_a_model() -> None:
+    told: list[object] = []
+    recorder = TellingRecorder(Tallies(), told.append)
+    finished = inference()
+
+    recorder.inference(finished)
+
+    assert told == [finished]
+
+
+@pytest.mark.parametrize("recorder", [NullRecorder(), Tallies(), TellingRecorder(Tallies())])
 def test_recorders_take_whatever_the_port_tells_them(recorder: Recorder) -> None:
     recorder.state("a", "ready")
     recorder.started("a", 1.0)
     recorder.exchange("a", 200, 1.0, -1.0, 0, 0)
+    recorder.inference(inference(service_id="a"))
     recorder.forget("a")
     recorder.forget("never heard of")
     recorder.forget("")

@@ -1,0 +1,96 @@
+"""Starts and stops of services, put together from the events of their lives."""
+
+from dataclasses import dataclass, replace
+
+from ai_proxy.core.events import ServiceEvent
+from ai_proxy.core.lifecycle import Event, State
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A state that a service was in on the way.
+
+    Attributes:
+        state: The state.
+        began: When it was entered, in seconds since the epoch.
+        reason: Why, in words.
+    """
+
+    state: State
+    began: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One start or stop of a service.
+
+    Attributes:
+        kind: `start`, `adopt`, `stop`; `exit` for an end that nobody asked for.
+        service_id: The service.
+        phases: The states on the way, oldest first.
+        ended: When it was over, in seconds since the epoch; 0 while it is not.
+        outcome: The state it ended in.
+        reason: Why it ended so, in words.
+        failed: Whether it did not come to what was wanted.
+    """
+
+    kind: str
+    service_id: str
+    phases: tuple[Phase, ...]
+    ended: float = 0.0
+    outcome: State = State.UNKNOWN
+    reason: str = ""
+    failed: bool = False
+
+    @property
+    def began(self) -> float:
+        """When it began, in seconds since the epoch."""
+        return self.phases[0].began
+
+
+_OPENS = {
+    Event.START: "start",
+    Event.ADOPTED: "adopt",
+    Event.DRAIN: "stop",
+    Event.STOP: "stop",
+    Event.FAULT: "exit",
+    Event.EXITED: "exit",
+}
+"""What an event begins, where nothing is under way."""
+
+
+class Operations:
+    """Follows every service; at most one operation is under way for each."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Operation] = {}
+
+    def __repr__(self) -> str:
+        return f"<Operations [{len(self._open)} under way]>"
+
+    def hear(self, event: ServiceEvent) -> list[Operation]:
+        """Take an event; return the operations that are over with it."""
+        current = self._open.pop(event.service_id, None)
+        over: list[Operation] = []
+        if event.event is Event.STOP and current is not None and current.kind in ("start", "adopt"):
+            over.append(_end(current, event, failed=True))
+            current = None
+        phase = Phase(event.state, event.at, event.reason)
+        if current is not None:
+            current = replace(current, phases=(*current.phases, phase))
+        elif event.event in _OPENS and (event.event, event.state) != (Event.STOP, State.STOPPED):
+            current = Operation(_OPENS[event.event], event.service_id, (phase,))
+        if current is None:
+            return over
+        if event.state in (State.READY, State.STOPPED, State.FAILED):
+            return [*over, _end(current, event, failed=event.state is State.FAILED)]
+        self._open[event.service_id] = current
+        return over
+
+
+def _end(operation: Operation, event: ServiceEvent, *, failed: bool) -> Operation:
+    phases = tuple(phase for phase in operation.phases if phase.began < event.at) or operation.phases[:1]
+    return replace(
+        operation, phases=phases, ended=event.at, outcome=event.state, reason=event.reason, failed=failed
+    )

@@ -1,0 +1,185 @@
+"""Sending: what is made for each signal, when it goes out, and how it ends."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics.export import MetricExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+from ai_proxy.core.events import ServiceEvent
+from ai_proxy.core.ports import Clock, Tracing
+from ai_proxy.core.usage import Inference
+from ai_proxy.tasks import cancel, spawn
+from ai_proxy.telemetry.operations import Operations
+from ai_proxy.telemetry.otel.aside import Work, aside
+from ai_proxy.telemetry.otel.exporters import log_exporter, metric_exporter, span_exporter
+from ai_proxy.telemetry.otel.logs import send_logs
+from ai_proxy.telemetry.otel.metrics import Snapshot, collect, package
+from ai_proxy.telemetry.otel.settings import Plan, Signal, Target
+from ai_proxy.telemetry.otel.spans import GivenIds, Spans
+from ai_proxy.telemetry.otel.traceparent import Traceparents
+from ai_proxy.telemetry.tally import ServiceFacts, Tallies
+
+CLOSE_TIMEOUT = 3.0
+"""Seconds in which what is left is sent at the end; a collector that is away does not hold up the proxy."""
+
+QUIET = 300.0
+"""Seconds for which a complaint of the SDK, such as that the collector is away, is not told again."""
+
+
+class TraceSender:
+    """Sends traces.
+
+    Attributes:
+        tracing: Decides for each request whether its trace is kept.
+    """
+
+    def __init__(self, target: Target, plan: Plan, resource: Resource, host: str) -> None:
+        self.tracing = Traceparents(plan.sampling)
+        ids = GivenIds()
+        # Whether a trace is kept was decided when its request came, and stands in its traceparent.
+        self._provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=ids)
+        self._provider.add_span_processor(BatchSpanProcessor(span_exporter(target)))
+        self._spans = Spans(self._provider, ids, self.tracing, host)
+        self._operations = Operations()
+        self.request = self._spans.request
+
+    def event(self, event: ServiceEvent) -> None:
+        """Take a change of a service's state."""
+        for operation in self._operations.hear(event):
+            self._spans.operation(operation)
+
+    def end(self) -> None:
+        """Send what is left; blocks."""
+        self._provider.shutdown()
+
+
+class MetricSender:
+    """Sends metrics at intervals.
+
+    Attributes:
+        services: Tells how services stand.
+    """
+
+    def __init__(
+        self, exporter: MetricExporter, tallies: Tallies, resource: Resource, version: str, clock: Clock
+    ) -> None:
+        self._exporter = exporter
+        self._tallies = tallies
+        self._resource = resource
+        self._version = version
+        self._clock = clock
+        self._began = time.time_ns()
+        self.services: Callable[[], Iterable[ServiceFacts]] = tuple
+
+    async def run(self, interval: float) -> None:
+        """Send them every so many seconds, until cancelled."""
+        while True:
+            await self._clock.sleep(interval)
+            await aside([self.sending()])
+
+    def sending(self) -> Work:
+        """Return what sends the metrics as they are now; it blocks."""
+        snapshot = Snapshot(self._tallies.services, tuple(self.services()), self._began, time.time_ns())
+        data = package(collect(snapshot), self._resource, self._version)
+        return lambda: self._exporter.export(data)
+
+    def end(self) -> None:
+        """Give up what is being sent; blocks."""
+        self._exporter.shutdown()
+
+
+class LogSender:
+    """Sends log records."""
+
+    def __init__(self, target: Target, resource: Resource, version: str) -> None:
+        self._provider = LoggerProvider(resource, shutdown_on_exit=False)
+        self._provider.add_log_record_processor(BatchLogRecordProcessor(log_exporter(target)))
+        self._stop = send_logs(self._provider.get_logger("ai_proxy", version))
+
+    def end(self) -> None:
+        """Take no more, and send what is left; blocks."""
+        self._stop()
+        self._provider.shutdown()
+
+
+class Export:
+    """Sends whatever is to be sent, until it is closed; nothing here waits for the collector."""
+
+    def __init__(self, plan: Plan, tallies: Tallies, version: str, host: str, clock: Clock) -> None:
+        resource = Resource.create(_resource_attributes(plan.service_name, version))
+        targets = plan.targets
+        self._traces = self._metrics = self._logs = self._ticker = None
+        if (target := targets.get(Signal.TRACES)) is not None:
+            self._traces = TraceSender(target, plan, resource, host)
+        if (target := targets.get(Signal.METRICS)) is not None:
+            self._metrics = MetricSender(metric_exporter(target), tallies, resource, version, clock)
+            self._ticker = spawn(self._metrics.run(plan.interval), "send metrics")
+        if (target := targets.get(Signal.LOGS)) is not None:
+            self._logs = LogSender(target, resource, version)
+        _quieten()
+
+    @property
+    def tracing(self) -> Tracing | None:
+        """What the data plane asks; None when traces are not sent."""
+        return self._traces.tracing if self._traces else None
+
+    @property
+    def request_listeners(self) -> tuple[Callable[[Inference], None], ...]:
+        """Who is to be told of finished requests."""
+        return (self._traces.request,) if self._traces else ()
+
+    def watch(self, services: Callable[[], Iterable[ServiceFacts]]) -> None:
+        """Read from now on how services stand."""
+        if self._metrics:
+            self._metrics.services = services
+
+    def event(self, event: ServiceEvent) -> None:
+        """Take a change of a service's state."""
+        if self._traces:
+            self._traces.event(event)
+
+    async def close(self) -> None:
+        """Send what is left, for at most CLOSE_TIMEOUT seconds."""
+        await cancel(self._ticker)
+        endings: list[Work] = [sender.end for sender in (self._traces, self._logs) if sender]
+        if self._metrics:
+            endings.append(self._metrics.sending())
+        await aside(endings, CLOSE_TIMEOUT)
+        if self._metrics:
+            await aside([self._metrics.end], CLOSE_TIMEOUT)
+
+
+def _resource_attributes(service_name: str | None, version: str) -> dict[str, str]:
+    """Return what is told of the proxy; the SDK adds what variables say, and what is given here wins."""
+    named = {} if service_name is None else {"service.name": service_name}
+    return {"service.version": version, **named}
+
+
+class _Seldom(logging.Filter):
+    """Lets the same complaint through only now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now = time.monotonic()
+        if now - self._told.get(record.msg, -QUIET) < QUIET:
+            return False
+        self._told[record.msg] = now
+        return True
+
+
+def _quieten() -> None:
+    """Keep the SDK's loggers, which know no parent's filters, from saying the same every few seconds."""
+    seldom = _Seldom()
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("opentelemetry."):
+            logging.getLogger(name).addFilter(seldom)

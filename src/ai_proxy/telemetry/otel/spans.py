@@ -1,0 +1,218 @@
+"""Traces: of every request to a model that is sampled, and of every start and stop of a service.
+
+A span is made when all is over, with the times at which things happened: nothing of it is on the path of the
+request. Attributes are those of the GenAI semantic conventions, where these have one.
+
+https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
+"""
+
+from collections.abc import Iterator, Mapping
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.util.types import AttributeValue
+
+from ai_proxy.core.abilities import Endpoint
+from ai_proxy.core.ports import Tracing
+from ai_proxy.core.usage import Inference
+from ai_proxy.telemetry.operations import Operation
+from ai_proxy.telemetry.otel.traceparent import TraceContext, parse
+
+OPERATIONS: Mapping[str, str] = {
+    Endpoint.CHAT: "chat",
+    Endpoint.RESPONSES: "chat",
+    Endpoint.MESSAGES: "chat",
+    "/api/chat": "chat",
+    Endpoint.COMPLETIONS: "text_completion",
+    "/api/generate": "text_completion",
+    Endpoint.EMBEDDINGS: "embeddings",
+    "/api/embed": "embeddings",
+    "/api/embeddings": "embeddings",
+    Endpoint.RERANK: "rerank",
+    Endpoint.COUNT_TOKENS: "count_tokens",
+    Endpoint.TRANSCRIPTIONS: "transcription",
+    Endpoint.TRANSLATIONS: "translation",
+    Endpoint.SPEECH: "speech",
+    Endpoint.IMAGES: "image_generation",
+    Endpoint.IMAGE_EDITS: "image_edit",
+}
+"""`gen_ai.operation.name` by the path that was asked; the first three names are the conventions' own."""
+
+OTHER_OPERATION = "request"
+
+SHORTEST_WAIT = 0.001
+"""Seconds; a request that was held back for less has no span for it."""
+
+
+class GivenIds(RandomIdGenerator):
+    """Gives a span the id that was promised for it, and random ids to all others."""
+
+    def __init__(self) -> None:
+        self._trace_id = 0
+        self._span_id = 0
+
+    def promise(self, context: TraceContext) -> None:
+        """Give these ids to the next span."""
+        self._trace_id, self._span_id = context.trace_id, context.span_id
+
+    def generate_trace_id(self) -> int:
+        """Return the trace id of a span without a parent."""
+        trace_id, self._trace_id = self._trace_id, 0
+        return trace_id or super().generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        """Return the id of a span."""
+        span_id, self._span_id, self._trace_id = self._span_id, 0, 0
+        return span_id or super().generate_span_id()
+
+
+class Spans:
+    """Makes spans of what is over.
+
+    Args:
+        provider: Keeps every span, and takes its ids from `ids`.
+        ids: The provider's.
+        tracing: Decides whether the trace of a start or stop is kept.
+        host: Where the proxy listens.
+    """
+
+    def __init__(self, provider: TracerProvider, ids: GivenIds, tracing: Tracing, host: str) -> None:
+        self._tracer = provider.get_tracer("ai_proxy")
+        self._ids = ids
+        self._tracing = tracing
+        self._host = host
+
+    def request(self, inference: Inference) -> None:
+        """Make the trace of a finished request, if it is sampled."""
+        passed_on = inference.traceparent
+        if passed_on.endswith("-00") or passed_on == inference.parent:
+            return  # not sampled: as this proxy says, or by leaving the client's as it is
+        own = parse(passed_on.encode(errors="replace"))
+        if own is None or not own.sampled:
+            return
+        parent = parse(inference.parent.encode(errors="replace"))
+        span = self._begin(
+            request_name(inference),
+            own,
+            parent if parent is not None and parent.trace_id == own.trace_id else None,
+            inference.started,
+            {"server.address": self._host, **request_attributes(inference)},
+            SpanKind.SERVER,
+        )
+        within = trace.set_span_in_context(span)
+        for name, begins, ends in request_parts(inference):
+            self._part(name, within, inference.started + begins, inference.started + ends, {})
+        if inference.streamed and inference.first_token >= 0:
+            span.add_event("first token", timestamp=_ns(inference.started + inference.first_token))
+        if inference.status >= 500:
+            span.set_status(Status(StatusCode.ERROR, inference.error or None))
+        span.end(_ns(inference.started + inference.seconds))
+
+    def operation(self, operation: Operation) -> None:
+        """Make the trace of a start or stop, if it is sampled."""
+        own = parse(self._tracing.begin(b""))
+        if own is None or not own.sampled:
+            return
+        attributes: dict[str, AttributeValue] = {
+            "ai_proxy.operation": operation.kind,
+            "ai_proxy.service": operation.service_id,
+            "ai_proxy.outcome": operation.outcome,
+            "ai_proxy.reason": operation.reason,
+        }
+        span = self._begin(
+            f"{operation.kind} {operation.service_id}",
+            own,
+            None,
+            operation.began,
+            attributes,
+            SpanKind.INTERNAL,
+        )
+        within = trace.set_span_in_context(span)
+        ends = [phase.began for phase in operation.phases[1:]] + [operation.ended]
+        for phase, end in zip(operation.phases, ends, strict=True):
+            self._part(phase.state, within, phase.began, end, {"ai_proxy.reason": phase.reason})
+        if operation.failed:
+            span.set_status(Status(StatusCode.ERROR, operation.reason))
+        span.end(_ns(operation.ended))
+
+    def _begin(
+        self,
+        name: str,
+        own: TraceContext,
+        parent: TraceContext | None,
+        at: float,
+        attributes: Mapping[str, AttributeValue],
+        kind: SpanKind,
+    ) -> Span:
+        self._ids.promise(own)
+        return self._tracer.start_span(name, _remote(parent), kind, attributes, start_time=_ns(at))
+
+    def _part(
+        self, name: str, within: Context, begins: float, ends: float, attributes: Mapping[str, AttributeValue]
+    ) -> None:
+        part = self._tracer.start_span(name, within, attributes=attributes, start_time=_ns(begins))
+        part.end(_ns(ends))
+
+
+def request_name(inference: Inference) -> str:
+    """Return the name of a request's span: what is done, and by which model where that is known to exist."""
+    operation = OPERATIONS.get(inference.endpoint, OTHER_OPERATION)
+    return f"{operation} {inference.model}" if inference.service_id and inference.model else operation
+
+
+def request_attributes(inference: Inference) -> dict[str, AttributeValue]:
+    """Return what a span tells of a request; nothing of what was asked or answered."""
+    attributes: dict[str, AttributeValue] = {
+        "gen_ai.operation.name": OPERATIONS.get(inference.endpoint, OTHER_OPERATION),
+        "http.request.method": "POST",
+        "http.route": inference.endpoint,
+        "http.response.status_code": inference.status,
+        "ai_proxy.request_id": inference.request_id,
+        "ai_proxy.streamed": inference.streamed,
+        "ai_proxy.wait_seconds": inference.waited,
+    }
+    if inference.model:
+        attributes["gen_ai.request.model"] = inference.model
+    if inference.engine:
+        attributes["gen_ai.provider.name"] = inference.engine
+    if inference.service_id:
+        attributes["ai_proxy.service"] = inference.service_id
+    if inference.tokens_in >= 0:
+        attributes["gen_ai.usage.input_tokens"] = inference.tokens_in
+    if inference.tokens_out >= 0:
+        attributes["gen_ai.usage.output_tokens"] = inference.tokens_out
+    if (speed := inference.tokens_per_second) is not None:
+        attributes["ai_proxy.output_tokens_per_second"] = speed
+    if inference.streamed and inference.first_token >= 0:
+        attributes["ai_proxy.time_to_first_token_seconds"] = inference.first_token
+    if inference.error or inference.status >= 500:
+        attributes["error.type"] = inference.error or str(inference.status)
+    return attributes
+
+
+def request_parts(inference: Inference) -> Iterator[tuple[str, float, float]]:
+    """Yield what a request went through: its name, and from when to when in seconds from its start.
+
+    A request waits in the queue, or for its model to load, and is then forwarded.
+    """
+    if inference.waited >= SHORTEST_WAIT:
+        yield ("load" if inference.loaded else "queue"), 0.0, min(inference.waited, inference.seconds)
+    if inference.service_id and inference.waited < inference.seconds:
+        yield "forward", inference.waited, inference.seconds
+
+
+def _remote(parent: TraceContext | None) -> Context:
+    """Return the context of a span whose parent is elsewhere; that of a root without one."""
+    if parent is None:
+        return Context()
+    sender = SpanContext(
+        parent.trace_id, parent.span_id, is_remote=True, trace_flags=TraceFlags(int(parent.sampled))
+    )
+    return trace.set_span_in_context(NonRecordingSpan(sender), Context())
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)

@@ -1,0 +1,23 @@
+"""The requests to models that ended last, for people who look."""
+
+from collections import deque
+
+from ai_proxy.core.usage import Inference
+
+MAX_RECENT = 500
+"""Finished requests that are remembered; about 400 bytes each."""
+
+
+class RecentRequests:
+    """A ring of finished requests; the oldest go first."""
+
+    def __init__(self, size: int = MAX_RECENT) -> None:
+        self._ring: deque[Inference] = deque(maxlen=size)
+        self.add = self._ring.append
+
+    def __repr__(self) -> str:
+        return f"<RecentRequests [{len(self._ring)} of {self._ring.maxlen}]>"
+
+    def newest(self) -> list[Inference]:
+        """Return them, the last one first."""
+        return list(reversed(self._ring))

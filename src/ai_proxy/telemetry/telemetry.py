@@ -1,0 +1,109 @@
+"""All that is measured and told, put together."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from ai_proxy.core.events import ServiceEvent
+from ai_proxy.core.ports import Clock, Tracing
+from ai_proxy.core.settings import TelemetrySettings
+from ai_proxy.telemetry.otel.settings import Plan
+from ai_proxy.telemetry.prometheus import render
+from ai_proxy.telemetry.recorder import TellingRecorder
+from ai_proxy.telemetry.requests import RecentRequests
+from ai_proxy.telemetry.tally import ServiceFacts, Tallies
+
+if TYPE_CHECKING:
+    from ai_proxy.telemetry.otel.export import Export
+
+MISSING = (
+    "OpenTelemetry is configured, but {} is not installed: nothing is sent; "
+    "install it with: pip install 'ai-inference-proxy[otel]'"
+)
+
+
+class Telemetry:
+    """What the proxy measures, and to whom it tells it.
+
+    Attributes:
+        recorder: Is told of everything.
+        recent: The requests to models that ended last.
+    """
+
+    def __init__(self, version: str, tallies: Tallies, export: "Export | None" = None) -> None:
+        self._version = version
+        self._tallies = tallies
+        self._export = export
+        self._services: Callable[[], Iterable[ServiceFacts]] = tuple
+        self.recent = RecentRequests()
+        listeners = export.request_listeners if export else ()
+        self.recorder = TellingRecorder(tallies, self.recent.add, *listeners)
+
+    @property
+    def tracing(self) -> Tracing | None:
+        """What the data plane asks for every request; None when no traces are made."""
+        return self._export.tracing if self._export else None
+
+    def metrics(self) -> tuple[bytes, str]:
+        """Return everything in Prometheus' text format, and its content type."""
+        return render(self._tallies.services, self._services(), self._version)
+
+    def watch(
+        self,
+        services: Callable[[], Iterable[ServiceFacts]],
+        listen: Callable[[Callable[[ServiceEvent], None]], object],
+    ) -> None:
+        """Follow the services.
+
+        Args:
+            services: Returns how they stand.
+            listen: Is given what is to be told of every change of their states.
+        """
+        self._services = services
+        if self._export:
+            self._export.watch(services)
+            listen(self._export.event)
+
+
+@asynccontextmanager
+async def open_telemetry(
+    settings: TelemetrySettings, environ: Mapping[str, str], version: str, host: str, clock: Clock
+) -> AsyncIterator[Telemetry]:
+    """Measure, and send to a collector if one is configured; what is left is sent at the end.
+
+    Args:
+        settings: What the configuration says.
+        environ: Has the `OTEL_*` variables, which come first.
+        version: Of the program.
+        host: Where the proxy listens.
+        clock: Says when metrics are sent.
+    """
+    plan, tallies = Plan.of(settings, environ), Tallies()
+    for complaint in plan.complaints:
+        logger.warning("telemetry: {}", complaint)
+    export = _export(plan, tallies, version, host, clock)
+    try:
+        yield Telemetry(version, tallies, export)
+    finally:
+        if export:
+            await export.close()
+
+
+def _export(plan: Plan, tallies: Tallies, version: str, host: str, clock: Clock) -> "Export | None":
+    """Return what sends; None when nothing is to be sent, and when its packages are missing."""
+    if not plan.targets:
+        return None
+    try:
+        from ai_proxy.telemetry.otel.export import Export
+
+        return Export(plan, tallies, version, host, clock)
+    except ModuleNotFoundError as error:
+        # The variables are often set for all programs of a machine: that must not keep this one from serving.
+        logger.warning(MISSING, error.name)
+    except Exception as error:  # noqa: BLE001 - the SDK raises all sorts of things at variables it cannot read
+        logger.warning(
+            "OpenTelemetry cannot be set up, nothing is sent; check the OTEL_* variables: {}", error
+        )
+    return None

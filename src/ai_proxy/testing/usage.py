@@ -1,0 +1,26 @@
+"""Finished requests, for tests."""
+
+from ai_proxy.core.usage import Inference
+
+
+def inference(**facts: object) -> Inference:
+    """Return a stream that took 3 seconds; `facts` replace what is plain about it."""
+    plain: dict[str, object] = {
+        "request_id": "req-1",
+        "endpoint": "/v1/chat/completions",
+        "model": "llama3",
+        "service_id": "llama",
+        "engine": "llamacpp",
+        "streamed": True,
+        "status": 200,
+        "error": "",
+        "started": 1_700_000_000.0,
+        "seconds": 3.0,
+        "waited": 0.5,
+        "first_token": 1.0,
+        "tokens_in": 9,
+        "tokens_out": 21,
+        "loaded": True,
+        "traceparent": "",
+    }
+    return Inference(**(plain | facts))  # type: ignore[arg-type]
