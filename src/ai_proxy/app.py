@@ -10,38 +10,49 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import fields, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 from loguru import logger
 
 from ai_proxy import rundir
 from ai_proxy.api.application import create_app
+from ai_proxy.api.deps import Addresses, Requests, local_url
 from ai_proxy.api.door import client_principal, owner_principal
 from ai_proxy.api.server import serve_unix
-from ai_proxy.config.build import build_services, server_settings
+from ai_proxy.config.build import build_services, engine_settings, server_settings, telemetry_settings
+from ai_proxy.config.detected import detected_services
 from ai_proxy.config.load import find_config, load_config
 from ai_proxy.config.schema import Config
+from ai_proxy.control.discovery import Discovery, forget_changed
+from ai_proxy.control.places import own_places
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.control.timing import SystemClock
+from ai_proxy.core.detection import Spot, spot
 from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.options import ServeOptions
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import RuntimeKind, Service, Upstream
-from ai_proxy.core.settings import ServerSettings
+from ai_proxy.core.settings import DockerSettings, ServerSettings
+from ai_proxy.engines.cache import MemoryCache
 from ai_proxy.engines.catalog import build_engines
+from ai_proxy.engines.detect import Detector
+from ai_proxy.gateway.entries import OLLAMA, OPENAI, Front
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.identity import owner_id
 from ai_proxy.resources.nvidia import find_nvidia
-from ai_proxy.runtimes.docker import DockerRuntime, own_container
+from ai_proxy.runtimes.docker import DockerRuntime
+from ai_proxy.runtimes.docker_place import own_container
 from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.runtimes.process import ProcessRuntime
 from ai_proxy.tasks import cancel, spawn
 from ai_proxy.telemetry.logs import configure
-from ai_proxy.telemetry.prometheus import PrometheusRecorder
+from ai_proxy.telemetry.telemetry import open_telemetry
 
 OPEN_FILES = 65_536
 """Open files asked of the system: two per request in flight."""
@@ -86,25 +97,48 @@ async def _serve(options: ServeOptions, path: Path | None, config: Config) -> No
     async with AsyncExitStack() as stack:
         folder = rundir.create_instance_folder(rundir.base_folder(options.run_dir), settings.port)
         stack.enter_context(rundir.lock_instance(folder))
-        recorder = PrometheusRecorder(version("ai-inference-proxy"))
+        telemetry = await stack.enter_async_context(
+            open_telemetry(
+                telemetry_settings(config),
+                os.environ,
+                version("ai-inference-proxy"),
+                settings.host,
+                SystemClock(),
+            )
+        )
         connector = aiohttp.TCPConnector(limit=0)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, auto_decompress=False)
         )
-        plane = ControlPlane(SystemClock(), _runtimes(folder, stack), build_engines(session), recorder)
+        runtimes = _runtimes(folder, settings.docker, stack)
+        plane = ControlPlane(SystemClock(), runtimes, build_engines(session), telemetry.recorder)
         gateway = Gateway(
             plane.scheduler,
-            recorder,
+            telemetry.recorder,
             settings.limits,
             Upstream("localhost", 80, unix_path=str(folder / "gateway.sock")),
         )
+        gateway.tracing = telemetry.tracing
         stack.push_async_callback(_close, plane, gateway)
         plane.publish = gateway.publish
         plane.events.listen(EventLog())
+        telemetry.watch(plane.services, plane.events.listen)
         plane.load = _loader(path, config, options)
-        app = create_app(plane, lambda: recorder.render(plane.services()), version("ai-inference-proxy"))
+        requests = Requests(telemetry.recent.newest, gateway.live)
+        addresses = Addresses()
+        detector = _detector(session, plane, addresses, config)
+        plane.events.listen(forget_changed(plane, detector))
+        app = create_app(
+            plane, telemetry.metrics, version("ai-inference-proxy"), addresses, requests, detector
+        )
         await stack.enter_async_context(serve_unix(app, folder / "gateway.sock", client_principal))
-        port = await _listen(gateway, settings)  # before anything is adopted: a failure must not end it
+        # Before anything is adopted: a failure must not end it.
+        port = await _listen(gateway, settings.host, settings.port, OPENAI)
+        addresses.http = local_url(settings.host, port)
+        if settings.ollama_port is not None:
+            ollama_port = await _listen(gateway, settings.host, settings.ollama_port, OLLAMA)
+            addresses.ollama = local_url(settings.host, ollama_port)
+            logger.info("in the place of Ollama on {}", addresses.ollama)
         await plane.open(build_services(config))
         await gateway.accept()
         await stack.enter_async_context(serve_unix(app, folder / "control.sock", owner_principal))
@@ -114,20 +148,49 @@ async def _serve(options: ServeOptions, path: Path | None, config: Config) -> No
             stack.push_async_callback(cancel, watcher)
         _announce(settings.host, port, path, len(plane.services()))
         _settle_memory()
+        discovery = _discover(detector, plane, config, options)
+        stack.push_async_callback(cancel, discovery)
         await stop.wait()
+        await cancel(discovery)
         in_flight = sum(view.in_flight for view in plane.services())
         patience = f"at most {settings.limits.shutdown_timeout:g} s; Ctrl-C again ends them"
         logger.info("stopping: {} requests in flight{}", in_flight, f", {patience}" if in_flight else "")
         await _close(plane, gateway)
 
 
-def _runtimes(folder: Path, stack: AsyncExitStack) -> Mapping[RuntimeKind, Runtime]:
+def _detector(
+    session: aiohttp.ClientSession, plane: ControlPlane, addresses: Addresses, config: Config
+) -> Detector:
+    """Build what finds engines; it leaves out the proxy itself and what that runs."""
+
+    def owners() -> Mapping[Spot, str]:
+        ours = (urlsplit(url) for url in (addresses.http, addresses.ollama) if url)
+        listeners = {spot(one.hostname or "", one.port or 80): "ai-proxy itself" for one in ours}
+        return {**own_places(plane.runs()), **listeners}
+
+    clock, settings = SystemClock(), engine_settings(config)
+    return Detector(session, clock, MemoryCache(clock, settings.cache_ttl), settings, os.environ, owners)
+
+
+def _discover(
+    detector: Detector, plane: ControlPlane, config: Config, options: ServeOptions
+) -> asyncio.Task[None] | None:
+    """Begin to offer the engines that run by themselves, unless that is not wanted."""
+    settings = engine_settings(config)
+    if not (settings.detect if options.detect is None else options.detect):
+        return None
+    declare = partial(detected_services, config)
+    discovery = Discovery(plane, detector, declare, SystemClock(), settings.cache_ttl)
+    return spawn(discovery.run(), "discover engines")
+
+
+def _runtimes(folder: Path, docker: DockerSettings, stack: AsyncExitStack) -> Mapping[RuntimeKind, Runtime]:
     """Build every runtime; none does anything before it is asked."""
     processes = ProcessRuntime(folder / "process", owner=str(folder))
     stack.push_async_callback(processes.close)
     gpus = find_nvidia()
     containers = DockerRuntime(
-        None,
+        docker,
         owner_id(folder),
         version("ai-inference-proxy"),
         container=own_container(),
@@ -168,18 +231,20 @@ def _loader(
         fresh = load_config(path, os.environ)
         settings = _overridden(server_settings(fresh), options)
         changed = [f.name for f in fields(settings) if getattr(settings, f.name) != getattr(running, f.name)]
-        return build_services(fresh), tuple(f"server.{name}" for name in changed)
+        telemetry = ["telemetry"] if telemetry_settings(fresh) != telemetry_settings(config) else []
+        engine = ["engine"] if engine_settings(fresh) != engine_settings(config) else []
+        return build_services(fresh), (*(f"server.{name}" for name in changed), *telemetry, *engine)
 
     return lambda: asyncio.get_running_loop().run_in_executor(None, load)
 
 
-async def _listen(gateway: Gateway, settings: ServerSettings) -> int:
+async def _listen(gateway: Gateway, host: str, port: int, front: Front) -> int:
     try:
-        return await gateway.listen(settings.host, settings.port)
+        return await gateway.listen(host, port, front=front)
     except OSError as error:
+        setting = "--host and --port" if front is OPENAI else "server.ollama_port"
         raise ListenError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
-            "choose another with --host and --port"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with {setting}"
         ) from error
 
 

@@ -9,13 +9,57 @@ from ai_proxy.engines.base import HttpEngine
 from ai_proxy.engines.catalog import PROFILES
 from ai_proxy.testing.engine_contract import EngineContract, Serve, Subject
 from ai_proxy.testing.fake_engine import Behaviour, running_fake_engine
+from ai_proxy.testing.recorded_engine import Mood, recorded_engine
+
+MOODS = {
+    Behaviour.OK: Mood.HEALTHY,
+    Behaviour.NEVER_READY: Mood.LOADING,
+    Behaviour.GARBAGE: Mood.GARBAGE,
+    Behaviour.HANG: Mood.SILENT,
+}
+HEALTH_PATHS = {"llamacpp": "/health", "vllm": "/health", "ollama": "/api/version", "lmstudio": "/v1/models"}
 
 
-class TestHttpEngines(EngineContract):
-    @pytest.fixture(params=["llamacpp", "generic"])
-    async def engine(self, request: pytest.FixtureRequest) -> AsyncIterator[HttpEngine]:
-        async with aiohttp.ClientSession() as session:
-            yield HttpEngine(PROFILES[request.param], session, timeout=0.8)
+@pytest.fixture
+async def engine(name: str) -> AsyncIterator[HttpEngine]:
+    async with aiohttp.ClientSession() as session:
+        yield HttpEngine(PROFILES[name], session, timeout=0.8)
+
+
+class TestRecordedEngines(EngineContract):
+    """Engines that are asked as themselves."""
+
+    @pytest.fixture(params=HEALTH_PATHS)
+    def name(self, request: pytest.FixtureRequest) -> str:
+        name: str = request.param
+        return name
+
+    @pytest.fixture
+    def engine(self, engine: HttpEngine) -> HttpEngine:
+        return engine
+
+    @pytest.fixture
+    def serve(self, name: str) -> Iterator[Serve]:
+        with ExitStack() as stack:
+
+            def run(behaviour: Behaviour) -> Subject:
+                port = stack.enter_context(recorded_engine(name, MOODS[behaviour]))
+                return Subject(Upstream("127.0.0.1", port), HEALTH_PATHS[name])
+
+            yield run
+
+
+class TestEnginesThatSpeakOpenAIsApi(EngineContract):
+    """Engines of which nothing is recorded."""
+
+    @pytest.fixture(params=["sglang", "openai", "generic"])
+    def name(self, request: pytest.FixtureRequest) -> str:
+        name: str = request.param
+        return name
+
+    @pytest.fixture
+    def engine(self, engine: HttpEngine) -> HttpEngine:
+        return engine
 
     @pytest.fixture
     def serve(self) -> Iterator[Serve]:

@@ -65,6 +65,7 @@ class Proxy:
     def __post_init__(self) -> None:
         self.log = self.folder / "serve.log"
         self.environment["AI_PROXY_DATA_DIR"] = str(self.folder / "data")
+        self.environment["AI_PROXY_DETECT"] = "0"  # what runs on this machine is none of a test's business
 
     @property
     def config(self) -> Path:

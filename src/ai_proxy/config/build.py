@@ -21,7 +21,14 @@ from ai_proxy.core.service import (
     Service,
     StartPolicy,
 )
-from ai_proxy.core.settings import MB, Limits, ServerSettings
+from ai_proxy.core.settings import (
+    MB,
+    DockerSettings,
+    EngineSettings,
+    Limits,
+    ServerSettings,
+    TelemetrySettings,
+)
 
 
 def server_settings(config: Config) -> ServerSettings:
@@ -30,6 +37,7 @@ def server_settings(config: Config) -> ServerSettings:
     return ServerSettings(
         host=server.host,
         port=server.port,
+        ollama_port=server.ollama_port,
         watch=server.watch,
         limits=Limits(
             max_head=limits.max_head_kb * 1024,
@@ -43,6 +51,36 @@ def server_settings(config: Config) -> ServerSettings:
             connect_timeout=limits.connect_timeout,
             shutdown_timeout=limits.shutdown_timeout,
         ),
+        docker=_docker_settings(config),
+    )
+
+
+def _docker_settings(config: Config) -> DockerSettings:
+    docker = config.server.docker
+    folder = Path(docker.certificates) if docker.certificates else None
+    return DockerSettings(docker.host, folder, docker.address, docker.network)
+
+
+def engine_settings(config: Config) -> EngineSettings:
+    """Return how engines that run by themselves are to be looked for."""
+    engine = config.engine
+    return EngineSettings(
+        detect=engine.detect,
+        health_latency_threshold_ms=engine.health_latency_threshold_ms,
+        max_network_failures=engine.max_network_failures,
+        cache_ttl=engine.cache_ttl,
+    )
+
+
+def telemetry_settings(config: Config) -> TelemetrySettings:
+    """Return where OpenTelemetry is to be sent, as far as the configuration says."""
+    telemetry = config.telemetry
+    return TelemetrySettings(
+        otlp_endpoint=telemetry.otlp_endpoint or "",
+        otlp_protocol=telemetry.otlp_protocol,
+        headers={name: value.get_secret_value() for name, value in telemetry.headers.items()},
+        sample_ratio=telemetry.sample_ratio,
+        service_name=telemetry.service_name,
     )
 
 
@@ -81,6 +119,11 @@ def _service(name: str, config: ServiceConfig, template: Template) -> Service:
         max_waiting=_given(config.max_waiting, 0),
         keep_on_exit=config.on_exit == "keep",
         resources=Resources(needs.min_memory_mb, needs.vram_required_mb),
+        aliases=config.aliases,
+        set_params=config.set_params,
+        default_params=config.default_params,
+        drop_params=config.drop_params,
+        heartbeat=config.loading != "hold",
     )
 
 

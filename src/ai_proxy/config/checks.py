@@ -107,6 +107,7 @@ def _models(config: Config) -> Iterator[Fault]:
         declared: list[tuple[str, KeyPath]] = [
             (model, (*path, "models", index)) for index, model in enumerate(service.models or ())
         ]
+        declared += [(alias, (*path, "aliases", alias)) for alias in service.aliases]
         for model, where in declared or [(name, path)]:
             if model in answered:
                 shown = "{value}" if declared else repr(name)

@@ -102,6 +102,16 @@ ApiKey = Annotated[SecretStr, BeforeValidator(_api_key), WithJsonSchema(REFERENC
 """A secret, only ever by reference."""
 
 
+def _header(value: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
+        raise invalid(f"{value!r} is not a name for a header", "use letters, digits and '-'")
+    return value
+
+
+SecretHeaders = dict[Annotated[str, AfterValidator(_header)], ApiKey]
+"""Headers by name; their values may be secret, so they come by reference."""
+
+
 def _service_id(value: str) -> str:
     if not SERVICE_ID.fullmatch(value):
         raise invalid(
@@ -146,6 +156,29 @@ def _host(value: str) -> str:
 
 
 Host = Annotated[str, AfterValidator(_host)]
+
+
+def _engine_url(value: str) -> str:
+    if not re.fullmatch(r"(unix:///|(tcp|http|https|ssh)://[^/])[!-~]*", value):
+        raise invalid(
+            "{value} is not the URL of a Docker engine",
+            "write for example unix:///run/docker.sock, tcp://gpu-box:2376 or ssh://me@gpu-box",
+        )
+    return value
+
+
+EngineUrl = Annotated[str, AfterValidator(_engine_url)]
+
+
+def _reachable_host(value: str) -> str:
+    if value in ("0.0.0.0", "::"):  # noqa: S104
+        raise invalid(
+            "{value} is not an address that can be reached", "write that of the Docker engine's machine"
+        )
+    return _host(value)
+
+
+ReachableHost = Annotated[str, AfterValidator(_reachable_host)]
 
 
 def parse_url(text: str) -> Upstream:

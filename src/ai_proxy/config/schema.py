@@ -12,6 +12,7 @@ from ai_proxy.config.fields import (
     Count,
     CountOrZero,
     Duration,
+    EngineUrl,
     Environment,
     Gpus,
     HealthPath,
@@ -20,6 +21,8 @@ from ai_proxy.config.fields import (
     Port,
     PortOrZero,
     PositiveDuration,
+    ReachableHost,
+    SecretHeaders,
     Text,
     Url,
     Volume,
@@ -27,11 +30,13 @@ from ai_proxy.config.fields import (
     Workdir,
 )
 from ai_proxy.core.service import Healthcheck, RuntimeKind, Service, StartPolicy
-from ai_proxy.core.settings import MB, Limits, ServerSettings
+from ai_proxy.core.settings import MB, EngineSettings, Limits, ServerSettings, TelemetrySettings
 
 _CORE: dict[str, Any] = {field.name: field.default for field in fields(Service)}
 _LIMITS = Limits()
 _SERVER = ServerSettings()
+_TELEMETRY = TelemetrySettings()
+_ENGINES = EngineSettings()
 
 
 class Model(BaseModel):
@@ -81,6 +86,34 @@ class LimitsConfig(Model):
     )
 
 
+class DockerEngineConfig(Model):
+    """The Docker engine that runs services; by default the one that the `docker` command uses."""
+
+    host: EngineUrl | None = Field(
+        default=None,
+        description="URL of the engine. Default: `DOCKER_HOST`, the current context, or the usual socket.",
+        examples=["tcp://gpu-box:2376"],
+    )
+    certificates: Workdir | None = Field(
+        default=None,
+        description="Folder with ca.pem, cert.pem and key.pem, for TLS; a relative one begins beside this "
+        "file. Default: `DOCKER_CERT_PATH`, if `DOCKER_TLS_VERIFY` is set.",
+        examples=["./docker-certificates"],
+    )
+    address: ReachableHost | None = Field(
+        default=None,
+        description="Address of the engine's machine on which ports are published, and by which services are "
+        "reached. Default: the host of a remote engine's URL, else 127.0.0.1.",
+        examples=["10.0.0.5"],
+    )
+    network: Text | None = Field(
+        default=None,
+        description="Which network services join when the proxy itself runs in a container. "
+        "Default: the first, by name, of the container's networks.",
+        examples=["models"],
+    )
+
+
 class ServerConfig(Model):
     """Where the proxy listens. Changes take effect when it is restarted."""
 
@@ -88,10 +121,40 @@ class ServerConfig(Model):
     port: PortOrZero = Field(
         default=_SERVER.port, description="TCP port; 0 takes a free one.", examples=[11000]
     )
+    ollama_port: PortOrZero | None = Field(
+        default=_SERVER.ollama_port,
+        description="Also listen here in the place of an Ollama server, for its clients; "
+        "0 takes a free port. Default: not at all.",
+        examples=[11434],
+    )
     watch: bool = Field(
         default=_SERVER.watch, description="Reload when this file changes; a faulty file changes nothing."
     )
     limits: LimitsConfig = Field(default=LimitsConfig(), description="What one client may take of the proxy.")
+    docker: DockerEngineConfig = Field(
+        default=DockerEngineConfig(), description="The Docker engine that runs services."
+    )
+
+
+class EngineConfig(Model):
+    """Engines that run by themselves. Changes take effect when the proxy is restarted."""
+
+    detect: bool = Field(
+        default=_ENGINES.detect,
+        description="Look for llama.cpp, vLLM, Ollama and LM Studio on this machine, at the start and then "
+        "every `cache_ttl`, and offer what they serve.",
+    )
+    health_latency_threshold_ms: Count = Field(
+        default=_ENGINES.health_latency_threshold_ms,
+        description="Slowest answer of a healthy engine, in milliseconds; a slower one is degraded.",
+    )
+    max_network_failures: Count = Field(
+        default=_ENGINES.max_network_failures,
+        description="Tries in a row that must fail before an engine counts as unreachable.",
+    )
+    cache_ttl: PositiveDuration = Field(
+        default=_ENGINES.cache_ttl, description="How long what was found out holds.", examples=["5m"]
+    )
 
 
 class Defaults(Model):
@@ -134,6 +197,11 @@ class Defaults(Model):
     )
     max_waiting: CountOrZero = Field(
         default=_CORE["max_waiting"], description="Requests that may wait for it at once.", examples=[1000]
+    )
+    loading: Literal["heartbeat", "hold"] = Field(
+        default="heartbeat",
+        description="What the client of a stream gets while a model loads: comments from 2 s on, or nothing.",
+        examples=["hold"],
     )
 
 
@@ -249,6 +317,26 @@ class ServiceConfig(Model):
         description="Names it answers to. Default: its id and what the engine lists.",
         examples=[["llama3", "gpt-4o-mini"]],
     )
+    aliases: dict[Text, Text] = Field(
+        default_factory=dict,
+        description="More names it answers to, each with what its engine is asked for instead.",
+        examples=[{"gpt-4o": "llama3:70b"}],
+    )
+    set_params: dict[Text, Any] = Field(
+        default_factory=dict,
+        description="Put into every request to a model, in place of what the client says.",
+        examples=[{"seed": 1}],
+    )
+    default_params: dict[Text, Any] = Field(
+        default_factory=dict,
+        description="Put into every request to a model that does not say otherwise.",
+        examples=[{"temperature": 0.7}],
+    )
+    drop_params: Words = Field(
+        default=(),
+        description="Taken out of every request to a model.",
+        examples=[["logit_bias"]],
+    )
     api_key: ApiKey | None = Field(
         default=None,
         description="Sent to the backend in place of the client's key; only `${env:NAME}` or `${file:PATH}`.",
@@ -328,10 +416,39 @@ class ServiceConfig(Model):
     response_timeout: Duration | None = _inherited("response_timeout")
     stream_idle_timeout: Duration | None = _inherited("stream_idle_timeout")
     max_waiting: CountOrZero | None = _inherited("max_waiting")
+    loading: Literal["heartbeat", "hold"] | None = _inherited("loading")
     on_exit: Literal["keep", "stop"] | None = Field(
         default=None,
         description="What becomes of it when the proxy ends. Default: `keep` for docker, `stop` for process.",
         examples=["stop"],
+    )
+
+
+class TelemetryConfig(Model):
+    """Where OpenTelemetry is sent. The standard `OTEL_*` variables come first; a restart is needed."""
+
+    otlp_endpoint: Url | None = Field(
+        default=None,
+        description="Address of a collector; without one nothing is sent.",
+        examples=["http://127.0.0.1:4317"],
+    )
+    otlp_protocol: Literal["grpc", "http/protobuf"] = Field(
+        default="grpc",
+        description="How it is spoken to: collectors take gRPC on port 4317 and HTTP on 4318.",
+        examples=["grpc"],
+    )
+    headers: SecretHeaders = Field(
+        default_factory=dict,
+        description="Headers sent along; values only as `${env:NAME}` or `${file:PATH}`.",
+        examples=[{"signoz-ingestion-key": "${env:SIGNOZ_KEY}"}],
+    )
+    sample_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=_TELEMETRY.sample_ratio,
+        description="Share of the traces begun here that are kept; those of clients are kept as they say.",
+        examples=[0.1],
+    )
+    service_name: Text = Field(
+        default=_TELEMETRY.service_name, description="What the proxy is called there.", examples=["ai-proxy"]
     )
 
 
@@ -341,9 +458,13 @@ class Config(Model):
     server: ServerConfig = Field(
         default=ServerConfig(), description="Where the proxy listens and what it allows."
     )
+    engine: EngineConfig = Field(
+        default=EngineConfig(), description="How engines that run by themselves are looked for."
+    )
     defaults: Defaults = Field(
         default=Defaults(), description="What holds for every service that does not say otherwise."
     )
+    telemetry: TelemetryConfig = Field(default=TelemetryConfig(), description="Where OpenTelemetry is sent.")
     types: dict[Name, TypeConfig] = Field(
         default_factory=dict, description="Service types of your own, by name."
     )

@@ -9,6 +9,7 @@ from loguru import logger
 
 from ai_proxy.control.events import EventBus
 from ai_proxy.control.instance import Assignment
+from ai_proxy.control.places import undeclared
 from ai_proxy.control.recovery import recover
 from ai_proxy.control.reload import compare
 from ai_proxy.control.scheduler import Scheduler
@@ -27,7 +28,7 @@ from ai_proxy.core.lifecycle import RUNNING, State, backoff
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Clock, Engine, Recorder, Runtime
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, claims, near_names
-from ai_proxy.core.service import RuntimeKind, Service
+from ai_proxy.core.service import RuntimeKind, Service, Upstream
 from ai_proxy.tasks import cancel, spawn
 
 AT_REST = frozenset({State.STOPPED, State.FAILED})
@@ -75,6 +76,8 @@ class ControlPlane:
         self._supervisors: dict[str, Supervisor] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._postponed: dict[RuntimeKind, asyncio.Task[None]] = {}
+        self._declared: tuple[Service, ...] = ()
+        self._found: tuple[Service, ...] = ()
         self._reloading = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -88,7 +91,7 @@ class ControlPlane:
         Raises:
             InvalidConfigError: A service asks for a runtime or an engine that is not here.
         """
-        services = tuple(services)
+        self._declared = services = tuple(services)
         for assignment in [self._assign(service) for service in services]:
             self._add(assignment)
         self._publish()
@@ -164,6 +167,11 @@ class ControlPlane:
     def _offer(self, supervisor: Supervisor) -> Offer:
         service = supervisor.service
         return Offer(service, self._engines[service.engine].abilities, supervisor.models)
+
+    def runs(self) -> Sequence[tuple[Service, tuple[Upstream, ...]]]:
+        """Return every service, with the addresses at which it runs now."""
+        instances = ((one.service, one.instance.handle) for one in self._supervisors.values())
+        return [(service, handle.upstreams if handle else ()) for service, handle in instances]
 
     def _publish(self) -> None:
         self.publish(self.offers())
@@ -243,12 +251,24 @@ class ControlPlane:
         return report
 
     async def apply(self, services: Sequence[Service]) -> ReloadReport:
-        """Make these the declared services.
+        """Make these the declared services; what was found beside them goes on.
 
         Raises:
             InvalidConfigError: One asks for a runtime or an engine that is not here; nothing was changed.
         """
+        return await self._become(tuple(services), self._found, "no longer configured")
+
+    async def discover(self, found: Sequence[Service]) -> None:
+        """Make these the services that were found running; one declared under a name or address precedes."""
+        async with self._reloading:
+            await self._become(self._declared, tuple(found), "no longer found")
+
+    async def _become(
+        self, declared: tuple[Service, ...], found: tuple[Service, ...], farewell: str
+    ) -> ReloadReport:
+        services = (*declared, *undeclared(found, declared))
         assignments = {service.id: self._assign(service) for service in services}
+        self._declared, self._found = declared, found
         report = compare([s.service for s in self._supervisors.values()], services)
         for service_id in report.updated:
             self._supervisors[service_id].update(assignments[service_id])
@@ -260,19 +280,19 @@ class ControlPlane:
         for supervisor in added:
             if supervisor.service.launch.runtime not in self._postponed:
                 supervisor.begin(None)
-        await asyncio.gather(*(self._remove(supervisor) for supervisor in removed))
+        await asyncio.gather(*(self._remove(supervisor, farewell) for supervisor in removed))
         return report
 
-    async def _remove(self, supervisor: Supervisor) -> None:
+    async def _remove(self, supervisor: Supervisor, farewell: str) -> None:
         service_id = supervisor.service.id
         self.scheduler.remove(service_id)
-        retiring = spawn(self._retire(supervisor), f"retire {service_id}")
+        retiring = spawn(self._retire(supervisor, farewell), f"retire {service_id}")
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
         await wait_any(self._clock, retiring, until=self._clock.now() + REMOVE_WAIT)
 
-    async def _retire(self, supervisor: Supervisor) -> None:
-        await supervisor.retire("no longer configured")
+    async def _retire(self, supervisor: Supervisor, farewell: str) -> None:
+        await supervisor.retire(farewell)
         self._recorder.forget(supervisor.service.id)
 
     def _assign(self, service: Service) -> Assignment:

@@ -1,16 +1,20 @@
 """What all engines have in common: they answer over HTTP, tell their readiness and list their models."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Container, Sequence
+import time
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import aiohttp
 
-from ai_proxy.core.abilities import EVERYTHING, Abilities, Modality
+from ai_proxy.core.abilities import EVERYTHING, Abilities, Modality, Rule, Treatment
 from ai_proxy.core.ports import Model, Probe
 from ai_proxy.core.service import Service, Upstream
+from ai_proxy.engines.answers import Answer, has_error
+from ai_proxy.engines.listing import OPENAI_LISTING, Listing, read_models
+from ai_proxy.engines.site import Site
 
 PROBE_TIMEOUT = 3.0
 """Longest wait for an answer about readiness or models, in seconds."""
@@ -20,7 +24,18 @@ MAX_BODY = 4 * 1024 * 1024
 
 CHAT = frozenset({"chat", "stream"})
 
-ANYTHING = Abilities("OpenAI API", EVERYTHING, modalities=frozenset(Modality))
+COMMON_RULES: Mapping[str, Rule] = MappingProxyType(
+    {"temperature": Rule(Treatment.CLAMP, 0.0, 2.0, "OpenAI's API takes a temperature from 0 to 2")}
+)
+"""What holds for every engine."""
+
+
+def single_choice(why: str) -> Rule:
+    """Return the rule of an engine that gives one answer to a request, however many are asked for."""
+    return Rule(Treatment.CLAMP, 1, 1, why)
+
+
+ANYTHING = Abilities("OpenAI API", EVERYTHING, COMMON_RULES, frozenset(Modality))
 """Of software that is not known to lack anything: it is asked, and says itself what it cannot do."""
 
 
@@ -30,19 +45,23 @@ class Profile:
 
     Attributes:
         name: As services declare it.
-        models_path: Lists the models in OpenAI's form; None when it does not.
+        listings: Where it lists its models, the most telling first and OpenAI's last; empty when it does not.
         owned_by: What its model list gives as `owned_by`; tells engines apart.
         capabilities: As in `core.ports.Engine`.
         alive: Statuses of the health path that mean it can take requests.
+        errors_with_200: Whether it answers with an error and a status that says all is well.
         abilities: What it can do of the APIs that clients speak.
+        site: Where it is found when it runs by itself; None when it is not looked for.
     """
 
     name: str
-    models_path: str | None = "/v1/models"
+    listings: tuple[Listing, ...] = (OPENAI_LISTING,)
     owned_by: str | None = None
     capabilities: frozenset[str] = CHAT
     alive: Container[int] = range(200, 300)
+    errors_with_200: bool = False
     abilities: Abilities = ANYTHING
+    site: Site | None = None
 
 
 class HttpEngine:
@@ -85,34 +104,34 @@ class HttpEngine:
 
     async def models(self, service: Service, upstream: Upstream) -> Sequence[Model]:
         """Return the models it lists; empty when it cannot tell."""
-        if self._profile.models_path is None:
-            return ()
-        try:
-            async with asyncio.timeout(self._timeout):
-                status, body = await self._get(service, upstream, self._profile.models_path)
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
-            return ()
-        return parse_models(body) if status == 200 else ()
+        for listing in self._profile.listings:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    answer = await self._get(service, upstream, listing.path)
+            except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
+                return ()
+            models = read_models((listing,), {listing.path: answer})
+            if models is not None:
+                return models
+        return ()
 
     async def _ask(self, service: Service, upstream: Upstream) -> Probe:
         if service.health_path is None:
             return await _connect(upstream)
-        status, body = await self._get(service, upstream, service.health_path)
-        if status not in self._profile.alive:
-            return Probe(ready=False, detail=complaint(status, body))
-        if self._profile.models_path is not None:
-            status, body = await self._get(service, upstream, self._profile.models_path)
-            if status >= 500:
-                return Probe(ready=False, detail=complaint(status, body))
+        answer = await self._get(service, upstream, service.health_path)
+        if answer.status not in self._profile.alive or (
+            self._profile.errors_with_200 and has_error(answer.body)
+        ):
+            return Probe(ready=False, detail=answer.complaint)
+        if self._profile.listings:
+            answer = await self._get(service, upstream, self._profile.listings[-1].path)
+            if answer.status >= 500:
+                return Probe(ready=False, detail=answer.complaint)
         return Probe(ready=True, detail="ready")
 
-    async def _get(self, service: Service, upstream: Upstream, path: str) -> tuple[int, bytes]:
-        headers = {"Authorization": f"Bearer {service.api_key}"} if service.api_key else {}
-        async with (
-            self._reaching(upstream) as session,
-            session.get(upstream.url + path, headers=headers, allow_redirects=False) as response,
-        ):
-            return response.status, await _read(response.content)
+    async def _get(self, service: Service, upstream: Upstream, path: str) -> Answer:
+        async with self._reaching(upstream) as session:
+            return await get(session, upstream, path, service.api_key)
 
     @asynccontextmanager
     async def _reaching(self, upstream: Upstream) -> AsyncIterator[aiohttp.ClientSession]:
@@ -131,6 +150,26 @@ async def _connect(upstream: Upstream) -> Probe:
         _, writer = await asyncio.open_unix_connection(upstream.unix_path)
     writer.close()
     return Probe(ready=True, detail="accepts connections")
+
+
+async def get(
+    session: aiohttp.ClientSession, upstream: Upstream, path: str, api_key: str | None = None
+) -> Answer:
+    """Ask for what is there, whatever its status; a redirect is not followed, for it may lead anywhere.
+
+    Raises:
+        aiohttp.ClientError: It cannot be reached, or does not answer in HTTP.
+        OSError: It cannot be reached.
+        ValueError: The address is none.
+    """
+    headers = {"Accept-Encoding": "identity"}
+    if api_key:
+        headers["Authorization"] = f"Bearer {api_key}"
+    began = time.monotonic()
+    async with session.get(upstream.url + path, headers=headers, allow_redirects=False) as response:
+        body = await _read(response.content)
+        found = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, body, found, time.monotonic() - began)
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:
@@ -164,64 +203,3 @@ def explain(error: Exception) -> str:
             return error.strerror.lower()
         case _:
             return str(error) or type(error).__name__
-
-
-def complaint(status: int, body: bytes) -> str:
-    """Say in a few words what an engine's refusal says: its own message, else the status.
-
-    >>> complaint(503, b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}')
-    'loading model'
-    >>> complaint(500, b"<html>")
-    'it answers with status 500'
-    """
-    match _json(body):
-        case {"error": {"message": str(text)}} | {"error": str(text)} | {"detail": str(text)} if text:
-            return text[:1].lower() + text[1:200]
-        case _:
-            return f"it answers with status {status}"
-
-
-def parse_models(body: bytes) -> list[Model]:
-    """Return the models of a list in OpenAI's form, leaving out what is malformed.
-
-    >>> parse_models(b'{"object":"list","data":[{"id":"a","max_model_len":512},{"id":""},7]}')
-    [Model(id='a', context_length=512, modalities=None, kind='')]
-    >>> parse_models(b'{"object":"list","data":null}')
-    []
-    """
-    match _json(body):
-        case {"data": list(entries)}:
-            return [Model(entry["id"], _context_length(entry)) for entry in entries if _names_model(entry)]
-        case _:
-            return []
-
-
-def _names_model(entry: object) -> bool:
-    match entry:
-        case {"id": str(name)}:
-            return bool(name)
-        case _:
-            return False
-
-
-def _context_length(entry: object) -> int | None:
-    """Look where vLLM, LM Studio, OpenRouter and llama.cpp put it."""
-    match entry:
-        case (
-            {"max_model_len": int(length)}
-            | {"max_context_length": int(length)}
-            | {"context_length": int(length)}
-            | {"meta": {"n_ctx": int(length)}}
-            | {"meta": {"n_ctx_train": int(length)}}
-        ):
-            return length
-        case _:
-            return None
-
-
-def _json(body: bytes) -> object:
-    try:
-        value: object = json.loads(body)
-    except ValueError:
-        return None
-    return value

@@ -1,6 +1,50 @@
-"""llama.cpp's server: `llama-server`, or the one embedded in the xllamacpp wheel."""
+"""llama.cpp's server: `llama-server`, or the one embedded in the xllamacpp wheel.
 
-from ai_proxy.engines.base import CHAT, Profile
+What it answers: `tools/server/README.md` of llama.cpp, and build b11549 asked itself.
+"""
 
-LLAMACPP = Profile("llamacpp", owned_by="llamacpp", capabilities=CHAT | {"embeddings", "tools", "vision"})
+from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality
+from ai_proxy.engines.answers import Answers, is_owned_by, text_at
+from ai_proxy.engines.base import CHAT, COMMON_RULES, Profile, single_choice
+from ai_proxy.engines.site import Site
+
+
+def is_llamacpp(answers: Answers) -> bool:
+    """Tell whether these answers are llama.cpp's; it names itself in every head, also while it loads."""
+    return any(answer.headers.get("server") == "llama.cpp" for answer in answers.values()) or is_owned_by(
+        answers, "llamacpp"
+    )
+
+
+LLAMACPP = Profile(
+    "llamacpp",
+    owned_by="llamacpp",
+    capabilities=CHAT | {"embeddings", "tools", "vision", "audio"},
+    abilities=Abilities(
+        "llama.cpp",
+        TEXT_ENDPOINTS
+        | {
+            Endpoint.RESPONSES,
+            Endpoint.RERANK,
+            Endpoint.MESSAGES,
+            Endpoint.COUNT_TOKENS,
+            Endpoint.TRANSCRIPTIONS,
+        },
+        {
+            **COMMON_RULES,
+            "n": single_choice("llama.cpp gives several answers only in newer builds, one for each slot"),
+        },
+        frozenset({Modality.IMAGE, Modality.AUDIO}),
+        any_name=True,
+    ),
+    site=Site(
+        port=8080,
+        variable="LLAMA_CPP_PORT",
+        programs=("llama-server",),
+        places=("~/.local/bin/llama-server", "/usr/local/bin/llama-server", "/opt/homebrew/bin/llama-server"),
+        asks=("/health", "/props"),
+        is_it=is_llamacpp,
+        version=lambda answers: text_at(answers, "/props", "build_info"),
+    ),
+)
 """While it loads, `/health` and `/v1/models` answer 503 `Loading model`; `/health` never wants a key."""

@@ -1,6 +1,78 @@
-"""Ollama."""
+"""Ollama.
 
-from ai_proxy.engines.base import CHAT, Profile
+What it answers: `docs/api` of Ollama, "OpenAI compatibility"; and a server asked itself. It has Anthropic's
+messages since 0.14 only, and the proxy translates those, so they are not listed; what cannot be translated
+is listed as soon as Ollama has it.
+"""
 
-OLLAMA = Profile("ollama", owned_by="library", capabilities=CHAT | {"embeddings", "tools", "vision"})
+from collections.abc import Mapping
+
+from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality, Rule, Treatment
+from ai_proxy.core.ports import Model
+from ai_proxy.engines.answers import Answers, text_at
+from ai_proxy.engines.base import CHAT, COMMON_RULES, Profile, single_choice
+from ai_proxy.engines.listing import OPENAI_LISTING, Listing, context_length, named
+from ai_proxy.engines.site import Site
+
+KINDS = {"completion": "chat", "embedding": "embeddings"}
+MODALITIES = {"vision": Modality.IMAGE, "audio": Modality.AUDIO}
+
+
+def read_tags(value: object) -> list[Model] | None:
+    """Read `/api/tags`; versions before it told of capabilities are understood as well.
+
+    >>> read_tags({"models": [{"name": "nomic", "details": {"context_length": 2048},
+    ...                        "capabilities": ["embedding"]}]})
+    [Model(id='nomic', context_length=2048, modalities=frozenset(), kind='embeddings')]
+    >>> read_tags({"models": [{"name": "old"}]})
+    [Model(id='old', context_length=None, modalities=None, kind='')]
+    """
+    match value:
+        case {"models": list(entries)}:
+            return [_model(name, entry) for name, entry in named(entries, "name")]
+        case _:
+            return None
+
+
+def _model(name: str, entry: Mapping[str, object]) -> Model:
+    told = entry.get("capabilities")
+    if not isinstance(told, list):
+        return Model(name, context_length(entry))
+    modalities = frozenset(modality for word, modality in MODALITIES.items() if word in told)
+    kind = next((kind for word, kind in KINDS.items() if word in told), "")
+    return Model(name, context_length(entry), modalities, kind)
+
+
+def is_ollama(answers: Answers) -> bool:
+    """Tell whether these answers are Ollama's; others greet with its words, or imitate its API."""
+    root = answers.get("/")
+    greets = root is not None and root.body.startswith(b"Ollama is running")
+    return greets and text_at(answers, "/api/version", "version") is not None
+
+
+OLLAMA = Profile(
+    "ollama",
+    listings=(Listing("/api/tags", read_tags), OPENAI_LISTING),
+    owned_by="library",
+    capabilities=CHAT | {"embeddings", "tools", "vision"},
+    abilities=Abilities(
+        "Ollama",
+        TEXT_ENDPOINTS | {Endpoint.RESPONSES, Endpoint.IMAGES},
+        {
+            **COMMON_RULES,
+            "n": single_choice("Ollama gives one answer to a request"),
+            "logit_bias": Rule(Treatment.DROP, why="Ollama has no logit_bias"),
+        },
+        frozenset({Modality.IMAGE}),
+    ),
+    site=Site(
+        port=11434,
+        variable="OLLAMA_HOST",
+        programs=("ollama",),
+        places=("/usr/local/bin/ollama", "/opt/homebrew/bin/ollama", "/Applications/Ollama.app"),
+        asks=("/", "/api/version"),
+        is_it=is_ollama,
+        version=lambda answers: text_at(answers, "/api/version", "version"),
+    ),
+)
 """It has no `/health`; `/` answers `Ollama is running`. A model list without models has `"data":null`."""

@@ -9,5 +9,5 @@ OPENAI = Profile(
 )
 """Anything that speaks OpenAI's API, most often a remote provider: one that wants another key is up."""
 
-GENERIC = Profile("generic", models_path=None, capabilities=frozenset(), alive=range(100, 500))
+GENERIC = Profile("generic", listings=(), capabilities=frozenset(), alive=range(100, 500))
 """Any HTTP server: whatever it answers, short of a failure of its own, shows that it is up."""

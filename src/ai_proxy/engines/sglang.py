@@ -1,5 +1,20 @@
-"""SGLang's OpenAI-compatible server."""
+"""SGLang's OpenAI-compatible server.
 
-from ai_proxy.engines.base import CHAT, Profile
+What it answers: `docs/basic_usage` of SGLang.
+"""
 
-SGLANG = Profile("sglang", owned_by="sglang", capabilities=CHAT | {"embeddings", "tools", "vision"})
+from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality
+from ai_proxy.engines.base import CHAT, COMMON_RULES, Profile
+
+SGLANG = Profile(
+    "sglang",
+    owned_by="sglang",
+    capabilities=CHAT | {"embeddings", "tools", "vision", "audio"},
+    abilities=Abilities(
+        "SGLang",
+        TEXT_ENDPOINTS | {Endpoint.RESPONSES, Endpoint.RERANK, Endpoint.TRANSCRIPTIONS},
+        COMMON_RULES,
+        frozenset({Modality.IMAGE, Modality.AUDIO}),
+    ),
+)
+"""It is not looked for on a machine: nothing tells where it listens but the one who started it."""

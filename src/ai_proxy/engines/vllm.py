@@ -1,6 +1,54 @@
-"""vLLM's OpenAI-compatible server."""
+"""vLLM's OpenAI-compatible server.
 
-from ai_proxy.engines.base import CHAT, Profile
+What it answers: `docs/serving/online_serving` of vLLM 0.32.
+"""
 
-VLLM = Profile("vllm", owned_by="vllm", capabilities=CHAT | {"embeddings", "tools", "vision", "audio"})
+from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality
+from ai_proxy.engines.answers import Answers, is_owned_by, text_at
+from ai_proxy.engines.base import CHAT, COMMON_RULES, Profile
+from ai_proxy.engines.site import Site
+
+
+def is_vllm(answers: Answers) -> bool:
+    """Tell whether these answers are vLLM's; one that wants a key for its models tells its version still."""
+    if is_owned_by(answers, "vllm"):
+        return True
+    health, models = answers.get("/health"), answers.get("/v1/models")
+    return (
+        health is not None
+        and (health.status, health.body) == (200, b"")
+        and models is not None
+        and models.status == 401
+        and text_at(answers, "/version", "version") is not None
+    )
+
+
+VLLM = Profile(
+    "vllm",
+    owned_by="vllm",
+    capabilities=CHAT | {"embeddings", "tools", "vision", "audio"},
+    abilities=Abilities(
+        "vLLM",
+        TEXT_ENDPOINTS
+        | {
+            Endpoint.RESPONSES,
+            Endpoint.RERANK,
+            Endpoint.MESSAGES,
+            Endpoint.COUNT_TOKENS,
+            Endpoint.TRANSCRIPTIONS,
+            Endpoint.TRANSLATIONS,
+        },
+        COMMON_RULES,
+        frozenset({Modality.IMAGE, Modality.AUDIO}),
+    ),
+    site=Site(
+        port=8000,
+        variable="VLLM_PORT",
+        programs=("vllm",),
+        places=("~/.local/bin/vllm", "~/.venv/bin/vllm"),
+        asks=("/health", "/version"),
+        is_it=is_vllm,
+        version=lambda answers: text_at(answers, "/version", "version"),
+    ),
+)
 """It does not listen before it has loaded; `/health` then answers 200 with an empty body."""

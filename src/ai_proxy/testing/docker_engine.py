@@ -20,6 +20,10 @@ from pathlib import Path
 READY = 30.0
 """Longest wait, in seconds, for the engine to answer or to end."""
 
+MEMORY = Path("/dev/shm")  # noqa: S108
+ROOM = 2 * 1024**3
+"""Bytes that must be free in memory for an engine to have its files there, where it waits for no disk."""
+
 NEEDED = ("dockerd", "containerd", "docker", "ip", "iptables", "umount")
 
 
@@ -37,12 +41,16 @@ class DockerEngine:
 
     Attributes:
         host: For `DOCKER_HOST`.
+        address: Of this machine in the network of its containers.
+        log: The file it logs to.
     """
 
     def __init__(self, folder: Path) -> None:
         self.host = f"unix://{folder / 'docker.sock'}"
+        self.log = folder / "log"
         self._folder = folder
         self._name = f"aip-{zlib.crc32(os.fsencode(folder)):08x}"
+        self.address = f"10.213.{int(self._name[-2:], 16)}.1"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __repr__(self) -> str:
@@ -53,11 +61,11 @@ class DockerEngine:
         self._make_bridge()
         for stale in ("pid", "run/containerd/containerd.pid"):  # by now it may be the pid of somebody else
             (self._folder / stale).unlink(missing_ok=True)
-        with (self._folder / "log").open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._command(), *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        _eventually(self._answers, f"dockerd does not answer; see {self._folder / 'log'}")
+        _eventually(self._answers, f"dockerd does not answer; see {self.log}")
 
     def _command(self) -> list[str]:
         return [
@@ -78,9 +86,8 @@ class DockerEngine:
     def _make_bridge(self) -> None:
         """Make the network that containers are in, on addresses few would use."""
         if not Path("/sys/class/net", self._name).exists():
-            address = f"10.213.{int(self._name[-2:], 16)}.1/24"
             _run("ip", "link", "add", self._name, "type", "bridge")
-            _run("ip", "addr", "add", address, "dev", self._name)
+            _run("ip", "addr", "add", f"{self.address}/24", "dev", self._name)
             _run("ip", "link", "set", self._name, "up")
             _run("iptables", "--insert", "FORWARD", *self._let_through())
 
@@ -90,7 +97,7 @@ class DockerEngine:
 
     def _answers(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, (self._folder / "log").read_text()[-2000:]
+        assert self._process.poll() is None, self.log.read_text()[-2000:]
         return self.docker("version", check=False).returncode == 0
 
     def docker(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -142,7 +149,8 @@ class DockerEngine:
         self.stop()
         _eventually(lambda: not self._left_behind(), "processes of a private Docker engine do not end")
         _run("iptables", "--delete", "FORWARD", *self._let_through(), check=False)
-        _run("ip", "link", "delete", self._name, check=False)
+        for interface in (*self._interfaces(), self._name):
+            _run("ip", "link", "delete", interface, check=False)
         for mount in reversed(self._mounts()):
             _run("umount", "--lazy", mount, check=False)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -158,6 +166,10 @@ class DockerEngine:
                     found = True
         return found
 
+    def _interfaces(self) -> list[str]:
+        """Return our ends of the cables to containers, which an engine that was killed leaves plugged in."""
+        return [path.name for path in Path("/sys/class/net", self._name, "brif").glob("*")]
+
     def _mounts(self) -> list[str]:
         lines = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
         return [line.split()[1] for line in lines if line.split()[1].startswith(f"{self._folder}/")]
@@ -166,7 +178,9 @@ class DockerEngine:
 @contextmanager
 def private_engine() -> Iterator[DockerEngine]:
     """Run an engine for the time of the context; nothing of it is left."""
-    folder = Path(tempfile.mkdtemp(prefix="aip-docker-"))  # short: it holds Unix sockets
+    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM
+    # A short name: it holds Unix sockets.
+    folder = Path(tempfile.mkdtemp(prefix="aip-docker-", dir=MEMORY if in_memory else None))
     engine = DockerEngine(folder)
     try:
         engine.start()

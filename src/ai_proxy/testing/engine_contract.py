@@ -19,6 +19,10 @@ MOST = 6.0
 """Longest time that a probe may take, in seconds."""
 
 
+LENIENT = ("openai", "generic")
+"""Engines of which any answer is a sign of life: what they have and what not cannot be known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A backend to ask, and the service it belongs to."""
@@ -81,9 +85,35 @@ class EngineContract:
         subject = replace(serve(Behaviour.HANG), health_path=None)
         assert (await engine.probe(subject.service, subject.upstream)).ready
 
+    async def test_the_models_that_a_backend_lists_have_names_of_their_own(
+        self, engine: Engine, serve: Serve
+    ) -> None:
+        subject = serve(Behaviour.OK)
+        models = await engine.models(subject.service, subject.upstream)
+        names = [model.id for model in models]
+        assert all(names)
+        assert len(set(names)) == len(names)
+        assert bool(names) == bool(engine.capabilities)
+
+    async def test_what_a_model_takes_its_engine_takes(self, engine: Engine, serve: Serve) -> None:
+        subject = serve(Behaviour.OK)
+        models = await engine.models(subject.service, subject.upstream)
+        assert all((model.modalities or frozenset()) <= engine.abilities.modalities for model in models)
+
+    async def test_a_path_that_is_not_there_is_no_sign_of_health(self, engine: Engine, serve: Serve) -> None:
+        subject = replace(serve(Behaviour.OK), health_path="/no-such-path")
+        probe = await engine.probe(subject.service, subject.upstream)
+        assert probe.ready == (engine.name in LENIENT), probe.detail
+
     async def test_it_names_itself_and_what_it_can_do(self, engine: Engine) -> None:
         assert engine.name
+        assert engine.abilities.title
         assert engine.capabilities <= {"chat", "stream", "embeddings", "tools", "vision", "audio"}
+
+    async def test_every_rule_about_a_parameter_can_be_followed_and_says_why(self, engine: Engine) -> None:
+        for name, rule in engine.abilities.parameters.items():
+            assert rule.why, name
+            assert rule.low <= rule.high, name
 
 
 @contextmanager

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ai_proxy.control.events import EventBus
-from ai_proxy.control.views import ReloadReport, ServiceView
+from ai_proxy.control.views import ModelView, ReloadReport, ServiceView
+from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.errors import ProxyError, UnknownServiceError
 from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.logring import LogRing
-from ai_proxy.core.routing import near_names
-from ai_proxy.core.service import RuntimeKind, StartPolicy
+from ai_proxy.core.ports import Model
+from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, near_names
+from ai_proxy.core.service import ExternalLaunch, RuntimeKind, Service, StartPolicy
 from ai_proxy.testing.clock import FakeClock
 
 
@@ -50,6 +52,8 @@ class FakePlane:
         reload_result: What a reload returns, or raises.
         start_error: Raised by a start that is waited for.
         ready: A start that is waited for is ready when this is set; it is, unless a test clears it.
+        abilities: Of the services' engines, by engine; of one that is not told, those of any engine.
+        listed: What the services' engines list, by service.
     """
 
     def __init__(self, *views: ServiceView) -> None:
@@ -58,6 +62,8 @@ class FakePlane:
         self.start_error: ProxyError | None = None
         self.ready = asyncio.Event()
         self.ready.set()
+        self.abilities: dict[str, Abilities] = {}
+        self.listed: dict[str, tuple[Model, ...]] = {}
         self._views = {one.id: one for one in views}
         self._logs = {one.id: LogRing() for one in views}
 
@@ -70,6 +76,33 @@ class FakePlane:
         if service_id not in self._views:
             raise UnknownServiceError(service_id, near_names(service_id, self._views))
         return self._views[service_id]
+
+    def models(self) -> Sequence[ModelView]:
+        """Return every model that can be asked for."""
+        return [self._model(route) for route in ModelTable.of(self.offers()).routes.values()]
+
+    def offers(self) -> Sequence[Offer]:
+        """Return what the services offer: the names of their views, and what their engines list."""
+        return [self._offer(one) for one in self._views.values()]
+
+    def _offer(self, one: ServiceView) -> Offer:
+        service = Service(one.id, one.type, one.engine, ExternalLaunch(()), "hash", models=one.models)
+        return Offer(
+            service, self.abilities.get(one.engine, Abilities(one.engine)), self.listed.get(one.id, ())
+        )
+
+    def _model(self, route: ModelRoute) -> ModelView:
+        one, model = self.service(route.offer.service.id), route.model
+        return ModelView(
+            name=route.name,
+            service_id=one.id,
+            engine=one.engine,
+            state=one.state,
+            target=route.target,
+            context_length=model.context_length if model else None,
+            kind=model.kind if model else "",
+            since=one.since,
+        )
 
     def set(self, service_id: str, event: Event, **facts: object) -> ServiceView:
         """Change a service's facts, and tell so on the event bus."""

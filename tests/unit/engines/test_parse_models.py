@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_proxy.core.ports import Model
-from ai_proxy.engines.base import complaint, parse_models
+from ai_proxy.engines.answers import complaint
+from ai_proxy.engines.listing import parse_models
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "engines"
 
@@ -19,7 +20,7 @@ LISTS = st.fixed_dictionaries({"data": st.none() | st.text() | st.lists(ENTRIES 
 @pytest.mark.parametrize(
     ("recorded", "models"),
     [
-        ("llamacpp-models.json", [Model("tiny", 1024)]),
+        ("llamacpp-models.json", [Model("tiny", 1024, frozenset())]),
         ("vllm-models.json", [Model("tiny", 512)]),
         ("ollama-models.json", [Model("tiny:latest")]),
         ("ollama-models-empty.json", []),

@@ -1,0 +1,127 @@
+"""Engines that run by themselves, offered while they are there."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+
+from loguru import logger
+
+from ai_proxy.control.plane import ControlPlane
+from ai_proxy.control.timing import wait_any
+from ai_proxy.core.detection import Detection, EngineState
+from ai_proxy.core.errors import UnknownServiceError
+from ai_proxy.core.events import ServiceEvent
+from ai_proxy.core.lifecycle import Event
+from ai_proxy.core.ports import Clock, EngineDetector
+from ai_proxy.core.service import RuntimeKind, Service
+from ai_proxy.tasks import cancel, spawn
+
+SOON = 5.0
+"""Seconds until the next look while an engine is busy, loads, or is missed."""
+
+CHANGES = frozenset({Event.START, Event.EXITED})
+"""Events of a service that the proxy runs, after which its engine stands differently."""
+
+type Declare = Callable[[Mapping[str, str]], Sequence[Service]]
+"""Returns the services for engines found, given their URLs."""
+
+
+def is_offered(detection: Detection, *, already: bool) -> bool:
+    """Tell whether an engine is to be offered: a healthy one, a slow one, and a busy one that was before."""
+    if detection.state is EngineState.RUNNING_DEGRADED:
+        return already or bool(detection.models)
+    return detection.state is EngineState.RUNNING_HEALTHY
+
+
+def is_unsure(detection: Detection, *, known: bool) -> bool:
+    """Tell whether to look again soon: at one that is busy or loads, and at one that was there before."""
+    if detection.state is EngineState.RUNNING_DEGRADED:
+        return True
+    return known and detection.state is not EngineState.RUNNING_HEALTHY
+
+
+def forget_changed(plane: ControlPlane, detector: EngineDetector) -> Callable[[ServiceEvent], None]:
+    """Return a listener that has an engine asked again when a service of it was started or has ended."""
+
+    def hear(event: ServiceEvent) -> None:
+        if event.event not in CHANGES:
+            return
+        with contextlib.suppress(UnknownServiceError):  # its end was its removal
+            view = plane.service(event.service_id)
+            if view.runtime is not RuntimeKind.EXTERNAL:
+                spawn(detector.forget(view.engine), f"forget {view.engine}")
+
+    return hear
+
+
+class Discovery:
+    """Keeps the engines that run by themselves among the services, while they are there.
+
+    Args:
+        plane: Offers them.
+        detector: Finds them.
+        declare: Makes services of them.
+        clock: Tells the time.
+        interval: Seconds between two looks.
+    """
+
+    def __init__(
+        self, plane: ControlPlane, detector: EngineDetector, declare: Declare, clock: Clock, interval: float
+    ) -> None:
+        self._plane = plane
+        self._detector = detector
+        self._declare = declare
+        self._clock = clock
+        self._interval = interval
+        self._offered: Mapping[str, str] = {}
+        self._known: set[str] = set()
+        self._unsure: set[str] = set()
+        self._news = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Discovery [{', '.join(self._offered)}]>"
+
+    async def run(self) -> None:
+        """Look now, and again and again, until cancelled; at once when an engine that was found fails."""
+        stop = self._plane.events.listen(self._hear)
+        try:
+            while True:
+                await self._look()
+                await self._pause(min(SOON, self._interval) if self._unsure else self._interval)
+                for engine in sorted(self._unsure):
+                    await self._detector.forget(engine)
+        finally:
+            stop()
+
+    async def _look(self) -> None:
+        self._news.clear()
+        detections = await self._detector.detect()
+        offered = {
+            one.engine: one.address
+            for one in detections
+            if is_offered(one, already=self._offered.get(one.engine) == one.address)
+        }
+        self._known |= offered.keys()
+        self._unsure = {one.engine for one in detections if is_unsure(one, known=one.engine in self._known)}
+        if offered != self._offered:
+            self._tell(offered)
+            self._offered = offered
+            await self._plane.discover(self._declare(offered))
+
+    def _tell(self, offered: Mapping[str, str]) -> None:
+        for engine, address in offered.items() - self._offered.items():
+            logger.info("found {} running at {}", engine, address)
+        for engine in self._offered.keys() - offered.keys():
+            logger.info("{} no longer runs", engine)
+
+    async def _pause(self, seconds: float) -> None:
+        news = spawn(self._news.wait(), "news of engines")
+        try:
+            await wait_any(self._clock, news, until=self._clock.now() + seconds)
+        finally:
+            await cancel(news)
+
+    def _hear(self, event: ServiceEvent) -> None:
+        if event.service_id in self._offered and event.event is Event.FAULT:
+            self._unsure.add(event.service_id)
+            self._news.set()

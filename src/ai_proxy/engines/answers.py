@@ -1,0 +1,105 @@
+"""What engines answer about themselves."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer over HTTP, whatever its status.
+
+    Attributes:
+        status: Of HTTP.
+        body: As much of it as is worth holding.
+        headers: By their names in lower case.
+        seconds: From the request to the end of the body.
+    """
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def json(self) -> object:
+        """The body as JSON; None when it is something else."""
+        return parse_json(self.body)
+
+    @property
+    def complaint(self) -> str:
+        """What a refusal says, in a few words."""
+        return complaint(self.status, self.body)
+
+
+type Answers = Mapping[str, Answer]
+"""Answers by path."""
+
+
+def parse_json(body: bytes) -> object:
+    """Return the value; None for what is no JSON.
+
+    >>> parse_json(b'{"a":1}'), parse_json(b"<html>") is None
+    ({'a': 1}, True)
+    """
+    try:
+        value: object = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def complaint(status: int, body: bytes) -> str:
+    """Say in a few words what an engine's refusal says: its own message, else the status.
+
+    >>> complaint(503, b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}')
+    'loading model'
+    >>> complaint(500, b"<html>")
+    'it answers with status 500'
+    """
+    match parse_json(body):
+        case {"error": {"message": str(text)}} | {"error": str(text)} | {"detail": str(text)} if text:
+            return text[:1].lower() + text[1:200]
+        case _:
+            return f"it answers with status {status}"
+
+
+def has_error(body: bytes) -> bool:
+    """Tell whether a body is an error, whatever its status.
+
+    >>> has_error(b'{"error":"Unexpected endpoint or method. (GET /x)"}'), has_error(b'{"data":[]}')
+    (True, False)
+    """
+    match parse_json(body):
+        case {"error": error}:
+            return bool(error)
+        case _:
+            return False
+
+
+def text_at(answers: Answers, path: str, key: str) -> str | None:
+    """Return a text that an answer gives under a key: `{"version":"0.32.0"}`; None when it does not.
+
+    >>> text_at({"/version": Answer(200, b'{"version":"0.32.0"}')}, "/version", "version")
+    '0.32.0'
+    """
+    answer = answers.get(path)
+    match answer.json if answer is not None and answer.status == 200 else None:
+        case {**fields} if isinstance(text := fields.get(key), str) and text:
+            return text
+        case _:
+            return None
+
+
+def is_owned_by(answers: Answers, owner: str) -> bool:
+    """Tell whether the list of models in OpenAI's form names that owner.
+
+    >>> is_owned_by({"/v1/models": Answer(200, b'{"data":[{"id":"m","owned_by":"vllm"}]}')}, "vllm")
+    True
+    """
+    answer = answers.get("/v1/models")
+    match answer.json if answer is not None else None:
+        case {"data": [{"owned_by": str(found)}, *_]}:
+            return found == owner
+        case _:
+            return False

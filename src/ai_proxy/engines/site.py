@@ -1,0 +1,96 @@
+"""Where an engine is found on a machine, and by what it is known."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ai_proxy.core.detection import is_loopback
+from ai_proxy.core.service import Upstream
+from ai_proxy.engines.answers import Answers
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+"""Of an address that names its scheme but no port, as Ollama has it (`envconfig/config.go`, `Host`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where an engine is found on a machine, and by what it is known.
+
+    Attributes:
+        port: Where it listens unless told otherwise.
+        variable: Environment variable that tells where it listens: a port, `host:port` or a URL.
+        programs: What it is started with, as on PATH.
+        places: Where else its program lies, `~` being the user's folder.
+        asks: Paths it is known by, beside those on which it lists its models.
+        is_it: Tells from the answers whether they are this engine's.
+        version: Finds its version in them.
+    """
+
+    port: int
+    variable: str
+    programs: tuple[str, ...]
+    places: tuple[str, ...]
+    asks: tuple[str, ...]
+    is_it: Callable[[Answers], bool]
+    version: Callable[[Answers], str | None]
+
+
+def find_address(site: Site, env: Mapping[str, str]) -> tuple[Upstream, str]:
+    """Return where an engine listens, and a remark when its variable is of no use and was passed over."""
+    said = env.get(site.variable, "").strip()
+    if not said:
+        return Upstream("127.0.0.1", site.port), ""
+    try:
+        return parse_address(said, site.port), ""
+    except ValueError:
+        return Upstream("127.0.0.1", site.port), f"{site.variable} is no address and was passed over"
+
+
+def parse_address(text: str, default_port: int) -> Upstream:
+    """Read an address as the variables of engines have it; a wildcard becomes the loopback address.
+
+    Raises:
+        ValueError: It is none.
+
+    >>> [parse_address(text, 11434).url for text in ("8080", ":8080", "0.0.0.0", "[::1]:80", "gpu-box:9000")]
+    ['http://127.0.0.1:8080', 'http://127.0.0.1:8080', 'http://127.0.0.1:11434', 'http://[::1]:80', \
+'http://gpu-box:9000']
+    >>> parse_address("https://llm.example.com/ollama/", 11434).url
+    'https://llm.example.com:443/ollama'
+    """
+    if text.isdecimal():
+        text = f":{text}"
+    with_scheme = "://" in text
+    parts = urlsplit(text if with_scheme else f"http://{text}")
+    if parts.scheme not in DEFAULT_PORTS or parts.query or parts.fragment or parts.username:
+        raise ValueError(text)
+    host = parts.hostname or "127.0.0.1"
+    if not host.isascii() or not host.isprintable() or " " in host or parts.port == 0:
+        raise ValueError(text)
+    port = parts.port or (DEFAULT_PORTS[parts.scheme] if with_scheme else default_port)
+    return Upstream(_reachable(host), port, parts.scheme == "https", parts.path.rstrip("/"))
+
+
+def _reachable(host: str) -> str:
+    """Return a host to connect to: `0.0.0.0` and `::` say where to listen, not where to call."""
+    if host in ("localhost", "::1") or not is_loopback(host):
+        return host
+    return "::1" if host == "::" else host if host.startswith("127.") else "127.0.0.1"
+
+
+def find_program(site: Site, env: Mapping[str, str]) -> str | None:
+    """Return where an engine's program lies: on PATH or at one of its known places; None when it is not."""
+    search = env.get("PATH") or os.defpath
+    on_path = (shutil.which(program, path=search) for program in site.programs)
+    return next((found for found in (*on_path, *_at_places(site.places, env)) if found), None)
+
+
+def _at_places(places: Iterable[str], env: Mapping[str, str]) -> Iterable[str]:
+    home = env.get("HOME", "")
+    for place in places:
+        path = Path(place.replace("~", home, 1)) if place.startswith("~") else Path(place)
+        if path.is_absolute() and path.exists():
+            yield str(path)
