@@ -26,12 +26,14 @@ class Client(asyncio.Protocol):
         busy: Whether an answer is awaited.
         length: Body bytes of the current answer so far.
         seconds: Duration of the exchange that ended last.
+        first: Of that, the seconds until the first piece of the body.
     """
 
     def __init__(self) -> None:
         self.busy = False
         self.length = 0
         self.seconds = 0.0
+        self.first = 0.0
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._request: Request
@@ -82,6 +84,8 @@ class Client(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body from the parser."""
+        if not self.length:
+            self.first = time.perf_counter() - self._sent_at
         self.length += len(body)
         self._crc = crc32(body, self._crc)
         if self._body is not None:
@@ -233,15 +237,15 @@ async def clients(port: int, count: int) -> AsyncIterator[list[Client]]:
             client.close()
 
 
-async def exchange(client: Client, request: Request) -> str:
+async def exchange(client: Client, request: Request, patience: float = PATIENCE) -> str:
     """Send one request; return what was wrong with the answer, empty if nothing.
 
     Raises:
-        TimeoutError: No answer within `PATIENCE` seconds.
+        TimeoutError: No whole answer within so many seconds.
     """
     answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     client.send(request, lambda _, fault: answered.set_result(fault))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(patience):
         return await answered
 
 

@@ -36,6 +36,7 @@ from benchmarks.proxies import (
 )
 from benchmarks.report import insert, report
 from benchmarks.results import Results, Sample
+from benchmarks.streams import FULL_LOADS, QUICK_LOADS, stream_loads
 from benchmarks.works import FULL, QUICK, WORKS, Scale, Target, first_answer, once
 
 ROOT = Path(__file__).parent.parent
@@ -154,6 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if options.cold_start:
         return _cold_start()
+    if options.streams:
+        return _streams(quick=options.quick)
     plan = Plan(
         tuple(contender for contender in CONTENDERS if contender.name in _chosen(options)),
         QUICK if options.quick else FULL,
@@ -179,6 +182,15 @@ def _cold_start() -> int:
     cores = assign(sorted(os.sched_getaffinity(0)))
     print("\n".join(f"- {fact}" for fact in describe(cores).lines()), cold_start(cores), sep="\n\n")
     return 0
+
+
+def _streams(*, quick: bool) -> int:
+    cores = assign(sorted(os.sched_getaffinity(0)))
+    _allow_many_connections()
+    machine = describe(cores)
+    text, lost = uvloop.run(stream_loads(cores, QUICK_LOADS if quick else FULL_LOADS))
+    print("\n".join(f"- {fact}" for fact in machine.lines()), text, sep="\n\n")
+    return 1 if lost else 0
 
 
 async def _bench(plan: Plan) -> Outcome:
@@ -228,6 +240,11 @@ def _parser() -> argparse.ArgumentParser:
         "--cold-start",
         action="store_true",
         help="only how long the first request to a stopped container waits beyond the container",
+    )
+    parser.add_argument(
+        "--streams",
+        action="store_true",
+        help="only streams under load, through ai-proxy alone: 100 a minute of 20 s each, then 1,000 short",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep everything that was measured there")
     parser.add_argument("--write", action="store_true", help="put the report into docs/performance.md")

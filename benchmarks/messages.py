@@ -27,6 +27,14 @@ _CHAT = (
     b'{"role":"user","content":"Say something about a fox and a dog, in one sentence."}],'
     b'"temperature":0.2,"max_tokens":64}'
 )
+_LONG_CHAT = (
+    b'{"model":"bench","messages":[{"role":"system","content":"%s"},'
+    b'{"role":"user","content":"Say something about all this, in one sentence."}],'
+    b'"temperature":0.2,"max_tokens":64}'
+)
+_PARAGRAPH = rb"The quick brown fox jumps over the lazy dog; \"and again\", it says.\n"
+LONG_BYTES = 34_000
+"""Of a long prompt: a system prompt with tools, or a file to talk about."""
 _STREAM = (
     b'{"model":"bench","messages":[{"role":"user","content":"Count."}],"stream":true,'
     b'"max_tokens":%d,"user":"%g"}'
@@ -71,6 +79,17 @@ class Request:
 def chat(prefix: str, *, verbatim: bool = True) -> Request:
     """Return the small chat request: about 200 bytes of JSON for 290."""
     return _request(_post(prefix, "/v1/chat/completions", _CHAT), ANSWER, verbatim=verbatim)
+
+
+@cache
+def long_chat(prefix: str, *, verbatim: bool = True) -> Request:
+    """Return a chat request with a prompt of `LONG_BYTES`.
+
+    >>> 34_000 < len(long_chat("").wire) < 35_000
+    True
+    """
+    body = _LONG_CHAT % (_PARAGRAPH * (LONG_BYTES // len(_PARAGRAPH)))
+    return _request(_post(prefix, "/v1/chat/completions", body), ANSWER, verbatim=verbatim)
 
 
 @cache

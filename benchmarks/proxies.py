@@ -44,14 +44,13 @@ http {{
     }}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
-        location /service/bench/ {{
-            proxy_pass http://engine/;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_buffering off;
-            proxy_request_buffering off;
-            proxy_read_timeout 300s;
-        }}
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_buffering off;
+        proxy_request_buffering off;
+        proxy_read_timeout 300s;
+        location /service/bench/ {{ proxy_pass http://engine/; }}
+        location /v1/ {{ proxy_pass http://engine; }}
     }}
 }}
 """

@@ -73,6 +73,10 @@ ROWS = (
     Row("CPU per request, us", "requests", "cpu_us", ratio=True),
     Row("requests/s, 32 connections", "requests", "per_second", 0),
     Row("proxy's core busy meanwhile, share", "requests", "busy_share", 2),
+    Row("CPU per request by model, us", "routed", "cpu_us", ratio=True),
+    Row("requests/s by model, 32 connections", "routed", "per_second", 0),
+    Row("CPU per request by model, 34 kB prompt, us", "long prompts", "cpu_us", ratio=True),
+    Row("requests/s by model, 34 kB prompt", "long prompts", "per_second", 0),
     *_latency_rows(1),
     *_latency_rows(32),
     *_latency_rows(256),
@@ -104,6 +108,8 @@ def _added(work: str, value: str) -> Callable[[Results], float | None]:
 
 LIMITS = (
     Limit("CPU per request, of nginx's", 1.5, _ratio("requests", "cpu_us")),
+    Limit("CPU per request by model, of nginx's", 1.6, _ratio("routed", "cpu_us")),
+    Limit("CPU per request by model, 34 kB prompt, of nginx's", 2.1, _ratio("long prompts", "cpu_us")),
     Limit("CPU per chunk, 200 streams x 50/s, of nginx's", 1.2, _ratio("paced", "cpu_us")),
     Limit("CPU per chunk, 500 streams x 100/s, of nginx's", 1.4, _ratio("uncoalesced", "cpu_us")),
     Limit("added latency p50, 32 connections, ms", 0.3, _added("latency 32", "p50_ms")),

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from benchmarks.load import Load, Requests, Streams, clients, exchange
-from benchmarks.messages import Request, chat, stream, upload
+from benchmarks.messages import Request, chat, long_chat, stream, upload
 from benchmarks.procfs import Usage, usage
 from benchmarks.proxies import Contender
 from benchmarks.results import Sample, percentile
@@ -70,6 +70,14 @@ class Target:
         """Return the small request."""
         return chat(self.contender.prefix, verbatim=self.contender.verbatim)
 
+    def routed_chat(self) -> Request:
+        """Return the small request to where a proxy that knows models must look for its model."""
+        return chat("", verbatim=self.contender.verbatim)
+
+    def long_chat(self) -> Request:
+        """Return a request with a long prompt, to the same place."""
+        return long_chat("", verbatim=self.contender.verbatim)
+
     def stream(self, seconds: float, rate: float) -> Request:
         """Return a request for a stream of that duration, at that many chunks a second."""
         chunks = int(seconds * rate)
@@ -130,14 +138,18 @@ async def observe(target: Target, load: Load, seconds: float) -> Window:
     return Window(first, last - first, ended - begun, after.cpu_seconds_since(before))
 
 
-async def requests(target: Target, scale: Scale) -> Sample:
-    """Send small requests over 32 connections as fast as answers come."""
-    async with clients(target.port, 32) as connected:
-        load = Requests(connected, target.chat())
-        window = await observe(target, load, scale.requests)
-        await load.finish()
-    values = window.values() | _latency(load, window)
-    return Sample(target.contender.name, "requests", values, dict(load.faults))
+def requests(name: str, request: Callable[[Target], Request]) -> Callable[[Target, Scale], Awaitable[Sample]]:
+    """Return work that sends a request over 32 connections as fast as answers come."""
+
+    async def do(target: Target, scale: Scale) -> Sample:
+        async with clients(target.port, 32) as connected:
+            load = Requests(connected, request(target))
+            window = await observe(target, load, scale.requests)
+            await load.finish()
+        values = window.values() | _latency(load, window)
+        return Sample(target.contender.name, name, values, dict(load.faults))
+
+    return do
 
 
 def latency(connections: int) -> Callable[[Target, Scale], Awaitable[Sample]]:
@@ -225,7 +237,9 @@ async def uploads(target: Target, scale: Scale) -> Sample:
 
 WORKS = (
     Work("slow streams", slow_streams, once=True),
-    Work("requests", requests, direct=True),
+    Work("requests", requests("requests", Target.chat), direct=True),
+    Work("routed", requests("routed", Target.routed_chat)),
+    Work("long prompts", requests("long prompts", Target.long_chat)),
     Work("latency 1", latency(1), direct=True),
     Work("latency 32", latency(32), direct=True),
     Work("latency 256", latency(256), direct=True),

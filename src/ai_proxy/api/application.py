@@ -6,34 +6,57 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from ai_proxy.api import docs, problems, services, system
-from ai_proxy.api.deps import Context, ControlPlane, MetricsRenderer
+from ai_proxy.api import docs, engines, errors, models, ollama, requests, services, system
+from ai_proxy.api.deps import Addresses, Context, ControlPlane, MetricsRenderer, NoEngines, Requests
 from ai_proxy.api.openapi import complete
 from ai_proxy.api.schemas import EXAMPLES
+from ai_proxy.core.ports import EngineDetector
 
 DESCRIPTION = """\
-Manages the inference backends behind one HTTP endpoint: shows, starts and stops them, reads their output,
-follows what happens. The backends themselves answer under `/service/{service_id}/`, passed on verbatim.
+One HTTP endpoint in front of every inference backend of a machine.
 
-Every error is a problem (RFC 9457) with the header `X-AI-Proxy-Error`; `code` is stable.
+Under `/v1` it speaks OpenAI's API, and Anthropic's Messages API, for every model of every backend:
+`model` says which is meant, and a backend that is stopped is started by the request. Under
+`/service/{service_id}/` each backend answers itself, everything passed on verbatim. Under `/api/v1` the
+backends are shown, started and stopped, their output is read, and what happens is followed.
+
+An error of the proxy's own carries the header `X-AI-Proxy-Error`; its `code` is stable. Under `/v1` it has
+OpenAI's form, elsewhere it is a problem (RFC 9457). Errors of a backend are passed on as they are.
 """
 
 TAGS = [
+    {
+        "name": "inference",
+        "description": "The models of all backends, as clients of OpenAI's API ask for them.",
+    },
     {"name": "services", "description": "The declared backends: how they stand, starting and stopping them."},
+    {"name": "engines", "description": "Engines that run by themselves: finding them."},
     {"name": "system", "description": "The proxy itself: health, measurements, events, configuration."},
 ]
 
 
-def create_app(plane: ControlPlane, metrics: MetricsRenderer, version: str) -> FastAPI:
+def create_app(
+    plane: ControlPlane,
+    metrics: MetricsRenderer,
+    version: str,
+    addresses: Addresses | None = None,
+    requests: Requests | None = None,
+    detector: EngineDetector | None = None,
+) -> FastAPI:
     """Build the management application.
 
     Args:
         plane: What it manages.
         metrics: Returns all measurements, for `/metrics`.
         version: Of the program.
+        addresses: Where the proxy listens; filled in when it does.
+        requests: Where the requests to models are looked up.
+        detector: Finds engines that run by themselves.
     """
     app = _describe(version)
-    app.state.context = Context(plane, metrics, version)
+    app.state.context = Context(
+        plane, metrics, version, addresses or Addresses(), requests or Requests(), detector or NoEngines()
+    )
     return app
 
 
@@ -64,10 +87,10 @@ def _describe(version: str) -> FastAPI:
         redoc_url=None,
         generate_unique_id_function=_operation_id,
     )
-    problems.install(app)
+    errors.install(app)
     docs.install(app)
-    app.include_router(services.router)
-    app.include_router(system.router)
+    for part in (models, services, engines, requests, system, ollama):
+        app.include_router(part.router)
     return app
 
 

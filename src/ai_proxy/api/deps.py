@@ -7,8 +7,13 @@ from typing import Annotated, Protocol
 from fastapi import Depends, Request
 
 from ai_proxy.control.events import EventBus
-from ai_proxy.control.views import ReloadReport, ServiceView
+from ai_proxy.control.views import ModelView, ReloadReport, ServiceView
+from ai_proxy.core.detection import Detection
 from ai_proxy.core.logring import LogRing
+from ai_proxy.core.ports import EngineDetector
+from ai_proxy.core.routing import Offer
+from ai_proxy.core.service import Upstream
+from ai_proxy.core.usage import Inference, LiveRequest
 
 
 class ControlPlane(Protocol):
@@ -27,6 +32,19 @@ class ControlPlane(Protocol):
         Raises:
             UnknownServiceError: None is called that.
         """
+
+    def models(self) -> Sequence[ModelView]:
+        """Return every model that can be asked for, those of stopped services included."""
+
+    def model(self, name: str) -> ModelView:
+        """Return a model by any name that a request may say.
+
+        Raises:
+            UnknownModelError: No service answers to that name, or several do alike.
+        """
+
+    def offers(self) -> Sequence[Offer]:
+        """Return what the services offer to those who ask for a model."""
 
     async def start(self, service_id: str, wait: float = 0) -> ServiceView:
         """Start it by hand, wait up to `wait` seconds until it is ready, and return how it stands then.
@@ -63,6 +81,53 @@ type MetricsRenderer = Callable[[], tuple[bytes, str]]
 """Returns all metrics and their content type."""
 
 
+@dataclass(slots=True)
+class Addresses:
+    """Where the proxy listens, as a client on this machine reaches it; known once it does.
+
+    Attributes:
+        http: Of the public listener.
+        ollama: Of the listener with Ollama's API; None without one.
+    """
+
+    http: str = ""
+    ollama: str | None = None
+
+
+def local_url(host: str, port: int) -> str:
+    """Return how a client on this machine reaches a listener.
+
+    >>> local_url("0.0.0.0", 11000), local_url("::1", 80), local_url("gpu-box", 11000)
+    ('http://127.0.0.1:11000', 'http://[::1]:80', 'http://gpu-box:11000')
+    """
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - to be replaced
+    return Upstream(everywhere.get(host, host), port).url
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Where the requests to models are looked up.
+
+    Attributes:
+        recent: Returns those that ended last, the last one first.
+        live: Returns those that are not over, in any order.
+    """
+
+    recent: Callable[[], Sequence[Inference]] = tuple
+    live: Callable[[], Sequence[LiveRequest]] = tuple
+
+
+class NoEngines:
+    """Finds none: what an application has that was given nothing to find them with."""
+
+    async def detect(self, engine: str | None = None, *, fresh: bool = False) -> Sequence[Detection]:  # noqa: ARG002
+        """Return nothing."""
+        return ()
+
+    async def forget(self, engine: str) -> None:
+        """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What the application is built around; lies in `app.state.context`."""
@@ -70,6 +135,9 @@ class Context:
     plane: ControlPlane
     metrics: MetricsRenderer
     version: str
+    addresses: Addresses
+    requests: Requests
+    engines: EngineDetector
 
 
 def _context(request: Request) -> Context:
@@ -79,6 +147,10 @@ def _context(request: Request) -> Context:
 
 def _plane(request: Request) -> ControlPlane:
     return _context(request).plane
+
+
+def _engines(request: Request) -> EngineDetector:
+    return _context(request).engines
 
 
 def _principal(request: Request) -> str:
@@ -93,4 +165,5 @@ ANONYMOUS = "anonymous"
 
 TheContext = Annotated[Context, Depends(_context)]
 Plane = Annotated[ControlPlane, Depends(_plane)]
+Engines = Annotated[EngineDetector, Depends(_engines)]
 Principal = Annotated[str, Depends(_principal)]

@@ -2,14 +2,16 @@
 
 The facts of the control plane are plain dataclasses that are documented once, in their docstrings; the
 section `Attributes:` of each becomes the descriptions of its properties. Errors are declared as the problems
-that `problems.py` makes of them.
+that `problems.py` makes of them. What the gateway answers itself is added from `inference.py`.
 """
 
+import copy
 import re
 from collections.abc import Iterator
 from inspect import cleandoc
 from typing import Any
 
+from ai_proxy.api import inference
 from ai_proxy.api.problems import MEDIA_TYPE, Problem
 
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
@@ -24,7 +26,9 @@ def complete(document: dict[str, Any], examples: dict[str, object]) -> dict[str,
         document: As FastAPI made it.
         examples: By name of the schema.
     """
+    document["paths"] = {**inference.operations(), **document["paths"]}
     schemas = document["components"]["schemas"]
+    schemas.update(copy.deepcopy(inference.SCHEMAS))
     for name in _FASTAPI_ERRORS:
         schemas.pop(name, None)
     for name, schema in schemas.items():

@@ -1,9 +1,10 @@
 """Every error of the management API, as RFC 9457 problem details."""
 
+from collections.abc import Callable
 from http import HTTPStatus
 from math import ceil
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
@@ -92,9 +93,10 @@ def _unexpected(request: Request, _: Exception) -> JSONResponse:
     return _response(members(ProxyError(detail), _request_id(request)), 500)
 
 
-def install(app: FastAPI) -> None:
-    """Make an application answer every error as a problem."""
-    app.add_exception_handler(ProxyError, _proxy_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(Exception, _unexpected)
+HANDLERS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
+    ProxyError: _proxy_error,
+    HTTPException: _http_error,
+    RequestValidationError: _invalid_request,
+    Exception: _unexpected,
+}
+"""Make a problem of an error, by its type."""

@@ -106,6 +106,17 @@ class Health(BaseModel):
     version: str = Field(description="Of the proxy.", examples=["1.2.3"])
 
 
+class ServerFacts(BaseModel):
+    """The proxy itself."""
+
+    version: str = Field(description="Of the proxy.", examples=["1.2.3"])
+    url: str = Field(description="Where it listens.", examples=["http://127.0.0.1:11000"])
+    ollama_url: str | None = Field(
+        description="Where it speaks Ollama's API; null where it does not.",
+        examples=["http://127.0.0.1:11434"],
+    )
+
+
 class Readiness(BaseModel):
     """Whether the proxy serves all that it should."""
 
@@ -185,6 +196,79 @@ EXAMPLES: dict[str, object] = {
             "network_sent": 310000,
             "pids": 9,
         },
+    },
+    "ModelView": {
+        "name": "llama3",
+        "service_id": "llama3",
+        "engine": "llamacpp",
+        "state": "ready",
+        "target": "/models/llama3.gguf",
+        "context_length": 8192,
+        "kind": "chat",
+        "since": 1700000000.0,
+    },
+    "OpenAIModel": {
+        "id": "llama3",
+        "object": "model",
+        "created": 1700000000,
+        "owned_by": "llamacpp",
+        "ai_proxy": {
+            "service": "llama3",
+            "engine": "llamacpp",
+            "state": "ready",
+            "context_length": 8192,
+            "target": "/models/llama3.gguf",
+        },
+    },
+    "ApiErrorBody": {
+        "error": {
+            "message": "there is no model 'lama3'; did you mean 'llama3'?",
+            "type": "invalid_request_error",
+            "code": "model_not_found",
+            "param": None,
+            "request_id": "5f0c1d3e",
+        }
+    },
+    "LiveRequest": {
+        "request_id": "5f0c1d3e",
+        "endpoint": "/v1/chat/completions",
+        "model": "llama3",
+        "service_id": "llama3",
+        "state": "streaming",
+        "started": 1700000000.0,
+        "seconds": 2.5,
+        "sent": 5120,
+    },
+    "FinishedRequest": {
+        "request_id": "1b2c3d4e",
+        "endpoint": "/v1/chat/completions",
+        "model": "llama3",
+        "service_id": "llama3",
+        "engine": "llamacpp",
+        "streamed": True,
+        "status": 200,
+        "error": "",
+        "started": 1700000000.0,
+        "seconds": 4.1,
+        "waited": 1.2,
+        "loaded": True,
+        "time_to_first_token": 1.4,
+        "tokens_in": 21,
+        "tokens_out": 190,
+        "tokens_per_second": 70.0,
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+    },
+    "Detection": {
+        "engine": "ollama",
+        "title": "Ollama",
+        "state": "RunningHealthy",
+        "address": "http://127.0.0.1:11434",
+        "detail": "lists 1 model",
+        "version": "0.32.0",
+        "models": ["llama3:8b"],
+        "latency_ms": 2.5,
+        "program": "/usr/local/bin/ollama",
+        "at": 1700000000.0,
     },
     "Problem": {
         "type": "about:blank",

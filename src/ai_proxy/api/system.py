@@ -9,7 +9,7 @@ from loguru import logger
 
 from ai_proxy.api.deps import Plane, Principal, TheContext
 from ai_proxy.api.problems import Problem
-from ai_proxy.api.schemas import Health, Readiness, Reloaded, reloaded
+from ai_proxy.api.schemas import Health, Readiness, Reloaded, ServerFacts, reloaded
 from ai_proxy.api.sse import EventStream, documented, event, follow
 from ai_proxy.control.events import EventBus
 from ai_proxy.control.views import ServiceView
@@ -66,6 +66,13 @@ async def metrics(context: TheContext) -> Response:
     """Requests, durations, time to first byte, bytes, states and starts by service; the process itself."""
     body, content_type = context.metrics()
     return Response(body, headers={"Content-Type": content_type})
+
+
+@router.get("/api/v1/server", summary="Where does the proxy listen?")
+async def server(context: TheContext) -> ServerFacts:
+    """The proxy's version and addresses, as a client on its own machine reaches them."""
+    addresses = context.addresses
+    return ServerFacts(version=context.version, url=addresses.http, ollama_url=addresses.ollama)
 
 
 @router.get(

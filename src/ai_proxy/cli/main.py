@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ai_proxy.cli import config, reload, services
+from ai_proxy.cli import chat, config, engines, models, reload, services
 from ai_proxy.cli.output import INTERRUPTED, OK, Format, Globals, RunDirOption, show_error
 from ai_proxy.core.options import LogFormat, LogLevel, ServeOptions
 
@@ -23,7 +23,10 @@ app = typer.Typer(
 )
 reload.add_to(config.app)
 app.add_typer(config.app, name="config")
+app.add_typer(models.app, name="models")
+app.add_typer(engines.app, name="engines")
 services.add_to(app)
+chat.add_to(app)
 
 LogLevelOption = Annotated[
     LogLevel,
@@ -77,12 +80,20 @@ def serve(
     log_format: Annotated[LogFormat, typer.Option(help="For people or for machines.")] = LogFormat.TEXT,
     log_file: Annotated[Path | None, typer.Option(help="Write the log here, too.", dir_okay=False)] = None,
     run_dir: RunDirOption = None,
+    detect: Annotated[
+        bool | None,
+        typer.Option(
+            "--detect/--no-detect",
+            envvar="AI_PROXY_DETECT",
+            help="Look for engines that run by themselves, and offer them.",
+        ),
+    ] = None,
 ) -> None:
     """Serve, until Ctrl-C or SIGTERM."""
     from ai_proxy.app import serve as serve_until_told
 
     level = log_level or (ctx.find_object(Globals) or Globals()).log_level
-    options = ServeOptions(config, host, port, level, log_format, log_file, run_dir)
+    options = ServeOptions(config, host, port, level, log_format, log_file, run_dir, detect)
     raise typer.Exit(serve_until_told(options))
 
 

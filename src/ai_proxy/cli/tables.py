@@ -21,6 +21,8 @@ COLOURS = {
 PIPE_WIDTH = 250
 """Columns where nobody looks: wide enough to cut nothing."""
 
+NOTHING_CONFIGURED = "no services are configured; 'ai-proxy config init' writes an example"
+
 
 def span(seconds: float) -> str:
     """Return a duration in its two largest units.
@@ -73,13 +75,38 @@ def services_table(services: list[dict[str, Any]], now: float) -> Table:
 
 def print_services(services: list[dict[str, Any]]) -> None:
     """Print the table of services to standard output."""
+    _print(services_table(services, time.time()) if services else NOTHING_CONFIGURED)
+
+
+def models_table(models: list[dict[str, Any]]) -> Table:
+    """Return the table of models, as the server tells them."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("MODEL", overflow="fold")
+    for name in ("SERVICE", "ENGINE", "STATE"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("CONTEXT", justify="right")
+    for one in models:
+        context = one["context_length"]
+        table.add_row(
+            Text(one["name"]),
+            one["service_id"],
+            one["engine"],
+            Text(one["state"], style=COLOURS.get(one["state"], "")),
+            "-" if context is None else f"{context:,}",
+        )
+    return table
+
+
+def print_models(models: list[dict[str, Any]]) -> None:
+    """Print the table of models to standard output."""
+    _print(models_table(models) if models else NOTHING_CONFIGURED)
+
+
+def _print(what: Table | str) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = PIPE_WIDTH
-    if services:
-        console.print(services_table(services, time.time()))
-    else:
-        console.print("no services are configured; 'ai-proxy config init' writes an example")
+    console.print(what)
 
 
 def usage(stats: dict[str, Any] | None) -> tuple[str, str]:
@@ -98,3 +125,39 @@ def usage(stats: dict[str, Any] | None) -> tuple[str, str]:
         "-" if cpu is None else f"{cpu:.0f} %",
         memory if gpu is None else f"{memory} + {gpu / 2**20:.0f} MB GPU",
     )
+
+
+ENGINE_COLOURS = {
+    "RunningHealthy": "green",
+    "RunningDegraded": "yellow",
+    "ErrorNetwork": "red",
+    "ErrorApi": "red",
+}
+"""Of the states of engines; the others have none."""
+
+
+def engines_table(engines: list[dict[str, Any]]) -> Table:
+    """Return the table of engines that run by themselves, as the server tells them."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("ENGINE", "STATE", "ADDRESS", "VERSION"):
+        table.add_column(name, no_wrap=True)
+    for name in ("LATENCY", "MODELS"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("DETAIL", overflow="fold")
+    for one in engines:
+        latency = one["latency_ms"]
+        table.add_row(
+            one["engine"],
+            Text(one["state"], style=ENGINE_COLOURS.get(one["state"], "")),
+            one["address"],
+            one["version"] or "-",
+            "-" if latency is None else f"{latency:.0f} ms",
+            str(len(one["models"])) if one["models"] else "-",
+            Text(one["detail"]),
+        )
+    return table
+
+
+def print_engines(engines: list[dict[str, Any]]) -> None:
+    """Print the table of engines to standard output."""
+    _print(engines_table(engines))

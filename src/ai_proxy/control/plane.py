@@ -15,6 +15,7 @@ from ai_proxy.control.reload import compare
 from ai_proxy.control.scheduler import Scheduler
 from ai_proxy.control.supervisor import Supervisor
 from ai_proxy.control.timing import wait_any
+from ai_proxy.control.viewing import model_view, service_view
 from ai_proxy.control.views import ModelView, ReloadReport, ServiceView
 from ai_proxy.core.errors import (
     InvalidConfigError,
@@ -24,10 +25,10 @@ from ai_proxy.core.errors import (
     UnknownServiceError,
 )
 from ai_proxy.core.events import ServiceEvent
-from ai_proxy.core.lifecycle import RUNNING, State, backoff
+from ai_proxy.core.lifecycle import State, backoff
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Clock, Engine, Recorder, Runtime
-from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, claims, near_names
+from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, near_names
 from ai_proxy.core.service import RuntimeKind, Service, Upstream
 from ai_proxy.tasks import cancel, spawn
 
@@ -159,6 +160,14 @@ class ControlPlane:
     def models(self) -> Sequence[ModelView]:
         """Return every model that can be asked for, those of stopped services included."""
         return [self._model_view(route) for route in ModelTable.of(self.offers()).routes.values()]
+
+    def model(self, name: str) -> ModelView:
+        """Return a model by any name that a request may say.
+
+        Raises:
+            UnknownModelError: No service answers to that name, or several do alike.
+        """
+        return self._model_view(ModelTable.of(self.offers()).find(name))
 
     def offers(self) -> Sequence[Offer]:
         """Return what the services offer."""
@@ -357,45 +366,8 @@ class ControlPlane:
             stop()
 
     def _view(self, supervisor: Supervisor) -> ServiceView:
-        service, now = supervisor.service, self._clock.now()
-        handle = supervisor.instance.handle
-        idle_at = supervisor.idle_at(now) if supervisor.state is State.READY else None
-        failed = supervisor.state is State.FAILED
-        return ServiceView(
-            id=service.id,
-            type=service.type,
-            engine=service.engine,
-            runtime=service.launch.runtime,
-            start=service.start,
-            state=supervisor.state,
-            reason=supervisor.reason,
-            since=supervisor.since_wall,
-            held=supervisor.held,
-            models=tuple(name for name, _ in claims(self._offer(supervisor))),
-            upstreams=tuple(upstream.url for upstream in handle.upstreams) if handle else (),
-            ref=handle.ref if handle and supervisor.state in RUNNING else None,
-            in_flight=supervisor.in_flight,
-            waiting=self.scheduler.waiting(service.id),
-            starts=supervisor.starts,
-            failures=supervisor.failures,
-            failure=supervisor.failure.detail,
-            exit_code=supervisor.failure.exit_code,
-            log_tail=supervisor.failure.log_tail,
-            retry_in=max(0.0, supervisor.retry_at - now) if failed else 0.0,
-            load_time=supervisor.load_time,
-            idle_stop_in=None if idle_at is None else max(0.0, idle_at - now),
-            stats=supervisor.instance.stats(),
-        )
+        waiting = self.scheduler.waiting(supervisor.service.id)
+        return service_view(supervisor, self._offer(supervisor), waiting, self._clock.now())
 
     def _model_view(self, route: ModelRoute) -> ModelView:
-        service, model = route.offer.service, route.model
-        return ModelView(
-            name=route.name,
-            service_id=service.id,
-            engine=service.engine,
-            state=self._supervisors[service.id].state,
-            target=route.target,
-            context_length=model.context_length if model else None,
-            kind=model.kind if model else "",
-            since=self._supervisors[service.id].added,
-        )
+        return model_view(route, self._supervisors[route.offer.service.id])

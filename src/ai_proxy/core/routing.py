@@ -82,7 +82,8 @@ class ModelRoute:
     @property
     def model(self) -> Model | None:
         """What the engine says of it; None when that is not known."""
-        return self.offer.find(self.target)
+        listed = self.offer.listed
+        return listed[0] if len(listed) == 1 else self.offer.find(self.target)
 
 
 class Claim(IntEnum):

@@ -81,6 +81,10 @@ class FakePlane:
         """Return every model that can be asked for."""
         return [self._model(route) for route in ModelTable.of(self.offers()).routes.values()]
 
+    def model(self, name: str) -> ModelView:
+        """Return a model by any name that a request may say."""
+        return self._model(ModelTable.of(self.offers()).find(name))
+
     def offers(self) -> Sequence[Offer]:
         """Return what the services offer: the names of their views, and what their engines list."""
         return [self._offer(one) for one in self._views.values()]

@@ -7,10 +7,14 @@ import aiohttp
 import pytest
 
 from ai_proxy.api.application import create_app
+from ai_proxy.api.deps import Requests
 from ai_proxy.api.door import client_principal, owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.core.lifecycle import State
-from ai_proxy.telemetry.prometheus import PrometheusRecorder
+from ai_proxy.core.usage import LiveRequest
+from ai_proxy.telemetry.prometheus import render
+from ai_proxy.telemetry.requests import RecentRequests
+from ai_proxy.telemetry.tally import Tallies
 from ai_proxy.testing.plane import FakePlane, view
 
 
@@ -19,7 +23,9 @@ class Api:
     """The application behind its two doors, as the owner and as a client sees it."""
 
     plane: FakePlane
-    recorder: PrometheusRecorder
+    recorder: Tallies
+    recent: RecentRequests
+    live: list[LiveRequest]
     owner: aiohttp.ClientSession
     client: aiohttp.ClientSession
 
@@ -27,8 +33,13 @@ class Api:
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     plane = FakePlane(view("llama3"), view("coder", State.READY, starts=1))
-    recorder = PrometheusRecorder("1.2.3")
-    app = create_app(plane, lambda: recorder.render(plane.services()), "1.2.3")
+    recorder, recent, live = Tallies(), RecentRequests(), list[LiveRequest]()
+    app = create_app(
+        plane,
+        lambda: render(recorder.services, plane.services(), "1.2.3"),
+        "1.2.3",
+        requests=Requests(recent.newest, lambda: live),
+    )
     async with AsyncExitStack() as stack:
         sessions = []
         for name, principal in (("control.sock", owner_principal), ("gateway.sock", client_principal)):
@@ -37,4 +48,4 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             sessions.append(
                 await stack.enter_async_context(aiohttp.ClientSession("http://x", connector=connector))
             )
-        yield Api(plane, recorder, *sessions)
+        yield Api(plane, recorder, recent, live, *sessions)
