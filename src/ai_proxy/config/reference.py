@@ -52,7 +52,12 @@ def _types_table() -> str:
 
 
 def _run(recipe: Recipe) -> str:
-    words = [*(f"{name}={value}" for name, value in recipe.env.items()), *recipe.command, *recipe.args]
+    words = [
+        *(f"{name}={value}" for name, value in recipe.env.items()),
+        *recipe.command,
+        *recipe.args,
+        *recipe.address,
+    ]
     return _code(" ".join(words)) if recipe.command else ""
 
 

@@ -15,12 +15,15 @@ class Recipe:
 
     Attributes:
         command: Program with its leading arguments; in a container it replaces the image's entry point.
-        args: Arguments that make it listen where the proxy looks for it, and others after them.
+        args: Arguments, before those of a service.
+        address: Arguments that make it listen where the proxy looks for it; after all others, since vLLM
+            wants its model first, and since they are to hold.
         env: Environment variables.
     """
 
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
+    address: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -70,8 +73,8 @@ BUILT_IN: Mapping[str, Template] = MappingProxyType(
                 image="ghcr.io/ggml-org/llama.cpp:server",
                 port=8080,
                 health_path="/health",
-                process=Recipe(command=("llama-server",), args=_ON_LOOPBACK),
-                docker=Recipe(args=_IN_CONTAINER),
+                process=Recipe(command=("llama-server",), address=_ON_LOOPBACK),
+                docker=Recipe(address=_IN_CONTAINER),
                 fallback=(sys.executable, "-m", "ai_proxy.engines.llamacpp_embedded"),
             ),
             Template(
@@ -82,8 +85,8 @@ BUILT_IN: Mapping[str, Template] = MappingProxyType(
                 image="vllm/vllm-openai:latest",
                 port=8000,
                 health_path="/health",
-                process=Recipe(command=("vllm", "serve"), args=_ON_LOOPBACK),
-                docker=Recipe(args=_IN_CONTAINER),
+                process=Recipe(command=("vllm", "serve"), address=_ON_LOOPBACK),
+                docker=Recipe(address=_IN_CONTAINER),
             ),
             Template(
                 "ollama",
@@ -112,8 +115,8 @@ BUILT_IN: Mapping[str, Template] = MappingProxyType(
                 image="lmsysorg/sglang:latest",
                 port=30000,
                 health_path="/health",
-                process=Recipe(command=("python3", "-m", "sglang.launch_server"), args=_ON_LOOPBACK),
-                docker=Recipe(command=("python3", "-m", "sglang.launch_server"), args=_IN_CONTAINER),
+                process=Recipe(command=("python3", "-m", "sglang.launch_server"), address=_ON_LOOPBACK),
+                docker=Recipe(command=("python3", "-m", "sglang.launch_server"), address=_IN_CONTAINER),
             ),
             Template("generic", "any HTTP server", engine="generic"),
             Template(
@@ -144,7 +147,7 @@ def resolve_types(declared: Mapping[str, TypeConfig]) -> dict[str, Template]:
 
 
 def _derive(base: Template, name: str, own: TypeConfig) -> Template:
-    process = replace(base.process, command=own.command, args=()) if own.command else base.process
+    process = replace(base.process, command=own.command, args=(), address=()) if own.command else base.process
     return replace(
         base,
         name=name,
@@ -167,7 +170,7 @@ def _implied_runtime(own: TypeConfig) -> RuntimeKind | None:
 
 
 def _extend(recipe: Recipe, own: TypeConfig) -> Recipe:
-    return Recipe(recipe.command, recipe.args + own.args, {**recipe.env, **own.env})
+    return replace(recipe, args=recipe.args + own.args, env={**recipe.env, **own.env})
 
 
 def health_path(own: str | None, inherited: str | None) -> str | None:

@@ -45,8 +45,8 @@ def test_llama_cpp_without_a_command_runs_llama_server_or_the_embedded_one() -> 
     launch = process({"type": "llama-cpp-server", "args": ["-m", "x.gguf"]})
 
     assert launch.command == (
-        *("llama-server", "--host", "127.0.0.1", "--port", "${port}"),
-        *("-m", "x.gguf"),
+        *("llama-server", "-m", "x.gguf"),
+        *("--host", "127.0.0.1", "--port", "${port}"),
     )
     assert launch.fallback == (sys.executable, "-m", "ai_proxy.engines.llamacpp_embedded")
     assert launch.port is None
@@ -76,7 +76,7 @@ def test_a_container_gets_everything_that_is_said_of_it() -> None:
     )
 
     assert launch.image == "llama:cuda"
-    assert launch.args == ("--host", "0.0.0.0", "--port", "9999", "-m", "/models/x.gguf")
+    assert launch.args == ("-m", "/models/x.gguf", "--host", "0.0.0.0", "--port", "9999")
     assert (launch.port, launch.host_port) == (9999, 18080)
     assert launch.env == {"URL": "http://localhost:9999"}
     assert launch.mounts == (Mount("/models", "/models", read_only=True),)
@@ -159,7 +159,10 @@ def test_own_types_extend_others() -> None:
 
     launch = service.launch
     assert isinstance(launch, ProcessLaunch)
-    assert launch.command[-5:] == ("--port", "${port}", "-a", "-b", "-c")
+    assert launch.command == (
+        *("vllm", "serve", "-a", "-b", "-c"),
+        *("--host", "127.0.0.1", "--port", "${port}"),
+    )
     assert launch.env == {"A": "1"}
     assert (service.engine, service.health_path) == ("vllm", None)
 
