@@ -22,20 +22,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def docker_engine() -> Iterator[DockerEngine]:
+def image_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the files of `IMAGE` are kept, so that they are collected only once."""
+    return tmp_path_factory.mktemp("image") / "image.tar"
+
+
+@pytest.fixture(scope="session")
+def docker_engine(image_archive: Path) -> Iterator[DockerEngine]:
     """A private Docker engine that holds `IMAGE`, for all tests that do not leave it in disorder."""
-    with engine_with_image() as engine:
+    with engine_with_image(image_archive) as engine:
         yield engine
 
 
 @contextmanager
-def engine_with_image() -> Iterator[DockerEngine]:
+def engine_with_image(archive: Path) -> Iterator[DockerEngine]:
     """Run an engine that holds `IMAGE`; where there can be none, tests skip, and fail in CI."""
     if reason := reason_for_none():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     with private_engine() as engine:
         script = Path(__file__).parents[1] / "scripts" / "make_image"
-        subprocess.run(
-            [sys.executable, script, IMAGE], env={**os.environ, "DOCKER_HOST": engine.host}, check=True
-        )
+        command = [sys.executable, str(script), "--archive", str(archive), IMAGE]
+        subprocess.run(command, env={**os.environ, "DOCKER_HOST": engine.host}, check=True)
         yield engine

@@ -5,6 +5,7 @@ import pytest
 
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import DockerLaunch, Service
+from ai_proxy.core.settings import DockerSettings
 from ai_proxy.runtimes.docker import DockerRuntime
 from ai_proxy.testing.docker_engine import DockerEngine
 from ai_proxy.testing.runtime_contract import OwningRuntimeContract, Play, Stage
@@ -34,7 +35,7 @@ class DockerStage(Stage):
         return Service(play, "generic", "generic", launch, config_hash="1")
 
     def reopen(self) -> Runtime:
-        self.runtimes.append(DockerRuntime(self.host, self.owner, "test"))
+        self.runtimes.append(DockerRuntime(DockerSettings(self.host), self.owner, "test"))
         return self.runtimes[-1]
 
     async def clear(self) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.conftest import engine_with_image
@@ -25,8 +26,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def house(proxy: Proxy) -> Iterator[House]:
-    with engine_with_image() as engine:
+def house(proxy: Proxy, image_archive: Path) -> Iterator[House]:
+    with engine_with_image(image_archive) as engine:
         proxy.environment["DOCKER_HOST"] = engine.host
         house = House(proxy, engine)
         yield house
@@ -63,7 +64,11 @@ def settle(house: House) -> None:
     try:
         eventually(look, SETTLED)
     except AssertionError:
-        raise AssertionError(f"{'\n'.join(found)}\n\n{house.proxy.log.read_text()[-5000:]}") from None
+        raise AssertionError(f"{'\n'.join(found)}\n\n{last_words(house)}") from None
+
+
+def last_words(house: House) -> str:
+    return house.proxy.log.read_text()[-5000:]
 
 
 def assert_all_answer(house: House) -> None:
@@ -71,7 +76,7 @@ def assert_all_answer(house: House) -> None:
     for name, view in house.views().items():
         if view["held"] or view["state"] == "failed":
             house.order(name, "start")
-        assert request(house, name, streamed=True) == (Verdict.RIGHT, "")
+        assert request(house, name, streamed=True) == (Verdict.RIGHT, ""), f"{name}\n\n{last_words(house)}"
     settle(house)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import PROGRAM, Proxy
-from tests.integration.docker.test_pull import Registry, serve
+from tests.e2e.conftest import PROGRAM, Proxy, eventually
+from tests.integration.docker.test_pull import GIVEN_UP, Registry, serve
 
 from ai_proxy.testing.docker_engine import DockerEngine
 
@@ -55,3 +55,24 @@ async def test_the_layers_of_a_pull_are_told_by_the_api_and_the_command_line(
     assert HALFWAY in listed
     assert printed.startswith(f"big is starting: {HALFWAY}")
     assert f"pulled image {image}" in printed
+
+
+async def test_a_stop_by_hand_gives_up_the_pull(docker_proxy: Proxy, docker_engine: DockerEngine) -> None:
+    registry = Registry()
+    given_up = docker_engine.log.read_text().count(GIVEN_UP)
+    async with serve(registry):
+        image = f"{registry.image}:1"
+        docker_proxy.configure(big={"type": "generic", "image": image, "port": 8080})
+        await asyncio.to_thread(docker_proxy.serve)
+        await asyncio.to_thread(docker_proxy.ask, "/api/v1/service/big/start", method="POST")
+        await asyncio.to_thread(eventually, lambda: docker_proxy.service("big")["reason"].startswith(HALFWAY))
+        stopped = await asyncio.to_thread(
+            docker_proxy.ask, "/api/v1/service/big/stop?wait=5", method="POST", wait=5.0
+        )
+        view = await asyncio.to_thread(docker_proxy.service, "big")
+        await asyncio.to_thread(eventually, lambda: docker_engine.log.read_text().count(GIVEN_UP) > given_up)
+        logged = await asyncio.to_thread(docker_proxy.cli, "logs", "big")
+
+    assert stopped.status == 200
+    assert (view["state"], view["held"]) == ("stopped", True)
+    assert f"gave up pulling image {image}" in logged.stdout

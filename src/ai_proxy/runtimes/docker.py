@@ -10,31 +10,29 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-import psutil
 from loguru import logger
 
 from ai_proxy import tasks
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import ContainerStats, DockerLaunch, Exit, Handle, Service
+from ai_proxy.core.settings import DockerSettings
 from ai_proxy.runtimes import docker_events
 from ai_proxy.runtimes.docker_api import DockerApi, Json, RefusedError
 from ai_proxy.runtimes.docker_errors import explain, name_taken
+from ai_proxy.runtimes.docker_host import fill_in
+from ai_proxy.runtimes.docker_logins import Logins
 from ai_proxy.runtimes.docker_logs import ContainerLog
+from ai_proxy.runtimes.docker_place import PlaceFinder
 from ai_proxy.runtimes.docker_pull import Images
 from ai_proxy.runtimes.docker_spec import (
     CONFIG_HASH,
-    LOOPBACK,
     OWNER,
     Place,
     container_name,
-    find_own_container,
-    is_here,
     make_body,
     make_labels,
     parse_exit,
@@ -67,39 +65,38 @@ class DockerRuntime:
     """Runs services as containers; implements `core.ports.ContainerRuntime`.
 
     Args:
-        host: As in `DOCKER_HOST`; None for that variable, the current context, or the usual socket.
+        settings: Which engine it is, and how its containers are reached.
         owner: Tells this proxy's containers from those of all others that use the engine.
         version: Of the proxy, noted on containers.
         container: Name or id of the container that the proxy itself runs in; None when it runs on the host.
-        address: Where ports are published: on loopback, or an address of the machine of a remote engine.
+        environ: What the settings leave open, and where the `docker` command keeps its logins.
         wall: Returns seconds since the epoch.
         gpu_memory: Tells the bytes that processes, by pid, hold on GPUs; None where there are none.
     """
 
     def __init__(
         self,
-        host: str | None,
+        settings: DockerSettings,
         owner: str,
         version: str,
         *,
         container: str | None = None,
-        address: str = LOOPBACK,
+        environ: Mapping[str, str] = os.environ,
         wall: Callable[[], float] = time.time,
         gpu_memory: GpuMemory | None = None,
     ) -> None:
-        self._api = DockerApi(host)
-        self._images = Images(self._api)
+        settings = fill_in(settings, environ)
+        self._api = DockerApi(settings.host, settings.certificates)
+        self._images = Images(self._api, Logins(environ))
         self._owner = owner
         self._version = version
-        self._container = container
-        self._address = address
-        self._here: bool | None = None
-        self._networks: tuple[str, ...] | None = None
+        self._place = PlaceFinder(settings, self._api, container)
         self._wall = wall
         self._gpu_memory = gpu_memory
         self._rings: dict[str, LogRing] = {}
         self._starting: dict[str, str] = {}
         self._abandoned: set[asyncio.Task[Handle]] = set()
+        self._leftovers: set[asyncio.Task[None]] = set()
         self._instances: dict[Handle, Instance] = {}
         self._events: asyncio.Task[None] | None = None
 
@@ -148,10 +145,10 @@ class DockerRuntime:
         if self._abandoned:
             await asyncio.wait(self._abandoned)
         await self._cleared(self._instances)
-        place = await self._locate()
+        place = await self._place.find()
         filters = json.dumps({"label": [f"{OWNER}={self._owner}"]})
         listed = await self._api.get("/containers/json", all=1, filters=filters)
-        inspected = [await self._inspect(item["Id"]) for item in listed]
+        inspected = [await self._api.inspect(item["Id"]) for item in listed]
         found = (_listed(facts, place) for facts in inspected if facts is not None)
         return [handle for handle in found if handle is not None]
 
@@ -173,7 +170,8 @@ class DockerRuntime:
         """Let go of everything and leave it running."""
         await self._cleared(self._instances)
         instances = self._instances.values()
-        await tasks.cancel(self._events, *self._abandoned, *(task for i in instances for task in i.tasks))
+        watching = [task for instance in instances for task in instance.tasks]
+        await tasks.cancel(self._events, *self._abandoned, *watching, *self._leftovers)
         self._instances.clear()
         await self._images.close()
         await self._api.close()
@@ -181,9 +179,9 @@ class DockerRuntime:
     async def _launch(self, service: Service, launch: DockerLaunch) -> Handle:
         """Make a container run; one that runs already, with this declaration, is taken as it is."""
         await self._cleared(handle for handle in self._instances if handle.service_id == service.id)
-        place = await self._locate()
+        place = await self._place.find()
         name = container_name(service.id)
-        facts = await self._inspect(name)
+        facts = await self._api.inspect(name)
         running = await self._take_over(service, name, facts, place) if facts else None
         if running:
             return running
@@ -191,8 +189,8 @@ class DockerRuntime:
             ref = await self._create(service, launch, name, place)
         except RefusedError as error:
             raise RuntimeFailureError(explain(launch, error.message)) from error
-        facts = await self._inspect(ref)
-        handle = parse_handle(facts, place) if facts else None
+        facts = await self._api.inspect(ref)
+        handle = parse_handle(facts, await self._place.find()) if facts else None  # its bridge may be new
         if handle is None:
             raise RuntimeFailureError(f"the container of {service.id} was removed as soon as it ran")
         return handle
@@ -241,49 +239,31 @@ class DockerRuntime:
                 await self._api.post(f"{path}/kill", limit=STOP_SLACK)
 
     async def _is_running(self, ref: str) -> bool:
-        facts = await self._inspect(ref)
+        facts = await self._api.inspect(ref)
         return facts is not None and bool(facts["State"]["Running"])
-
-    async def _inspect(self, ref: str) -> dict[str, Any] | None:
-        """Return what the engine knows of a container; None when there is none."""
-        try:
-            facts: dict[str, Any] = await self._api.get(f"/containers/{ref}/json")
-        except RefusedError as error:
-            if error.engine_status == 404:
-                return None
-            raise
-        return facts
 
     async def _remove(self, ref: str) -> None:
         """Remove a container with its anonymous volumes; one that cannot be removed now is later on."""
+        try:
+            await self._delete(ref)
+        except RuntimeUnavailableError as error:
+            logger.warning("container {} could not be removed yet: {}", ref[:12], error.detail)
+            removal = tasks.spawn(self._remove_later(ref), f"remove {ref[:12]}")
+            self._leftovers.add(removal)
+            removal.add_done_callback(self._leftovers.discard)
+
+    async def _remove_later(self, ref: str) -> None:
+        while True:
+            await asyncio.sleep(RETRY)
+            with contextlib.suppress(RuntimeUnavailableError):
+                return await self._delete(ref)
+
+    async def _delete(self, ref: str) -> None:
         try:
             await self._api.delete(f"/containers/{ref}", force=1, v=1)
         except RefusedError as error:
             if error.engine_status not in (404, 409):
                 logger.warning("container {} could not be removed: {}", ref[:12], error.message)
-        except RuntimeUnavailableError as error:
-            logger.warning("container {} could not be removed: {}", ref[:12], error.detail)
-
-    async def _locate(self) -> Place:
-        """Find out from where containers are reached."""
-        if self._container is not None:
-            if self._networks is None:
-                self._networks = await self._own_networks(self._container)
-            return Place(self._address, networks=self._networks)
-        if self._here is None:
-            system, memory = os.uname(), psutil.virtual_memory().total
-            self._here = is_here(await self._api.get("/info"), system.nodename, system.release, memory)
-        return Place(self._address, gateways=own_addresses() if self._here else frozenset())
-
-    async def _own_networks(self, container: str) -> tuple[str, ...]:
-        """Return the networks of the proxy's own container, except the host's."""
-        facts = await self._inspect(container)
-        if facts is None:
-            raise RuntimeFailureError(
-                f"the proxy seems to run in container {container}, which this Docker engine does not "
-                "know: give it the socket of the engine that runs it"
-            )
-        return tuple(sorted(set(facts["NetworkSettings"]["Networks"]) - {"host", "none"}))
 
     def _abandon(self, launching: asyncio.Task[Handle]) -> None:
         """Let a launch come to its end unattended; `handles` waits for it, to know what came of it."""
@@ -339,7 +319,7 @@ class DockerRuntime:
                     "POST", f"/containers/{ref}/wait", condition="not-running"
                 ) as answer:
                     code = json.loads(await answer.read())["StatusCode"]
-                facts = await self._inspect(ref)
+                facts = await self._api.inspect(ref)
                 return parse_exit(code, facts["State"] if facts else {})
             except RefusedError as error:
                 if error.engine_status == 404:
@@ -359,17 +339,3 @@ def _listed(facts: Json, place: Place) -> Handle | None:
     if handle is None or status == "removing":
         return None
     return handle if facts["State"]["Running"] else replace(handle, config_hash="")
-
-
-def own_container() -> str | None:
-    """Return the id of the container that this process runs in; None when it runs on the host."""
-    try:
-        return find_own_container(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
-    except OSError:
-        return None
-
-
-def own_addresses() -> frozenset[str]:
-    """Return the addresses of this machine, bridges to containers included."""
-    interfaces = psutil.net_if_addrs().values()
-    return frozenset(address.address for addresses in interfaces for address in addresses)

@@ -7,15 +7,17 @@ https://docs.docker.com/reference/api/engine/
 
 import contextlib
 import json
-import os
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiodocker import Docker, DockerError
 
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
-from ai_proxy.runtimes.docker_errors import explain_host, explain_unreachable
+from ai_proxy.runtimes.docker_errors import WANTS_TLS, explain_unreachable, explain_wants_tls
+from ai_proxy.runtimes.docker_host import connect, tls_context
 
 type Json = Mapping[str, Any]
 type Params = Mapping[str, str | int]
@@ -53,15 +55,23 @@ class DockerApi:
 
     Args:
         host: As in `DOCKER_HOST`; None for that variable, the current context, or the usual socket.
+        certificates: Folder with `ca.pem`, `cert.pem` and `key.pem`, for TLS over TCP.
     """
 
-    def __init__(self, host: str | None) -> None:
-        self._host = host or os.environ.get("DOCKER_HOST") or None
+    def __init__(self, host: str | None, certificates: Path | None = None) -> None:
+        self._host = host
+        self._certificates = certificates
+        self._tls: ssl.SSLContext | None = None
         self._client: Docker | None = None
         self._version: str | None = None
 
     def __repr__(self) -> str:
         return f"<DockerApi {self._host or 'default'}>"
+
+    @property
+    def host(self) -> str | None:
+        """URL of the engine, as far as it is known: that of a context is, once something was asked."""
+        return self._host or (self._client.docker_host if self._client else None)
 
     async def close(self) -> None:
         """Close the connections of calls; streams are closed by those who opened them."""
@@ -72,6 +82,16 @@ class DockerApi:
     async def get(self, path: str, **params: str | int) -> Any:
         """Return what an inspecting call answers."""
         return await self._call("GET", path, params, None, QUICK)
+
+    async def inspect(self, container: str) -> Json | None:
+        """Return what the engine knows of a container; None when there is none."""
+        try:
+            facts: Json = await self.get(f"/containers/{container}/json")
+        except RefusedError as error:
+            if error.engine_status == 404:
+                return None
+            raise
+        return facts
 
     async def post(
         self, path: str, body: Json | None = None, *, limit: float = SLOW, **params: str | int
@@ -87,7 +107,12 @@ class DockerApi:
 
     @contextlib.asynccontextmanager
     async def stream(
-        self, method: str, path: str, silence: float | None = None, **params: str | int
+        self,
+        method: str,
+        path: str,
+        silence: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        **params: str | int,
     ) -> AsyncIterator[aiohttp.StreamReader]:
         """Hold a stream open, on a connection of its own.
 
@@ -95,6 +120,7 @@ class DockerApi:
             method: HTTP method.
             path: Without the version.
             silence: Longest wait for the next byte, in seconds; None for no limit.
+            headers: Of the request.
             params: Of the query.
 
         Raises:
@@ -103,18 +129,23 @@ class DockerApi:
         """
         await self._negotiate()
         limits = aiohttp.ClientTimeout(connect=CONNECT, sock_read=silence)
-        client = connect(self._host)
+        client = self._connect()
         try:
-            async with self._answer(client, method, path, params, None, limits) as response:
+            async with self._answer(client, method, path, params, None, limits, headers) as response:
                 yield response.content
         finally:
             await client.close()
 
     async def documents(
-        self, method: str, path: str, silence: float | None = None, **params: str | int
+        self,
+        method: str,
+        path: str,
+        silence: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        **params: str | int,
     ) -> AsyncGenerator[Json]:
         """Yield the JSON documents of a stream as they come; close it (`aclosing`) when leaving early."""
-        async with self.stream(method, path, silence, **params) as content:
+        async with self.stream(method, path, silence, headers, **params) as content:
             rest = b""
             async for chunk in content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -135,9 +166,14 @@ class DockerApi:
         """
         await self._call("GET", PING, {}, None, QUICK)
 
+    def _connect(self) -> Docker:
+        if self._certificates is not None and self._tls is None:
+            self._tls = tls_context(self._certificates)
+        return connect(self._host, self._tls)
+
     async def _call(self, method: str, path: str, params: Params, body: Json | None, limit: float) -> Any:
         if self._client is None:
-            self._client = connect(self._host)
+            self._client = self._connect()
         limits = aiohttp.ClientTimeout(total=limit, connect=CONNECT)
         async with self._answer(self._client, method, path, params, body, limits) as response:
             self._version = response.headers.get("Api-Version", self._version)
@@ -153,30 +189,24 @@ class DockerApi:
         params: Params,
         body: Json | None,
         limits: aiohttp.ClientTimeout,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         version = f"/v{self._version}" if self._version and path != PING else ""
         url = f"{client.docker_host}{version}{path}"
         try:
             async with client.session.request(
-                method, url, params=dict(params), json=body, timeout=limits
+                method, url, params=dict(params), json=body, timeout=limits, headers=headers
             ) as response:
                 if response.status >= 400:
-                    raise RefusedError(response.status, _message(await response.read()))
+                    raise self._refusal(response.status, _message(await response.read()))
                 yield response
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, DockerError) as error:  # the last by way of ssh
             raise RuntimeUnavailableError(explain_unreachable(self._host, error)) from error
 
-
-def connect(host: str | None) -> Docker:
-    """Return a client of the engine; nothing is sent yet.
-
-    Raises:
-        RuntimeUnavailableError: There is no telling where the engine is.
-    """
-    try:
-        return Docker(host)
-    except (AssertionError, ValueError, ImportError, OSError, DockerError) as error:
-        raise RuntimeUnavailableError(explain_host(host, error)) from error
+    def _refusal(self, status: int, message: str) -> RuntimeFailureError:
+        if WANTS_TLS in message:
+            return RuntimeUnavailableError(explain_wants_tls(self._host))
+        return RefusedError(status, message)
 
 
 def _message(body: bytes) -> str:

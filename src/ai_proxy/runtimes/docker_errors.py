@@ -1,9 +1,13 @@
 """What the Docker engine means, in words that say what to do."""
 
 import re
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 from ai_proxy.core.service import DockerLaunch
+
+URL = "its URL (server.docker.host or DOCKER_HOST)"
 
 
 def explain_unreachable(host: str | None, error: Exception) -> str:
@@ -20,12 +24,44 @@ def explain_unreachable(host: str | None, error: Exception) -> str:
             "join the group 'docker', or use rootless Docker"
         )
     if any(isinstance(cause, FileNotFoundError) for cause in causes):
-        return f"{place} is away (there is no such socket): start it, or correct DOCKER_HOST"
+        return f"{place} is away (there is no such socket): start it, or correct {URL}"
     if any(isinstance(cause, TimeoutError) for cause in causes):
         return f"{place} does not answer in time: it hangs or is overloaded; see its log"
+    if distrust := [cause for cause in causes if isinstance(cause, ssl.SSLError)]:
+        return _distrust(place, distrust[-1])
     reasons = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
     reason = reasons[-1] if reasons else str(error) or type(error).__name__
-    return f"{place} is away ({reason}): start it, or correct DOCKER_HOST"
+    return f"{place} is away ({reason}): start it, or correct {URL}"
+
+
+def _distrust(place: str, error: ssl.SSLError) -> str:
+    reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason
+    return f"{place} and the proxy do not trust each other ({reason}): correct the certificates"
+
+
+WANTS_TLS = "HTTP request to an HTTPS server"
+"""Part of the answer of an engine that is spoken to without TLS."""
+
+
+def explain_wants_tls(host: str | None) -> str:
+    """Say what to do about an engine that wants TLS."""
+    return (
+        f"Docker at {host} wants TLS: set server.docker.certificates, "
+        "or DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
+    )
+
+
+def explain_certificates(folder: Path, error: OSError) -> str:
+    """Say why certificates cannot be used.
+
+    >>> explain_certificates(Path("/certs"), FileNotFoundError(2, "No such file or directory"))
+    'the certificates for Docker in /certs cannot be used (No such file or directory): the folder must hold \
+ca.pem, cert.pem and key.pem'
+    """
+    return (
+        f"the certificates for Docker in {folder} cannot be used ({error.strerror or error}): "
+        "the folder must hold ca.pem, cert.pem and key.pem"
+    )
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -60,6 +96,10 @@ def explain_host(host: str | None, error: Exception) -> str:
     )
 
 
+def _no_network(name: str) -> str:
+    return f"Docker has no network {name}: run 'docker network create {name}', or correct 'networks'"
+
+
 type Say = Callable[[DockerLaunch, "re.Match[str]"], str]
 
 MEANINGS: tuple[tuple[str, Say], ...] = (
@@ -72,6 +112,13 @@ MEANINGS: tuple[tuple[str, Say], ...] = (
         lambda launch, _: (
             f"image {launch.image} is not on this machine and 'pull' is '{launch.pull}': "
             f"run 'docker pull {launch.image}', or let the proxy do it with pull: missing"
+        ),
+    ),
+    (
+        r"listen \S+ (?P<address>\S+):\d+: bind: cannot assign requested address",
+        lambda _, match: (
+            f"ports cannot be published on {match['address']}, which is not an address of Docker's machine: "
+            "set server.docker.address to the one by which the proxy reaches it"
         ),
     ),
     (
@@ -96,15 +143,15 @@ MEANINGS: tuple[tuple[str, Say], ...] = (
         ),
     ),
     (
-        r"network (?P<name>\S+) not found",
-        lambda _, match: (
-            f"Docker has no network {match['name']}: run 'docker network create {match['name']}', "
-            "or correct 'networks'"
-        ),
+        r"network (?P<docker>\S+) not found|network with name or ID (?P<podman>[^:]+): network not found",
+        lambda _, match: _no_network(match["docker"] or match["podman"]),
     ),
     (
-        r"docker-init|exec: \"(tini|catatonit)",
-        lambda *_: "Docker's own init program is missing on its host: install docker-init (Debian: tini)",
+        r"docker-init|exec: \"(tini|catatonit)|container-init binary not found",
+        lambda *_: (
+            "the engine's own init program is missing on its host: install docker-init (Debian: tini), or "
+            "catatonit for Podman"
+        ),
     ),
     (
         r"exec: \"(?P<word>[^\"]*)\": .*(not found|no such file|permission denied)",
@@ -122,14 +169,13 @@ MEANINGS: tuple[tuple[str, Say], ...] = (
         r"pull access denied|manifest .*unknown|(manifest for|repository) .* not found|not found: manifest",
         lambda launch, _: (
             f"image {launch.image} is not in its registry, or only for those who are logged in: "
-            f"correct 'image', or run 'docker login' and 'docker pull {launch.image}'"
+            "correct 'image', or run 'docker login' as the proxy's user"
         ),
     ),
     (
-        r"unauthorized|denied|no basic auth credentials",
+        r"unauthorized|authentication required|resource is denied|no basic auth credentials",
         lambda launch, _: (
-            f"the registry does not let us have image {launch.image}: "
-            f"run 'docker login' and 'docker pull {launch.image}'"
+            f"the registry does not let us have image {launch.image}: run 'docker login' as the proxy's user"
         ),
     ),
     (

@@ -13,6 +13,7 @@ from ai_proxy.core.service import DockerLaunch
 from ai_proxy.core.settings import MB
 from ai_proxy.runtimes.docker_api import DockerApi, Json, RefusedError
 from ai_proxy.runtimes.docker_errors import explain
+from ai_proxy.runtimes.docker_logins import Logins
 
 SILENCE = 120.0
 """Longest wait for the next sign of progress, in seconds."""
@@ -79,22 +80,26 @@ class Progress:
         return sum(layer.done for layer in self.layers.values())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Pull:
-    """A pull under way."""
+    """A pull under way, and how to tell those who wait for it."""
 
-    progress: Progress
-    task: asyncio.Task[None]
+    task: asyncio.Task[None] = field(init=False)
+    progress: Progress = field(default_factory=Progress)
+    waiting: list[Say] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        """Tell everybody who waits."""
+        for say in self.waiting:
+            say(line)
 
 
 class Images:
-    """Sees to it that images are there.
+    """Sees to it that images are there; a pull goes on as long as somebody waits for it."""
 
-    A pull goes on when nobody waits for it any more, so that a start that runs out of time was not in vain.
-    """
-
-    def __init__(self, api: DockerApi) -> None:
+    def __init__(self, api: DockerApi, logins: Logins) -> None:
         self._api = api
+        self._logins = logins
         self._pulls: dict[str, Pull] = {}
 
     async def close(self) -> None:
@@ -121,8 +126,7 @@ class Images:
                 return
             if launch.pull == "never":
                 raise RuntimeFailureError(explain(launch, "no such image"))
-            pull = self._pulls.get(launch.image) or self._begin(launch, say)
-            await asyncio.shield(pull.task)
+            await self._join(launch, say)
         except RefusedError as error:
             raise RuntimeFailureError(explain(launch, error.message)) from error
 
@@ -135,22 +139,30 @@ class Images:
             raise
         return True
 
-    def _begin(self, launch: DockerLaunch, say: Say) -> Pull:
-        progress = Progress()
-        task = tasks.spawn(self._pull(launch, progress, say), f"pull {launch.image}")
-        self._pulls[launch.image] = Pull(progress, task)
-        task.add_done_callback(lambda done: self._ended(launch.image, done))
-        return self._pulls[launch.image]
+    async def _join(self, launch: DockerLaunch, say: Say) -> None:
+        """Wait for the pull of an image, which is begun by the first and given up with the last who waits."""
+        pull = self._pulls.get(launch.image)
+        if pull is None:
+            pull = self._pulls[launch.image] = Pull()
+            pull.task = tasks.spawn(self._pull(launch, pull), f"pull {launch.image}")
+        pull.waiting.append(say)
+        try:
+            await asyncio.shield(pull.task)
+        finally:
+            pull.waiting.remove(say)
+            if not pull.waiting:
+                self._pulls.pop(launch.image)
+                if not pull.task.done():
+                    say(f"gave up pulling image {launch.image}: nobody waits for it any more")
+                await tasks.cancel(pull.task)
 
-    def _ended(self, image: str, task: asyncio.Task[None]) -> None:
-        del self._pulls[image]
-        if not task.cancelled():
-            task.exception()  # those who wait have it; when nobody does, the next start tells it again
-
-    async def _pull(self, launch: DockerLaunch, progress: Progress, say: Say) -> None:
-        say(f"pulling image {launch.image}")
-        said, done = time.monotonic(), 0
-        pulling = self._api.documents("POST", "/images/create", SILENCE, **pull_params(launch.image))
+    async def _pull(self, launch: DockerLaunch, pull: Pull) -> None:
+        pull.say(f"pulling image {launch.image}")
+        progress, said, done = pull.progress, time.monotonic(), 0
+        login = await self._logins.find(launch.image)
+        headers = {"X-Registry-Auth": login.header()} if login else {}
+        params = pull_params(launch.image)
+        pulling = self._api.documents("POST", "/images/create", SILENCE, headers, **params)
         async with aclosing(pulling) as reports:
             async for report in reports:
                 if "error" in report:
@@ -158,10 +170,10 @@ class Images:
                 progress.take(report)
                 if progress.done > done or time.monotonic() > said + SAY_EVERY:
                     said, done = time.monotonic(), progress.done
-                    say(str(progress))
+                    pull.say(str(progress))
         if not await self._exists(launch.image):
             raise RuntimeFailureError(f"the pull of image {launch.image} broke off: try again")
-        say(f"pulled image {launch.image}")
+        pull.say(f"pulled image {launch.image}")
 
 
 def pull_params(image: str) -> dict[str, str]:

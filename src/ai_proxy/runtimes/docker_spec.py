@@ -5,7 +5,7 @@ Everything here is pure. https://docs.docker.com/reference/api/engine/ (Containe
 
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -36,8 +36,9 @@ class Place:
 
     Attributes:
         address: Where their ports are published.
-        networks: Those of the proxy's own container; then nothing needs publishing, and services are reached
-            at their address in a network they share with it. Empty when it runs on the host.
+        networks: Those of the proxy's own container, the one to share first; then nothing needs publishing,
+            and services are reached at their address in a network they share with it. Empty when it runs on
+            the host.
         gateways: Addresses of this machine when the engine is on it, too: a container whose gateway is among
             them is reached at its own address. That needs neither the engine, which may be away, nor its
             userland proxy, which copies every byte and dies with it.
@@ -91,6 +92,16 @@ def find_own_container(mounts: str) -> str | None:
     """
     match = re.search(r"/(?:overlay-)?containers/([0-9a-f]{64})/\S* /etc/", mounts)
     return match[1] if match else None
+
+
+def sharing_order(networks: Iterable[str], preferred: str | None) -> tuple[str, ...]:
+    """Return the networks of the proxy's own container in which others can be, the one to share first.
+
+    >>> sharing_order(["models", "back", "none"], None), sharing_order(["models", "back"], "models")
+    (('back', 'models'), ('models', 'back'))
+    """
+    usable = set(networks) - {"host", "none"}
+    return tuple(sorted(usable, key=lambda name: (name != preferred, name)))
 
 
 def container_name(service_id: str) -> str:
@@ -212,10 +223,12 @@ def parse_handle(facts: Json, place: Place) -> Handle | None:
 
 def _upstream(network: Json, port: int, place: Place) -> Upstream:
     """Return where a container is reached; port 0, where nobody answers, when it has ended already."""
-    for name, joined in (network.get("Networks") or {}).items():
-        near = name in place.networks or joined.get("Gateway") in place.gateways
-        if near and joined.get("IPAddress"):
-            return Upstream(joined["IPAddress"], port)
+    joined: dict[str, Json] = network.get("Networks") or {}
+    shared = [joined[name] for name in place.networks if name in joined]
+    near = [each for each in joined.values() if each.get("Gateway") in place.gateways]
+    for each in (*shared, *near):
+        if each.get("IPAddress"):
+            return Upstream(each["IPAddress"], port)
     published = (network.get("Ports") or {}).get(f"{port}/tcp") or [{}]
     return Upstream(place.address, int(published[0].get("HostPort") or 0))
 

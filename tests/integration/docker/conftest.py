@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import IMAGE
 
 from ai_proxy.core.service import DockerLaunch, Service
+from ai_proxy.core.settings import DockerSettings
 from ai_proxy.runtimes.docker import DockerRuntime
 from ai_proxy.testing.docker_engine import DockerEngine
 
@@ -53,10 +54,11 @@ def engine(docker_engine: DockerEngine) -> Iterator[DockerEngine]:
 @pytest.fixture
 async def open_runtime(engine: DockerEngine) -> AsyncIterator[Open]:
     """Opens runtimes, by default all of one owner; ends whatever they leave running."""
+    here = DockerSettings(engine.host)
     opened: list[DockerRuntime] = []
 
-    def make(owner: str = "tests", **options: Any) -> DockerRuntime:
-        opened.append(DockerRuntime(engine.host, owner, "test", **options))
+    def make(owner: str = "tests", settings: DockerSettings = here, **options: Any) -> DockerRuntime:
+        opened.append(DockerRuntime(settings, owner, "test", **options))
         return opened[-1]
 
     yield make

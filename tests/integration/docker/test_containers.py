@@ -11,10 +11,12 @@ from tests.conftest import IMAGE
 from tests.integration.docker.conftest import Open, backend, eventually, log_line, sleeper
 
 from ai_proxy import tasks
+from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.service import ContainerStats, DockerLaunch, Handle, Healthcheck, Mount, Service
-from ai_proxy.core.settings import MB
+from ai_proxy.core.settings import MB, DockerSettings
 from ai_proxy.data import DEMO_SENTENCE, demo_model_path
-from ai_proxy.runtimes.docker import DockerRuntime, own_container
+from ai_proxy.runtimes.docker import DockerRuntime
+from ai_proxy.runtimes.docker_place import own_container
 from ai_proxy.runtimes.docker_spec import find_own_container
 from ai_proxy.testing.docker_engine import DockerEngine, free_port
 
@@ -287,3 +289,27 @@ async def test_a_proxy_in_a_container_reaches_its_siblings_in_its_own_network(
     for runtime in (inside, open_runtime("outside")):
         for each in await runtime.handles():
             await runtime.stop(each, 0.0)
+
+
+async def test_siblings_join_the_network_that_is_configured(
+    engine: DockerEngine, network: str, open_runtime: Open
+) -> None:
+    outside = open_runtime("outside")
+    proxy = await outside.start(sleeper("proxy", networks=("bridge", network)))
+    inside = open_runtime("inside", DockerSettings(engine.host, network=network), container=proxy.ref[:12])
+    handle = await inside.start(backend(SERVES))
+    facts: Any = engine.inspect("ai-proxy-backend")
+    assert set(facts["NetworkSettings"]["Networks"]) == {network}
+    assert await answers(handle)
+    await inside.stop(handle, 0.0)
+    await outside.stop(proxy, 0.0)
+
+
+async def test_a_network_that_the_proxy_is_not_in_is_told(engine: DockerEngine, open_runtime: Open) -> None:
+    proxy = await open_runtime("outside").start(sleeper("proxy"))
+    inside = DockerRuntime(
+        DockerSettings(engine.host, network="models"), "inside", "test", container=proxy.ref
+    )
+    with pytest.raises(RuntimeFailureError, match="is not in network models: connect it, or correct"):
+        await inside.start(sleeper())
+    await inside.close()

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import pytest
-from tests.integration.docker.conftest import Open, backend, log_line, sleeper
+from tests.integration.docker.conftest import Open, backend, eventually, log_line, sleeper
 
 from ai_proxy import tasks
 from ai_proxy.core.errors import RuntimeUnavailableError
@@ -89,3 +89,15 @@ async def test_an_engine_that_starts_after_the_proxy_is_found(
         await runtime.start(sleeper())
     engine.start()
     assert (await runtime.start(sleeper())).upstreams
+
+
+async def test_a_container_that_cannot_be_removed_now_is_removed_when_the_engine_is_back(
+    engine: DockerEngine, runtime: DockerRuntime
+) -> None:
+    handle = await runtime.start(backend("import time; time.sleep(0.5)"))
+    await runtime.wait(handle)
+    engine.kill()  # before anything else happens here, and so before the container is removed
+    with pytest.raises(RuntimeUnavailableError):
+        await runtime.handles()
+    engine.start()
+    await eventually(lambda: None if engine.containers() else True)

@@ -12,6 +12,7 @@ from tests.integration.docker.conftest import Open, backend, log_line, sleeper
 
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.service import Mount
+from ai_proxy.core.settings import DockerSettings
 from ai_proxy.runtimes.docker import DockerRuntime
 from ai_proxy.testing.docker_engine import DockerEngine
 
@@ -128,14 +129,14 @@ async def test_a_socket_this_user_may_not_use(runtime: DockerRuntime) -> None:
 @pytest.mark.parametrize(
     ("host", "said"),
     [
-        ("unix:///no/such.sock", "there is no such socket): start it, or correct DOCKER_HOST"),
+        ("unix:///no/such.sock", "there is no such socket): start it, or correct its URL"),
         ("tcp://127.0.0.1:1", "Docker at tcp://127.0.0.1:1 is away"),
         ("bogus", "DOCKER_HOST=bogus cannot be used"),
         ("bogus://x", "it must be like unix:///run/docker.sock, tcp://host:2376 or ssh://user@host"),
     ],
 )
 async def test_a_docker_host_where_no_engine_is(host: str, said: str) -> None:
-    runtime = DockerRuntime(host, "tests", "test")
+    runtime = DockerRuntime(DockerSettings(host), "tests", "test")
     for ask in (runtime.handles, lambda: runtime.start(sleeper())):
         with pytest.raises(RuntimeUnavailableError) as caught:
             await ask()

@@ -1,24 +1,30 @@
 """Images pulled from a registry that the test serves itself; Docker trusts those on loopback."""
 
 import asyncio
+import base64
 import gzip
 import hashlib
 import io
 import json
 import os
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from tests.integration.docker.conftest import Open, eventually, sleeper
 
 from ai_proxy import tasks
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.runtimes.docker import DockerRuntime
 from ai_proxy.testing.docker_engine import DockerEngine
+
+GIVEN_UP = "pull after error: context canceled"
+"""What the engine says of a pull that it was told to end."""
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
@@ -39,14 +45,24 @@ def make_layer(name: str, size: int) -> tuple[bytes, str]:
 
 @dataclass
 class Registry:
-    """Serves one image of two layers; the second layer stops halfway until `go_on` is set."""
+    """Serves one image of two layers; the second layer stops halfway until `go_on` is set.
 
+    Attributes:
+        login: `user:password`, if it serves nobody else.
+    """
+
+    login: str = ""
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifest: bytes = b""
     slow: str = ""
     manifests_asked: int = 0
     image: str = ""
+
+    @property
+    def host(self) -> str:
+        """As logins are kept for it."""
+        return self.image.partition("/")[0]
 
     def __post_init__(self) -> None:
         small, large = make_layer("small", 1000), make_layer("large", 6_000_000)
@@ -87,6 +103,13 @@ class Registry:
         await response.write(data[len(data) // 2 :])
         return response
 
+    @web.middleware
+    async def ask_for_login(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        told = base64.b64encode(self.login.encode()).decode()
+        if self.login and request.headers.get("Authorization") != f"Basic {told}":
+            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": 'Basic realm="tests"'})
+        return await handler(request)
+
 
 async def answer_version(request: web.Request) -> web.Response:
     return web.Response()
@@ -94,7 +117,7 @@ async def answer_version(request: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def serve(registry: Registry) -> AsyncIterator[None]:
-    app = web.Application()
+    app = web.Application(middlewares=[registry.ask_for_login])
     app.router.add_get("/v2/", answer_version)
     app.router.add_get("/v2/model/manifests/{tag}", registry.answer_manifest)
     app.router.add_get("/v2/model/blobs/{digest}", registry.answer_blob)
@@ -147,19 +170,74 @@ async def test_an_image_that_is_there_is_pulled_again_only_if_always(
     assert asked[0] == asked[1] < asked[2]
 
 
-async def test_one_pull_serves_all_and_outlasts_those_who_cannot_wait(
+async def halfway(runtime: DockerRuntime, name: str = "backend") -> None:
+    """Wait until a service's pull is in the middle of the second layer."""
+    await eventually(lambda: runtime.progress(name).startswith("pulling image: 1 of 2") or None)
+
+
+async def test_one_pull_serves_all_and_goes_on_when_one_of_them_leaves(
     registry: Registry, runtime: DockerRuntime
 ) -> None:
-    service = sleeper(image=f"{registry.image}:1", pull="missing")
-    impatient = tasks.spawn(runtime.start(service), "start")
-    await eventually(lambda: runtime.progress("backend").startswith("pulling image: 1 of 2") or None)
-    await tasks.cancel(impatient)
+    image = f"{registry.image}:1"
+    impatient = tasks.spawn(runtime.start(sleeper("impatient", image=image, pull="missing")), "start")
+    await halfway(runtime, "impatient")
     asked = registry.manifests_asked
-    starting = tasks.spawn(ended(runtime, f"{registry.image}:1"), "start")
-    await eventually(lambda: runtime.progress("backend").startswith("pulling image: 1 of 2") or None)
+    patient = tasks.spawn(ended(runtime, image), "start")
+    await halfway(runtime)
+    await tasks.cancel(impatient)
     registry.go_on.set()
-    await starting
+    await patient
     assert registry.manifests_asked == asked
+    assert f"pulled image {image}" in [line.text for line in runtime.logs("backend").tail(100)]
+
+
+async def test_a_pull_that_nobody_waits_for_any_more_is_given_up(
+    registry: Registry, engine: DockerEngine, runtime: DockerRuntime
+) -> None:
+    image = f"{registry.image}:1"
+    starting = tasks.spawn(runtime.start(sleeper(image=image, pull="missing")), "start")
+    await halfway(runtime)
+    given_up = engine.log.read_text().count(GIVEN_UP)
+    await tasks.cancel(starting)
+    await eventually(lambda: engine.log.read_text().count(GIVEN_UP) > given_up or None)
+    assert runtime.progress("backend") == ""
+    registry.go_on.set()
+    assert "exit code 127" in await ended(runtime, image)
+
+
+def write_login(folder: Path, registry: Registry) -> None:
+    """Write what `docker login` writes."""
+    auth = base64.b64encode(b"me:secret").decode()
+    (folder / "config.json").write_text(json.dumps({"auths": {registry.host: {"auth": auth}}}))
+
+
+def install_helper(folder: Path, registry: Registry) -> None:
+    """Install a credential helper that knows the login of the registry."""
+    helper = folder / "docker-credential-tests"
+    helper.write_text(
+        f"""#!/bin/sh
+read server
+[ "$1 $server" = "get {registry.host}" ] && echo '{{"Username": "me", "Secret": "secret"}}'
+"""
+    )
+    helper.chmod(0o755)
+    (folder / "config.json").write_text(json.dumps({"credsStore": "tests"}))
+
+
+@pytest.mark.parametrize("log_in", [write_login, install_helper])
+async def test_an_image_that_wants_a_login_is_pulled_with_that_of_docker_login(
+    registry: Registry,
+    open_runtime: Open,
+    tmp_path: Path,
+    log_in: Callable[[Path, Registry], None],
+) -> None:
+    registry.login = "me:secret"
+    registry.go_on.set()
+    runtime = open_runtime(environ={"DOCKER_CONFIG": str(tmp_path), "PATH": str(tmp_path)})
+    with pytest.raises(RuntimeFailureError, match="run 'docker login' as the proxy's user"):
+        await runtime.start(sleeper(image=f"{registry.image}:1", pull="missing"))
+    log_in(tmp_path, registry)
+    assert "exit code 127" in await ended(runtime, f"{registry.image}:1")
 
 
 async def test_an_image_the_registry_does_not_have(registry: Registry, runtime: DockerRuntime) -> None:
@@ -173,7 +251,7 @@ async def test_an_engine_that_dies_while_it_pulls(
 ) -> None:
     runtime = open_runtime()
     starting = tasks.spawn(ended(runtime, f"{registry.image}:1"), "start")
-    await eventually(lambda: runtime.progress("backend").startswith("pulling image: 1 of 2") or None)
+    await halfway(runtime)
     engine.kill()
     with pytest.raises(RuntimeFailureError):
         await starting
