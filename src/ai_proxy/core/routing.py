@@ -13,6 +13,8 @@ from ai_proxy.core.service import Service
 
 SCHEME = "flm://"
 """Begins a name that says which engine is meant: `flm://ollama/llama3`."""
+MAX_NAME = 200
+"""Longest name that is looked for where it is not listed, in characters."""
 
 
 def near_names(name: str, known: Iterable[str], count: int = 3) -> tuple[str, ...]:
@@ -142,6 +144,8 @@ class ModelTable:
         route = self.routes.get(name)
         if route is not None:
             return route
+        if len(name) > MAX_NAME:
+            raise UnknownModelError(name)  # near names would take long to find
         if name.startswith(SCHEME):
             return self._find_by_engine(name)
         service_id, slash, rest = name.partition("/")

@@ -28,6 +28,9 @@ class Inference:
         loaded: Whether the request waited for a start.
         traceparent: That was passed on: one made for this request, else the client's own; empty for none.
         parent: The client's own traceparent, as sent; empty for none.
+        first_byte: From the start to the first byte of the response's head; negative for none.
+        received: Body bytes from the client.
+        sent: Body bytes to the client.
     """
 
     request_id: str
@@ -47,6 +50,9 @@ class Inference:
     loaded: bool
     traceparent: str
     parent: str = ""
+    first_byte: float = -1.0
+    received: int = 0
+    sent: int = 0
 
     @property
     def tokens_per_second(self) -> float | None:

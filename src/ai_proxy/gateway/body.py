@@ -1,7 +1,7 @@
 """What a request to a model says, and how it is changed for the engine that is to answer it. Pure."""
 
+import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
 from msgspec import Raw
@@ -17,6 +17,10 @@ _FIELDS = msgspec.json.Decoder(dict[str, Raw])
 _TEXT = msgspec.json.Decoder(str)
 _NUMBER = msgspec.json.Decoder(int | float)
 _ENCODER = msgspec.json.Encoder()
+_TRUE, _FALSE, _NULL = Raw(b"true"), Raw(b"false"), Raw(b"null")
+
+_LIKE_MODEL = frozenset(map("".join, itertools.product(*zip("model", "MODEL", strict=True)))) - {"model"}
+"""Names that engines written in Go take for `model`: their JSON does not tell capitals from small letters."""
 
 PARTS: Mapping[Modality, tuple[bytes, ...]] = {
     Modality.IMAGE: (b'"image_url"', b'"input_image"', b'"image"'),
@@ -25,8 +29,7 @@ PARTS: Mapping[Modality, tuple[bytes, ...]] = {
 """Types of content parts, as they stand in a prompt that holds such a part."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(msgspec.Struct):
     """A request to a model, as far as the proxy has to understand it.
 
     Attributes:
@@ -66,9 +69,14 @@ def read(body: bytes | bytearray, *, streams_unless_told: bool = False) -> Promp
         model = _TEXT.decode(named)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise InvalidRequestError("model must be a string", "model") from None
+    if not _LIKE_MODEL.isdisjoint(fields):
+        raise InvalidRequestError("model must be said once, in small letters", "model")
     asked = fields.get("stream")
-    streamed = streams_unless_told if _is_absent(asked) else asked == Raw(b"true")
-    return Prompt(model, streamed, fields)
+    if asked is None or asked == _NULL:
+        return Prompt(model, streams_unless_told, fields)
+    if asked != _TRUE and asked != _FALSE:
+        raise InvalidRequestError("stream must be true or false", "stream")
+    return Prompt(model, asked == _TRUE, fields)
 
 
 def _in_words(error: Exception, body: bytes | bytearray) -> str:
@@ -108,6 +116,38 @@ def fit(prompt: Prompt, route: ModelRoute) -> tuple[bytes | None, tuple[str, ...
     return _ENCODER.encode(kept), tuple(sorted(warnings))
 
 
+class Check:
+    """Tells at once whether an engine takes a request as it is, as most are.
+
+    Args:
+        route: Where the model is.
+    """
+
+    __slots__ = ("_clamps", "_ruled", "_unchanged")
+
+    def __init__(self, route: ModelRoute) -> None:
+        service, rules = route.offer.service, route.offer.abilities.parameters
+        self._clamps = tuple((n, r.low, r.high) for n, r in rules.items() if r.treatment is Treatment.CLAMP)
+        self._ruled = frozenset(name for name, r in rules.items() if r.treatment is not Treatment.CLAMP)
+        changes = service.set_params or service.default_params or service.drop_params
+        self._unchanged = "" if changes else route.target
+
+    def passes(self, prompt: Prompt) -> bool:
+        """Tell whether nothing has to be changed, nor refused."""
+        fields = prompt.fields
+        if prompt.model != self._unchanged or not self._ruled.isdisjoint(fields):
+            return False
+        for name, low, high in self._clamps:
+            value = fields.get(name)
+            if value is not None:
+                try:
+                    if not low <= _NUMBER.decode(value) <= high:
+                        return False
+                except msgspec.MsgspecError:
+                    return False
+        return True
+
+
 def _treat(
     name: str, value: Raw, rule: Rule, changes: Fields, dropped: set[str], warnings: list[str]
 ) -> None:
@@ -145,6 +185,8 @@ def check_modalities(body: bytes | bytearray, prompt: Prompt, route: ModelRoute)
     taken = route.offer.abilities.modalities
     if model is not None and model.modalities is not None:
         taken = model.modalities
+    if len(taken) == len(PARTS) or b'"type"' not in body:
+        return
     for modality, marks in PARTS.items():
         if modality in taken or not any(mark in body for mark in marks):
             continue
@@ -161,8 +203,8 @@ def _modalities(fields: Fields) -> Iterator[Modality]:
     for name in ("messages", "input"):
         try:
             messages: object = msgspec.json.decode(fields.get(name, Raw(b"null")))
-        except msgspec.MsgspecError:
-            return
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return  # the engine will say what is wrong with it
         for part in _parts(messages):
             match part:
                 case {"type": str(kind)} if kind in kinds:
@@ -179,7 +221,7 @@ def _parts(messages: object) -> Iterator[object]:
 
 
 def _is_absent(value: Raw | None) -> bool:
-    return value is None or bytes(value) == b"null"
+    return value is None or value == _NULL
 
 
 def _raw(value: object) -> Raw:

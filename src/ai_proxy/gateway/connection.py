@@ -20,8 +20,10 @@ from ai_proxy.gateway.entries import Entry, Front
 from ai_proxy.gateway.exchange import READING, Exchange
 from ai_proxy.gateway.inference import ModelExchange
 from ai_proxy.gateway.memo import MAX_MISSES, RequestMemo
+from ai_proxy.gateway.multipart import is_multipart
 from ai_proxy.gateway.request import Request, check_head
 from ai_proxy.gateway.timeouts import Wait, Watch
+from ai_proxy.gateway.upload import Upload
 from ai_proxy.gateway.wire import CONTINUE, Header, has_left, reset
 
 if TYPE_CHECKING:
@@ -175,7 +177,9 @@ class ClientConnection(asyncio.Protocol):
     def _exchange(self, request: Request, entry: Entry | None) -> Exchange:
         if entry is None:
             return Exchange(self, self.gateway, request)
-        return ModelExchange(self, self.gateway, request, entry)
+        if request.is_json or not is_multipart(request.header(b"content-type")):
+            return ModelExchange(self, self.gateway, request, entry)
+        return Upload(self, self.gateway, request, entry)
 
     def _learn(self, data: bytes) -> None:
         """Remember a request that came whole and alone, in case it comes again."""

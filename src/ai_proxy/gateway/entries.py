@@ -107,14 +107,14 @@ def _openai() -> dict[bytes, Entry]:
     """Return the entries of OpenAI's API, and of Anthropic's."""
     anthropics = {
         Endpoint.MESSAGES: Entry(
-            Endpoint.MESSAGES,
+            Endpoint.MESSAGES.value,
             ANTHROPIC_ERRORS,
             Endpoint.MESSAGES,
             translate=lambda body, request_id, _: anthropic.translate(body, request_id),
         ),
-        Endpoint.COUNT_TOKENS: Entry(Endpoint.COUNT_TOKENS, ANTHROPIC_ERRORS, Endpoint.COUNT_TOKENS),
+        Endpoint.COUNT_TOKENS: Entry(Endpoint.COUNT_TOKENS.value, ANTHROPIC_ERRORS, Endpoint.COUNT_TOKENS),
     }
-    entries = [anthropics.get(endpoint) or Entry(endpoint, endpoint=endpoint) for endpoint in Endpoint]
+    entries = [anthropics.get(endpoint) or Entry(endpoint.value, endpoint=endpoint) for endpoint in Endpoint]
     return {entry.path.encode(): entry for entry in entries}
 
 

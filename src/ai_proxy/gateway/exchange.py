@@ -160,6 +160,16 @@ class Exchange:
         self.request.expects_continue = False
         return wants
 
+    @property
+    def begun(self) -> bool:
+        """Whether the client has had the head of a response."""
+        return self.phase is RESPONDING
+
+    @property
+    def progress(self) -> int:
+        """A number that changes whenever something comes of the response."""
+        return self.sent
+
     def add_body(self, data: bytes) -> None:
         """Take a piece of the request's body."""
         self.received += len(data)
@@ -380,7 +390,7 @@ class Exchange:
         if self.phase is DONE:
             return
         self._drop_upstream()
-        if self.phase is RESPONDING:
+        if self.begun:
             self.status = BROKEN_OFF
             self.client.truncate(self)
             self._finish(outcome)
@@ -424,21 +434,24 @@ class Exchange:
     def _finish(self, outcome: Outcome) -> None:
         """Account, and make room for the next exchange of this connection. Always runs, once."""
         self.phase = DONE
-        gateway = self.gateway
-        destination = self.destination
         if self.task is not None:
             self._end_task(self.task)
         if self.lease is not None:
-            gateway.admission.release(self.lease, outcome)
-        gateway.recorder.exchange(
+            self.gateway.admission.release(self.lease, outcome)
+        self._record(self.gateway.now() - self.started)
+        self.client.exchange_done(self)
+
+    def _record(self, seconds: float) -> None:
+        """Account for the exchange, which took that long."""
+        destination = self.destination
+        self.gateway.recorder.exchange(
             destination.service_id if destination is not None else "",
             self.status,
-            gateway.now() - self.started,
+            seconds,
             self.first_byte,
             self.received,
             self.sent,
         )
-        self.client.exchange_done(self)
 
     def _end_task(self, task: asyncio.Task[None]) -> None:
         self.task = None

@@ -1,7 +1,8 @@
 """A request to a model: which one is told by its body, and its answer may have to be translated."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -13,7 +14,7 @@ from ai_proxy.core.errors import (
     UpstreamInvalidError,
 )
 from ai_proxy.core.ports import Clock, Tracing
-from ai_proxy.core.routing import ModelRoute
+from ai_proxy.core.routing import MAX_NAME, ModelRoute
 from ai_proxy.core.service import Lease, Outcome
 from ai_proxy.core.usage import Inference, LiveRequest, Progress
 from ai_proxy.dialects.ollama import Unload, strip_latest
@@ -21,23 +22,23 @@ from ai_proxy.dialects.translation import Translation
 from ai_proxy.gateway import body as bodies
 from ai_proxy.gateway.entries import Entry
 from ai_proxy.gateway.exchange import ADMITTING, DONE, FORWARDING, READING, RESPONDING, Exchange
-from ai_proxy.gateway.multipart import ModelField, boundary_of
 from ai_proxy.gateway.pool import Pool
 from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.respond import refusal
-from ai_proxy.gateway.route import Destination
+from ai_proxy.gateway.route import Destination, Target
 from ai_proxy.gateway.shaping import Shaper, in_header, is_event_stream
-from ai_proxy.gateway.tokens import Usage
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.gateway.tokens import KEPT, count_tokens
+from ai_proxy.gateway.wire import origin_form
+from ai_proxy.tasks import spawn
 
 if TYPE_CHECKING:
     from ai_proxy.gateway.connection import ClientConnection
     from ai_proxy.gateway.listener import Gateway
 
-CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie"})
 """Headers by which a client proves who it is: to the proxy, never to a backend."""
-REPLACED = CREDENTIALS | {b"accept-encoding"}
-"""Not forwarded: a compressed answer could not be read for its usage."""
+NOT_FORWARDED = CREDENTIALS | {b"content-type", b"accept-encoding"}
+"""Headers that are replaced or left out: a compressed answer could not be read for its usage."""
 JSON = b"application/json"
 PROGRESS = {READING: Progress.READING, ADMITTING: Progress.WAITING, FORWARDING: Progress.FORWARDING}
 EVENT_ENDS = (b"\n\n\r\n", b"\r\n\r\n\r\n")
@@ -55,10 +56,12 @@ class ModelExchange(Exchange):
         "admitted",
         "entry",
         "error_code",
-        "field",
+        "events",
+        "first",
         "first_token",
         "framed",
         "id",
+        "last",
         "loaded",
         "model",
         "original",
@@ -67,7 +70,6 @@ class ModelExchange(Exchange):
         "streaming",
         "traceparent",
         "translation",
-        "usage",
         "warnings",
     )
 
@@ -79,11 +81,12 @@ class ModelExchange(Exchange):
         self.model = ""
         self.streaming = entry.streams_unless_told
         self.route_to: ModelRoute | None = None
-        self.field: ModelField | None = None
         self.original: bytes | bytearray = b""
         self.translation: Translation | None = None
         self.warnings: tuple[str, ...] = ()
-        self.usage = Usage()
+        self.first = b""  # the first piece of the response
+        self.last: deque[bytes] | None = None  # the last pieces, when there are several
+        self.events = 0
         self.framed = False  # whether what is passed on as it is has chunks
         self.shaper: Shaper | None = None
         self.first_token = -1.0
@@ -95,21 +98,19 @@ class ModelExchange(Exchange):
 
     def route(self) -> None:
         """Take note of what the head says; where the request goes is in its body."""
+        self._read_head(JSON)
+        self._limit(self.request.length)
+
+    def _read_head(self, content_type: bytes) -> None:
+        """Keep back what is not for backends, and say what the body is."""
         request = self.request
-        self.path = request.target
+        self.path = origin_form(request.target)
+        dropped = NOT_FORWARDED
         if self.gateway.tracing is not None:
             request.traceparent = request.header(b"traceparent")
-            request.drop({b"traceparent"})
-        boundary = boundary_of(request.header(b"content-type"))
-        if boundary is None:
-            request.drop(REPLACED | {b"content-type"})
-            request.lines += (b"content-type", b": ", JSON, b"\r\n")
-            self._limit(request.length)
-        else:
-            request.drop(REPLACED)
-            self.streamed = True
-            self.field = ModelField(boundary)
-            self.streaming = False
+            dropped |= {b"traceparent"}
+        request.drop(dropped)
+        request.lines += (b"content-type", b": ", content_type, b"\r\n")
 
     def request_id(self) -> bytes:
         """Return the request's id: the client's own, if it gave a sane one, else a new one."""
@@ -118,48 +119,32 @@ class ModelExchange(Exchange):
         return self.id
 
     @property
-    def is_ready(self) -> bool:
-        """Whether enough of the request is here to begin: the model has to be known."""
-        if self.field is not None and self.error is None and not self.request_done:
-            return self.field.model is not None
-        return super().is_ready
+    def begun(self) -> bool:
+        """Whether the client has had the head of a response: it may be one of ours, from before a load."""
+        return self.phase is RESPONDING or (self.shaper is not None and self.shaper.begun)
 
-    def add_body(self, data: bytes) -> None:
-        """Take a piece of the request's body; of an upload, look for the model first."""
-        field = self.field
-        if field is None or field.model is not None:
-            super().add_body(data)
-            return
-        self.received += len(data)
-        if self.error is None:
-            try:
-                field.feed(data)
-            except ProxyError as error:
-                self.error = error
-
-    def end_body(self) -> None:
-        """The request has arrived whole."""
-        if self.field is not None and self.error is None:
-            try:
-                self.field.end()
-            except ProxyError as error:
-                self.error = error
-        super().end_body()
+    @property
+    def progress(self) -> int:
+        """A number that changes whenever something comes of the response, be it told or not."""
+        return self.sent if self.shaper is None else self.shaper.taken
 
     def begin(self) -> None:
         """Its turn has come: find out who is asked, and go on like any other exchange."""
-        if self.gateway.tracing is not None:
+        if self.gateway.tracing is not None and not self.traceparent:
             self._trace(self.gateway.tracing)
         if self.error is None:
             try:
                 self._resolve()
             except ProxyError as error:
                 self.error = error
+                if not self.is_ready:
+                    return  # until the rest of a small upload has come
         if self.phase is DONE:
             return
         super().begin()
         if self.lease is not None:
             self.admitted = self.gateway.now() - self.started
+            self.original = b""
 
     def _trace(self, tracing: Tracing) -> None:
         """Have the backend's spans hang on ours."""
@@ -182,21 +167,23 @@ class ModelExchange(Exchange):
 
     def _resolve(self) -> None:
         """Find who answers, and fit the request to it."""
-        if self.field is not None:
-            self._resolve_upload(self.field)
-            return
-        self.original = self.body
+        self.body = self.original = self.original or self.body
         if self.entry.unload is not None and self._unloads(self.entry.unload):
             return
         prompt = bodies.read(self.body, streams_unless_told=self.entry.streams_unless_told)
-        self.model, self.streaming = prompt.model, prompt.streamed
-        route = self._find(prompt.model)
-        self._choose_path(route)
+        self.streaming = prompt.streamed
+        target = self._find(prompt.model)
+        route = target.route
+        self._choose_path(target)
         if self.translation is not None:
             self.body = self.translation.request
             prompt = bodies.read(self.body)
-            prompt = bodies.Prompt(self.model, prompt.streamed, prompt.fields)
         bodies.check_modalities(self.body, prompt, route)
+        if not target.check.passes(prompt):
+            self._fit(prompt, route)
+
+    def _fit(self, prompt: bodies.Prompt, route: ModelRoute) -> None:
+        """Change the request so that the engine takes it."""
         fitted, self.warnings = bodies.fit(prompt, route)
         if fitted is not None:
             self.body = fitted
@@ -210,40 +197,38 @@ class ModelExchange(Exchange):
         order = told(self.entry.path, bytes(self.body), self.gateway.clock)
         if order is None:
             return False
-        self.model = order.model
-        self.gateway.admission.unload(self._find(order.model).offer.service.id)
+        self.gateway.admission.unload(self._find(order.model).destination.service_id)
         self._shape().write_whole(200, order.answer)
         super().response_done()
         return True
 
-    def _resolve_upload(self, field: ModelField) -> None:
-        """Find who answers an upload, and let the part of it go that was held back."""
-        self.model = field.model or ""
-        route = self._find(self.model)
-        self._choose_path(route)
-        held = bytes(field.held) if route.target == self.model else field.renamed(route.target)
-        self.request.length += (len(held) - len(field.held)) * (not self.request.chunked)
-        begin = b"%x\r\n%b\r\n" % (len(held), held) if self.request.chunked else held
-        self.body = bytearray(begin + self.body)
+    def _find(self, model: str) -> Target:
+        self.model = model[:MAX_NAME]
+        target = self._look_up(model)
+        self.route_to = target.route
+        self.destination = target.destination
+        return target
 
-    def _find(self, model: str) -> ModelRoute:
+    def _look_up(self, model: str) -> Target:
         table = self.gateway.table
-        if self.entry.native == "ollama" and model not in table.models.routes:
-            model = strip_latest(model)
-        self.route_to = route = table.models.find(model)
-        self.destination = table.services[route.offer.service.id.encode()]
-        return route
+        target = table.targets.get(model)
+        if target is None:
+            target = table.find(strip_latest(model) if self.entry.native == "ollama" else model)
+        return target
 
-    def _choose_path(self, route: ModelRoute) -> None:
-        """Pass the request on as it is where its engine understands it, else translate it.
+    def _choose_path(self, target: Target) -> None:
+        """Pass the request on as it is where its engine understands it, else translate it."""
+        entry = self.entry
+        if entry.path not in target.as_is and entry.native != target.route.offer.service.engine:
+            self._translate(target.route)
+
+    def _translate(self, route: ModelRoute) -> None:
+        """Make of the request one that the engine understands.
 
         Raises:
-            UnsupportedEndpointError: The engine has no such endpoint.
+            UnsupportedEndpointError: Nothing can, or the engine lacks what it would be asked for.
         """
         entry, abilities = self.entry, route.offer.abilities
-        if entry.native == route.offer.service.engine or entry.endpoint in abilities.endpoints:
-            self.path = self.request.target
-            return
         if entry.translate is not None:
             self.translation = entry.translate(
                 bytes(self.original), self.request_id().decode(), self.gateway.clock
@@ -259,38 +244,39 @@ class ModelExchange(Exchange):
 
     async def _admit(self, destination: Destination) -> None:
         self.loaded = True
+        service_id = destination.service_id
+        teller = spawn(self._tell_of_load(service_id), "heartbeat") if self._hears_of_loads() else None
         try:
-            lease = await self._telling(self.gateway.admission.admit(destination.service_id))
+            lease = await self.gateway.admission.admit(service_id)
         except ProxyError as error:
             self.fail(error)
             return
-        self.lease = lease
+        finally:
+            if teller is not None:
+                teller.cancel()
+        self.lease = lease  # at once: from here on it is given back whatever happens
         self.admitted = self.gateway.now() - self.started
         try:
-            self._resolve_again()
+            self._resolve_again(lease)
         except ProxyError as error:
             self.fail(error)
             return
+        self.original = b""
         self._forward(self.destination or destination, lease)
 
-    async def _telling(self, admission: Awaitable[Lease]) -> Lease:
-        """Wait for a lease; meanwhile tell the client of a stream that there is life."""
+    def _hears_of_loads(self) -> bool:
+        """Tell whether the client of a stream wants to be told that there is life."""
         route = self.route_to
-        if not self.streaming or route is None or not route.offer.service.heartbeat:
-            return await admission
-        if not self.entry.heartbeat or self.request.is_http10:
-            return await admission
-        waiting = spawn(_await(admission), f"admit to {route.offer.service.id}")
-        try:
-            while not (await asyncio.wait({waiting}, timeout=self.gateway.heartbeat))[0]:
-                self._tell_of_load(route.offer.service.id)
-            return waiting.result()
-        finally:
-            await cancel(waiting)
+        if not self.streaming or not self.entry.heartbeat or self.request.is_http10:
+            return False
+        return route is not None and route.offer.service.heartbeat
 
-    def _tell_of_load(self, service_id: str) -> None:
-        expected = self.gateway.admission.load_time(service_id)
-        self._shape().tell_of_load(service_id, self.gateway.now() - self.started, expected)
+    async def _tell_of_load(self, service_id: str) -> None:
+        """Tell, from time to time, of a load under way; until cancelled."""
+        while True:
+            await asyncio.sleep(self.gateway.heartbeat)
+            expected = self.gateway.admission.load_time(service_id)
+            self._shape().tell_of_load(service_id, self.gateway.now() - self.started, expected)
 
     def _shape(self) -> Shaper:
         """Return what writes the response, which is not passed on as it comes."""
@@ -298,40 +284,46 @@ class ModelExchange(Exchange):
         self.shaper = self.shaper or Shaper(self)
         return self.shaper
 
-    def _resolve_again(self) -> None:
-        """What the engine calls its models may be known only since it runs."""
-        if self.field is None and self.route_to is not self.gateway.table.models.routes.get(self.model):
-            self.body = self.original
-            self._resolve()
+    def _resolve_again(self, lease: Lease) -> None:
+        """What the engine calls its models, and what it can do, may be known only since it runs.
 
-    def _send(self, pool: Pool) -> None:
-        super()._send(pool)
-        if self.shaper is not None and self.shaper.begun:
-            self.phase = RESPONDING
+        A model that has moved to another service meanwhile is still had from the one that was waited for.
+        """
+        route = self.route_to
+        target = self._look_up(route.name if route is not None else self.model)
+        if target.route is route or target.destination.service_id != lease.service_id:
+            return
+        self.path = origin_form(self.request.target)
+        self.translation, self.warnings = None, ()
+        if self.shaper is not None and not self.shaper.begun:
+            self.shaper, self.unframed = None, self.request.is_http10
+        self._resolve()
 
     def _render(self, pool: Pool) -> bytes:
-        """Return the request as it goes to the backend, with what is here of its body."""
-        request = self.request
+        """Return the request as it goes to the backend."""
+        return b"".join((*self._head_for(pool), self.request.framing(len(self.body)), self.body))
+
+    def _head_for(self, pool: Pool) -> tuple[bytes, bytes, bytes]:
+        """Return the head but for its framing; only what all requests with this head share is kept."""
+        request, destination = self.request, self.destination
         if request.rendered_for is not pool or request.rendered_path != self.path:
             request.rendered_path = self.path
             self._render_head(pool)
-            destination = self.destination
-            request.rendered += destination.credentials if destination is not None else b""
-        length = len(self.body)
-        if self.streamed:
-            length = -1 if request.chunked else request.length
-        return b"".join((request.rendered, self.traceparent, request.framing(length), self.body))
+        return request.rendered, destination.credentials if destination else b"", self.traceparent
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Send the head of the response on, or have another written in its place."""
         shaper = self.shaper
         if shaper is not None:
-            self._shaping(lambda: shaper.head(status, head, body))
-        elif not self.streaming and status == 200 and self.field is None and is_event_stream(head):
+            self._shaping(shaper, lambda: shaper.head(status, head, body))
+            return
+        chunked = head[-1] == b"transfer-encoding: chunked\r\n"
+        unasked = chunked and not self.streaming and not self.streamed  # an upload may have asked for one
+        if unasked and status == 200 and is_event_stream(head):
             detail = f"{self._who()} answers with a stream that nobody asked for"
             self.fail(UpstreamInvalidError(detail), Outcome.BROKEN)
         else:
-            self.framed = self.streaming and head[-1] == b"transfer-encoding: chunked\r\n"
+            self.framed = self.streaming and chunked
             if body:
                 self.see(body)
             self.send_head(status, head, body)
@@ -350,40 +342,42 @@ class ModelExchange(Exchange):
             self.sent += len(data)
             self.client.transport.write(data)
         else:
-            self._shaping(lambda: shaper.body(data))
+            self._shaping(shaper, lambda: shaper.body(data))
 
     def see(self, data: bytes) -> None:
         """Take note of what passes, for the tokens in it."""
-        usage = self.usage
-        usage.recent.append(data)
         if self.streaming:
-            usage.events += data.count(b"data:")
-        if not usage.first:
-            usage.first = data
+            self.events += data.count(b"data:")
+        if self.last is not None:
+            self.last.append(data)
+        elif self.first:
+            self.last = deque((self.first, data), KEPT)
+        else:
+            self.first = data
             self.first_token = self.gateway.now() - self.started
 
     def response_done(self) -> None:
         """The response is complete, or all that the backend says."""
         if self.shaper is not None:
-            self._shaping(self.shaper.finish)
+            self._shaping(self.shaper, self.shaper.finish)
         if self.phase is not DONE:
             super().response_done()
 
-    def _shaping(self, work: Callable[[], None]) -> None:
+    def _shaping(self, shaper: Shaper, work: Callable[[], None]) -> None:
         """Write some of a response, or fail where the engine's cannot be made into one."""
         if self.phase is DONE:
             return
         try:
             work()
         except ProxyError as error:
-            self.fail(error, Outcome.BROKEN)
+            self.fail(error, shaper.outcome)
 
     def fail(self, error: ProxyError, outcome: Outcome = Outcome.OK) -> None:
         """End with an error; in a stream, it is told where that can be done without breaking the framing."""
         if self.phase is DONE:
             return
         self.error_code = error.code
-        if self.phase is RESPONDING and self.streaming and (event := self._last_event(error)):
+        if self.begun and self.streaming and (event := self._last_event(error)):
             self.client.transport.write(b"%x\r\n%b\r\n" % (len(event), event))
         super().fail(error, outcome)
 
@@ -397,25 +391,24 @@ class ModelExchange(Exchange):
 
     def _is_at_boundary(self) -> bool:
         """Tell whether what the client has seen so far ends with an event."""
-        recent = self.usage.recent
-        return self.framed and (not recent or recent[-1].endswith(EVENT_ENDS))
+        latest = self.last[-1] if self.last is not None else self.first
+        return self.framed and (not latest or latest.endswith(EVENT_ENDS))
 
     def _refusal(self, error: ProxyError, *, head_only: bool) -> tuple[bytes, int]:
         request_id = self.request_id()
         body = self.entry.dialect.body(error, request_id.decode())
         return refusal(error, request_id, body, JSON, head_only=head_only, close=self.close)
 
-    def _finish(self, outcome: Outcome) -> None:
-        """Account for the request, beside what is accounted for every exchange."""
-        gateway, route = self.gateway, self.route_to
-        prompt, answer = self.usage.count()
-        seconds = gateway.now() - self.started
+    def _record(self, seconds: float) -> None:
+        """Account for the request."""
+        gateway, destination, route = self.gateway, self.destination, self.route_to
+        prompt, answer = count_tokens(self.first, self.last, self.events)
         gateway.recorder.inference(
             Inference(
                 self.request_id().decode(),
                 self.entry.path,
                 self.model,
-                route.offer.service.id if route is not None else "",
+                destination.service_id if destination is not None else "",
                 route.offer.service.engine if route is not None else "",
                 self.streaming,
                 self.status,
@@ -428,10 +421,9 @@ class ModelExchange(Exchange):
                 answer,
                 self.loaded,
                 self.traceparent[13:-2].decode("latin-1"),
+                self.request.traceparent.decode("latin-1"),
+                self.first_byte,
+                self.received,
+                self.sent,
             )
         )
-        super()._finish(outcome)
-
-
-async def _await[T](work: Awaitable[T]) -> T:
-    return await work

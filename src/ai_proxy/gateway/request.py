@@ -39,7 +39,7 @@ class Request:
         request_id: As sent, if sane; else empty.
         error: Why the request cannot be served.
         traceparent: As sent, where it is not forwarded since the proxy traces.
-        rendered: The head for a backend, without its framing.
+        rendered: The head for a backend, without its framing and what only concerns one exchange.
         rendered_for: The pool of that backend.
         rendered_path: The path in that head.
     """

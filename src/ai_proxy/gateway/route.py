@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ai_proxy.core.errors import UnknownPathError, UnknownServiceError
-from ai_proxy.core.routing import ModelTable, Offer, near_names
-from ai_proxy.core.service import Upstream
+from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, near_names
+from ai_proxy.core.service import Service, Upstream
+from ai_proxy.gateway.body import Check
 from ai_proxy.gateway.pool import Pool
 from ai_proxy.gateway.wire import origin_form
 
@@ -37,32 +38,73 @@ class Destination:
     pool: Pool = field(init=False)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """A model, with all that the data plane has to know in order to ask for it.
+
+    Attributes:
+        route: Where it is.
+        destination: The service.
+        as_is: Paths on which its engine takes requests as they are.
+        check: Tells whether a request needs no change.
+    """
+
+    route: ModelRoute
+    destination: Destination
+    as_is: frozenset[str]
+    check: Check
+
+
 @dataclass(frozen=True, slots=True)
 class RoutingTable:
-    """An immutable snapshot of all destinations; replaced as a whole."""
+    """An immutable snapshot of all destinations; replaced as a whole.
+
+    Attributes:
+        services: By id.
+        management: The management app.
+        models: Where every model is.
+        targets: The models that can be asked for by one name.
+    """
 
     services: dict[bytes, Destination] = field(default_factory=dict)
     management: Destination = field(default_factory=lambda: Destination(""))
     models: ModelTable = field(default_factory=ModelTable)
+    targets: dict[str, Target] = field(default_factory=dict)
 
     @classmethod
     def of(cls, offers: Iterable[Offer], management: Destination) -> "RoutingTable":
         """Build a snapshot."""
-        offers = tuple(offers)
-        services = [offer.service for offer in offers]
-        return cls(
-            {
-                service.id.encode(): Destination(
-                    service.id,
-                    service.response_timeout,
-                    service.stream_idle_timeout,
-                    b"authorization: Bearer %b\r\n" % service.api_key.encode() if service.api_key else b"",
-                )
-                for service in services
-            },
-            management,
-            ModelTable.of(offers),
-        )
+        models = ModelTable.of(offers)
+        services = {
+            name: Destination(
+                name,
+                offer.service.response_timeout,
+                offer.service.stream_idle_timeout,
+                _credentials(offer.service),
+            )
+            for name, offer in models.offers.items()
+        }
+        as_is = {name: frozenset(map(str, o.abilities.endpoints)) for name, o in models.offers.items()}
+        targets = {
+            name: Target(route, services[route.offer.service.id], as_is[route.offer.service.id], Check(route))
+            for name, route in models.routes.items()
+        }
+        by_path = {name.encode(): destination for name, destination in services.items()}
+        return cls(by_path, management, models, targets)
+
+    def find(self, model: str) -> Target:
+        """Return a model by any name of it.
+
+        Raises:
+            UnknownModelError: No service answers to that name, or several do alike.
+        """
+        target = self.targets.get(model)
+        if target is None:
+            route = self.models.find(model)
+            service, abilities = route.offer.service, route.offer.abilities
+            destination = self.services[service.id.encode()]
+            target = Target(route, destination, frozenset(map(str, abilities.endpoints)), Check(route))
+        return target
 
     def resolve(self, target: bytes) -> tuple[Destination, bytes]:
         """Return the destination of a target, and the target to ask of it.
@@ -98,6 +140,11 @@ class RoutingTable:
     def _unknown_service(self, name: bytes) -> UnknownServiceError:
         text = name.decode("utf-8", "replace")[:100]
         return UnknownServiceError(text, near_names(text, [known.decode() for known in self.services]))
+
+
+def _credentials(service: Service) -> bytes:
+    """Return the header line by which the proxy shows a service's own key."""
+    return b"authorization: Bearer %b\r\n" % service.api_key.encode() if service.api_key else b""
 
 
 def is_management(target: bytes) -> bool:

@@ -4,7 +4,8 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from ai_proxy.core.errors import ProxyError, UpstreamClosedError, UpstreamInvalidError
-from ai_proxy.gateway.exchange import RESPONDING
+from ai_proxy.core.service import Outcome
+from ai_proxy.gateway.exchange import RESPONDING, outcome_of
 from ai_proxy.gateway.wire import status_line
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ class Shaper:
     as its errors, is collected first.
 
     Attributes:
-        begun: Whether the head of a stream was sent before there was a lease.
+        begun: Whether the head of a stream was sent; it may have been before there was a lease.
+        taken: Bytes of the engine's body so far, of which the client may see nothing yet.
     """
 
     def __init__(self, exchange: "ModelExchange") -> None:
         self.begun = False
+        self.taken = 0
         self._exchange = exchange
         self._status = 0
         self._passing = False
@@ -36,7 +39,7 @@ class Shaper:
     def begin(self, media_type: bytes) -> None:
         """Write the head of a stream."""
         exchange, request = self._exchange, self._exchange.request
-        exchange.phase = RESPONDING
+        self.begun = True
         exchange.status = 200
         lines = [
             status_line(200),
@@ -63,22 +66,37 @@ class Shaper:
             expected: Seconds that it took the last time; None when that is not known.
         """
         if not self.begun:
-            self.begun = True
             self.begin(EVENTS)
         of = f"/{expected:.0f}" if expected else ""
         self.write(f": loading {service_id} {waited:.0f}{of} s\n\n".encode())
 
     def head(self, status: int, head: list[bytes], body: bytes) -> None:
-        """Take the head of the engine's response."""
+        """Take the head of the engine's response.
+
+        Raises:
+            UpstreamInvalidError: Its body cannot be read.
+        """
         exchange = self._exchange
-        translation = exchange.translation
-        is_stream = translation is not None or is_event_stream(head)
+        exchange.first_byte = exchange.gateway.now() - exchange.started
+        exchange.body = b""
         self._status = status
-        self._passing = status == 200 and exchange.streaming and is_stream
-        if self._passing and not self.begun:
-            self.begin(translation.media_type if translation is not None else EVENTS)
+        self._passing = status == 200 and exchange.streaming and is_event_stream(head)
+        if is_encoded(head):
+            raise UpstreamInvalidError("the engine compresses its answer, though it was not asked to")
+        if self._passing:
+            self._pass()
         if body:
             self.body(body)
+
+    def _pass(self) -> None:
+        """Begin to pass a stream on."""
+        exchange = self._exchange
+        exchange.phase = RESPONDING
+        if not self.begun:
+            translation = exchange.translation
+            self.begin(translation.media_type if translation is not None else EVENTS)
+        if exchange.client.write_paused and exchange.upstream is not None:
+            exchange.upstream.pause()
 
     def body(self, data: bytes) -> None:
         """Take some of its body.
@@ -86,6 +104,7 @@ class Shaper:
         Raises:
             ProxyError: It cannot be translated.
         """
+        self.taken += len(data)
         self._exchange.see(data)
         if self._passing:
             translation = self._exchange.translation
@@ -121,10 +140,12 @@ class Shaper:
         elif self.begun or translation is None:
             self._refusal = as_event(self._status, whole) if translation is None else b""
             raise UpstreamInvalidError(complaint(self._status, whole))
-        elif self._status == 200:
+        elif self._status == 200 and not exchange.streaming:
             self.write_whole(200, translation.whole(whole))
-        else:
+        elif self._status >= 400:
             self.write_whole(self._status, translation.refusal(self._status, whole))
+        else:
+            raise UpstreamInvalidError(complaint(self._status, whole))
 
     def write_whole(self, status: int, body: bytes) -> None:
         """Write a response that is known whole."""
@@ -135,13 +156,18 @@ class Shaper:
         ]
         self._exchange.send_head(status, head, body)
 
+    @property
+    def outcome(self) -> Outcome:
+        """Say what an answer that cannot be passed on tells of the replica: an error is not its fault."""
+        return Outcome.BROKEN if self._status == 200 else outcome_of(self._status)
+
     def last_event(self, error: ProxyError) -> bytes:
         """Return what tells of an error in the stream; empty where that would break its framing."""
         exchange = self._exchange
         if exchange.translation is not None:
             return exchange.translation.failure(error)
-        recent = exchange.usage.recent
-        if self._passing and recent and not recent[-1].endswith((b"\n\n", b"\r\n\r\n")):
+        latest = exchange.last[-1] if exchange.last is not None else exchange.first
+        if self._passing and latest and not latest.endswith((b"\n\n", b"\r\n\r\n")):
             return b""
         return self._refusal or exchange.entry.dialect.event(error, exchange.request_id().decode())
 
@@ -153,6 +179,15 @@ def is_event_stream(head: list[bytes]) -> bool:
     True
     """
     return EVENTS in b"".join(head).lower()
+
+
+def is_encoded(head: list[bytes]) -> bool:
+    r"""Tell whether the head of a response announces a body in a coding, such as gzip.
+
+    >>> is_encoded([b"HTTP/1.1 200 OK\r\n", b"Content-Encoding", b": ", b"gzip", b"\r\n"])
+    True
+    """
+    return b"\ncontent-encoding: " in b"".join(head).lower()
 
 
 def in_header(warnings: tuple[str, ...]) -> bytes:

@@ -49,7 +49,7 @@ def waiting_for(connection: "ClientConnection") -> tuple[Wait, int, float]:
     if current.phase is FORWARDING:
         return Wait.BACKEND, current.received, destination.response_timeout
     if current.phase is RESPONDING:
-        return Wait.STREAM, current.sent, destination.stream_idle_timeout
+        return Wait.STREAM, current.progress, destination.stream_idle_timeout
     return Wait.UNLIMITED, 0, 0.0
 
 

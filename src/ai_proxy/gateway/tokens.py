@@ -3,55 +3,91 @@
 import re
 from collections import deque
 
+import msgspec
+
 from ai_proxy.core.usage import UNKNOWN
 
 KEPT = 4
-"""Last pieces of a response that are kept: an engine's usage comes at the end, in a piece of its own."""
+"""Last pieces of a stream that are kept: an engine's usage comes at the end, in a piece of its own."""
 SEARCHED = 16 * 1024
-"""Bytes searched at either end."""
+"""Bytes searched at either end of a response."""
+LONGEST = 1024
+"""Bytes in which a usage ends."""
 
-_IN = re.compile(rb'"(?:prompt_tokens|input_tokens|prompt_eval_count)"\s*:\s*(\d{1,9})')
-_OUT = re.compile(rb'"(?:completion_tokens|output_tokens|eval_count)"\s*:\s*(\d{1,9})')
-_IN_CACHED = re.compile(rb'"cache_read_input_tokens"\s*:\s*(\d{1,9})')
-_PROMPT_TIMED = re.compile(rb'"prompt_n"\s*:\s*(\d{1,9})')
-_CACHE_TIMED = re.compile(rb'"cache_n"\s*:\s*(\d{1,9})')
-_TIMED = re.compile(rb'"predicted_n"\s*:\s*(\d{1,9})')
+_BEGINNINGS = (b'"usage"', b'"timings"', b'"prompt_eval_count"', b'"eval_count"')
+"""How what an engine tells of tokens begins: OpenAI's form and Anthropic's, llama.cpp's, Ollama's."""
+_IN = re.compile(rb'"(?:prompt_tokens|input_tokens|prompt_eval_count|prompt_n)"\s*:\s*(\d{1,9})')
+_CACHED = re.compile(rb'"(?:cache_read_input_tokens|cache_n)"\s*:\s*(\d{1,9})')
+_OUT = re.compile(rb'"(?:completion_tokens|output_tokens|eval_count|predicted_n)"\s*:\s*(\d{1,9})')
 
 
-class Usage:
-    """Sees a response pass by.
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = UNKNOWN
+    completion_tokens: int = UNKNOWN
+    input_tokens: int = UNKNOWN
+    output_tokens: int = UNKNOWN
+    cache_read_input_tokens: int = 0
 
-    Within a generated text these names stand with a backslash before their quotes, so they are not mistaken.
+
+class _Answer(msgspec.Struct):
+    usage: _Usage
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+def count_tokens(first: bytes, last: deque[bytes] | None, events: int) -> tuple[int, int]:
+    """Return the tokens of the prompt and of the answer; UNKNOWN for what cannot be told.
+
+    Within a generated text the names looked for stand with a backslash before their quotes, so they are not
+    mistaken. An engine that tells nothing has its stream's events counted, the last of which only ends it.
+
+    Args:
+        first: The first piece of the response.
+        last: The last pieces, when there are several.
+        events: Events in the stream.
     """
-
-    __slots__ = ("events", "first", "recent")
-
-    def __init__(self) -> None:
-        self.first = b""
-        self.recent: deque[bytes] = deque(maxlen=KEPT)
-        self.events = 0
-
-    def count(self) -> tuple[int, int]:
-        """Return the tokens of the prompt and of the answer; UNKNOWN for what cannot be told.
-
-        An engine that tells nothing has its stream's events counted, the last of which only ends it.
-        """
-        end = b"".join(self.recent)[-SEARCHED:]
-        begin = self.first[:SEARCHED]
-        prompt = _last(_IN, end, begin)
-        if prompt != UNKNOWN:
-            prompt += max(0, _last(_IN_CACHED, end, begin))
-        elif (timed := _last(_PROMPT_TIMED, end, begin)) != UNKNOWN:
-            prompt = timed + max(0, _last(_CACHE_TIMED, end, begin))
-        answer = _last(_OUT, end, begin)
-        if answer == UNKNOWN:
-            answer = _last(_TIMED, end, begin)
-        if answer == UNKNOWN and self.events > 1:
-            answer = self.events - 1
-        return prompt, answer
+    if last is None and (told := _told_by_answer(first)) is not None:
+        return told
+    prompt, answer = _told(b"".join(last)[-SEARCHED:] if last else first[-SEARCHED:])
+    if prompt == UNKNOWN or answer == UNKNOWN:
+        begun = _told(first[:SEARCHED])
+        prompt = begun[0] if prompt == UNKNOWN else prompt
+        answer = begun[1] if answer == UNKNOWN else answer
+    if answer == UNKNOWN and events > 1:
+        answer = events - 1
+    return prompt, answer
 
 
-def _last(pattern: re.Pattern[bytes], end: bytes, begin: bytes) -> int:
-    """Return the last number found, looking at the end first."""
-    found = pattern.findall(end) or pattern.findall(begin)
-    return int(found[-1]) if found else UNKNOWN
+def _told_by_answer(body: bytes) -> tuple[int, int] | None:
+    """Return what a whole answer says, quickly; None when it is not one, or does not end with its usage.
+
+    What follows the name of a member, with a brace before it, is an object again.
+    """
+    start = body.rfind(b'"usage"')
+    if start < 0:
+        return None
+    try:
+        usage = _ANSWER.decode(b"{" + body[start:]).usage
+    except msgspec.MsgspecError:
+        return None
+    if usage.prompt_tokens != UNKNOWN:
+        return usage.prompt_tokens, usage.completion_tokens
+    if usage.input_tokens != UNKNOWN:
+        return usage.input_tokens + usage.cache_read_input_tokens, usage.output_tokens
+    return None
+
+
+def _told(text: bytes) -> tuple[int, int]:
+    """Return what the last usage in a piece of a response says."""
+    for beginning in _BEGINNINGS:
+        start = text.rfind(beginning)
+        if start >= 0:
+            part = text[start : start + LONGEST]
+            prompt, answer = _IN.search(part), _OUT.search(part)
+            if prompt is None:
+                return UNKNOWN, int(answer[1]) if answer else UNKNOWN
+            cached = _CACHED.search(part) if b'"cache_' in part else None
+            whole = int(prompt[1]) + (int(cached[1]) if cached else 0)
+            return whole, int(answer[1]) if answer else UNKNOWN
+    return UNKNOWN, UNKNOWN

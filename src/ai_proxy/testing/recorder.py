@@ -45,8 +45,16 @@ class CollectingRecorder:
         self._recorded.set()
 
     def inference(self, inference: Inference) -> None:
-        """Keep a request to a model."""
+        """Keep a request to a model, and its exchange."""
         self.inferences.append(inference)
+        self.exchange(
+            inference.service_id,
+            inference.status,
+            inference.seconds,
+            inference.first_byte,
+            inference.received,
+            inference.sent,
+        )
 
     def state(self, service_id: str, state: str) -> None:
         """Keep a state."""

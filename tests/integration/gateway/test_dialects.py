@@ -1,5 +1,6 @@
 """Anthropic's and Ollama's dialects on the wire, in front of an engine that speaks neither."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,11 +11,11 @@ from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint
 from ai_proxy.core.errors import ServiceStoppedError
 from ai_proxy.core.ports import Model
 from ai_proxy.core.routing import Offer
-from ai_proxy.core.service import ExternalLaunch, Service
+from ai_proxy.core.service import ExternalLaunch, Outcome, Service
 from ai_proxy.gateway.entries import OLLAMA
-from ai_proxy.testing.raw_backend import answer, answer_and_close, ok
+from ai_proxy.testing.raw_backend import BackendConnection, answer, answer_and_close, ok
 from ai_proxy.testing.raw_http import Message, RawClient, TruncatedError, build_request
-from ai_proxy.testing.wire_rig import WireRig, wire_rig
+from ai_proxy.testing.wire_rig import WireRig, eventually, wire_rig
 
 JSON = b"content-type: application/json"
 ANSWER: dict[str, Any] = {
@@ -32,13 +33,14 @@ def delta(**choice: Any) -> bytes:
     return b"data: %b\n\n" % json.dumps({"choices": [{"index": 0, "delta": {}, **choice}]}).encode()
 
 
+PLAIN = Abilities("Plain", TEXT_ENDPOINTS)
 PIECES = (delta(delta={"content": "Hi"}), delta(delta={"content": "."}), delta(finish_reason="stop"))
 STREAM = HEAD + b"".join(map(chunk, PIECES)) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
 def offer(engine: str = "plain", abilities: Abilities | None = None) -> Offer:
     service = Service("svc", "any", engine, ExternalLaunch(()), "1")
-    return Offer(service, abilities or Abilities("Plain", TEXT_ENDPOINTS), (Model("m"),))
+    return Offer(service, abilities or PLAIN, (Model("m"),))
 
 
 @pytest.fixture
@@ -217,3 +219,130 @@ async def test_the_client_of_a_translated_stream_hears_of_a_load(rig: WireRig) -
 
     assert b"event: message_start" in rest
     assert b"event: message_stop" in rest
+
+
+STATUSES = {
+    204: b"HTTP/1.1 204 No Content\r\n\r\n",
+    304: b"HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n",
+    201: b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{}",
+    301: b"HTTP/1.1 301 Moved\r\nlocation: /\r\ncontent-length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("status", STATUSES)
+async def test_a_status_that_answers_nothing_is_502_and_does_not_spoil_the_connection(
+    rig: WireRig, status: int, *, streams: bool
+) -> None:
+    rig.backend.script = answer(STATUSES[status], ok(json.dumps(ANSWER).encode()))
+    client = await rig.client()
+
+    asked = json.dumps(MESSAGES | {"stream": streams}).encode()
+    refused = await client.ask(build_request(b"/v1/messages", JSON, body=asked))
+    rig.backend.script = answer(ok(json.dumps(ANSWER).encode()))
+    again = await client.ask(build_request(b"/v1/messages", JSON, body=json.dumps(MESSAGES).encode()))
+
+    assert (refused.status, refused.error_code) == (502, b"upstream_invalid_response")
+    assert json.loads(again.body)["content"] == [{"type": "text", "text": "Hi."}]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/api/chat"])
+async def test_an_answer_without_the_stream_that_was_asked_for_is_502(rig: WireRig, path: str) -> None:
+    rig.backend.script = answer(ok(json.dumps(ANSWER).encode(), b"content-type: application/json"))
+    body = MESSAGES if path == "/v1/messages" else CHAT
+
+    response = await ask(rig, path, **body, stream=True)
+
+    assert (response.status, response.error_code) == (502, b"upstream_invalid_response")
+    assert b"without the stream" in response.body
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/api/chat"])
+async def test_an_error_in_the_very_piece_that_ends_the_stream_is_told_once(rig: WireRig, path: str) -> None:
+    broken = chunk(b'data: {"error":{"message":"out of memory"}}\n\n')
+    rig.backend.script = answer_and_close(HEAD + chunk(PIECES[0]) + broken + b"0\r\n\r\n")
+    body = MESSAGES if path == "/v1/messages" else CHAT
+
+    response = await ask(rig, path, cut=True, **body, stream=True)
+
+    assert response.body.count(b"out of memory") == 1
+    assert [inference.status for inference in rig.recorder.inferences] == [599]
+    assert rig.admission.outcomes == [("svc", Outcome.BROKEN)]
+
+
+async def test_a_stream_is_known_to_begin_with_the_engines_answer(rig: WireRig) -> None:
+    rig.backend.script = answer_and_close(STREAM)
+
+    await ask(rig, "/v1/messages", **MESSAGES, stream=True)
+
+    (inference,) = rig.recorder.inferences
+    assert 0 <= inference.first_byte <= inference.first_token <= inference.seconds
+
+
+async def test_thoughts_that_are_not_shown_are_a_sign_of_life() -> None:
+    async with wire_rig() as rig:
+        service = Service("svc", "any", "plain", ExternalLaunch(()), "1", stream_idle_timeout=0.2)
+        rig.gateway.publish([Offer(service, PLAIN, (Model("m"),))])
+        rig.ollama_port = await rig.gateway.listen("127.0.0.1", 0, front=OLLAMA)
+        await rig.gateway.accept()
+
+        async def think(connection: BackendConnection) -> None:
+            await connection.request()
+            await connection.send(HEAD)
+            for _ in range(6):
+                await asyncio.sleep(0.08)
+                await connection.send(chunk(delta(delta={"reasoning": "Hm."})))
+            await connection.send(STREAM.removeprefix(HEAD))
+
+        rig.backend.script = think
+
+        response = await ask(rig, "/api/chat", **CHAT, think=False)
+
+        assert json.loads(response.body.splitlines()[-1])["done"] is True
+
+
+async def test_an_engine_waits_for_a_client_that_still_reads_its_previous_answer(rig: WireRig) -> None:
+    plenty = 20_000_000
+    large = ok(json.dumps(ANSWER | {"padding": "x" * 200_000}).encode())
+
+    async def talk(connection: BackendConnection) -> None:
+        while (request := await connection.request()) is not None:
+            if b'"stream"' not in request.body:
+                await connection.send(large)
+                continue
+            await connection.send(HEAD)
+            for _ in range(plenty // len(PIECES[0]) // 100):
+                await connection.send(chunk(PIECES[0] * 100))
+
+    rig.backend.script = talk
+    client = await rig.client(receive_buffer=4096)
+    client.transport.pause_reading()
+    plain = build_request(b"/v1/chat/completions", JSON, body=b'{"model":"m"}')
+    stream = build_request(b"/v1/messages", JSON, body=json.dumps(MESSAGES | {"stream": True}).encode())
+
+    await client.send(plain * 20 + stream)
+    (connection,) = rig.connections
+    await eventually(lambda: connection.current is not None and connection.served == 20)
+    await eventually(lambda: connection.current and connection.current.upstream)
+    exchange = connection.current
+    assert exchange is not None
+    await eventually(lambda: exchange.upstream is not None and exchange.upstream.paused)
+
+    assert connection.transport.get_write_buffer_size() < plenty
+
+
+async def test_a_client_of_http_1_0_gets_whole_streams_and_sees_broken_ones(rig: WireRig) -> None:
+    asked = build_request(b"/v1/messages", JSON, body=json.dumps(MESSAGES | {"stream": True}).encode())
+    asked = asked.replace(b"HTTP/1.1", b"HTTP/1.0")
+    rig.backend.script = answer_and_close(STREAM)
+    whole = await rig.client()
+    await whole.send(asked)
+
+    assert (await whole.until_eof()).endswith(b'data: {"type":"message_stop"}\n\n')
+
+    rig.backend.script = answer_and_close(HEAD + chunk(PIECES[0]))
+    broken = await rig.client()
+    await broken.send(asked)
+
+    with pytest.raises(ConnectionResetError):
+        await broken.until_eof()

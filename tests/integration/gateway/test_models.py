@@ -2,52 +2,25 @@
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
+from tests.integration.gateway.models import (
+    CHAT,
+    CHUNKED,
+    EVENT,
+    JSON,
+    USAGE,
+    ask,
+    chunk,
+    error,
+    offer,
+)
 
-from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality, Rule, Treatment
-from ai_proxy.core.errors import ServiceStoppedError
-from ai_proxy.core.ports import Model
-from ai_proxy.core.routing import Offer
-from ai_proxy.core.service import ExternalLaunch, Service
-from ai_proxy.core.settings import Limits
 from ai_proxy.core.usage import UNKNOWN
+from ai_proxy.gateway.inference import ModelExchange
 from ai_proxy.testing.raw_backend import BackendConnection, answer, answer_and_close, by_hand, ok
-from ai_proxy.testing.raw_http import Message, TruncatedError, build_request
+from ai_proxy.testing.raw_http import TruncatedError, build_request
 from ai_proxy.testing.wire_rig import WireRig, wire_rig
-
-CHAT = b"/v1/chat/completions"
-JSON = b"content-type: application/json"
-PLAIN = Abilities("Plain", TEXT_ENDPOINTS)
-CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-EVENT = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
-DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
-USAGE = b'{"usage":{"prompt_tokens":7,"completion_tokens":3}}'
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def offer(service_id: str = "svc", abilities: Abilities = PLAIN, listed: Any = (), **facts: Any) -> Offer:
-    plain: dict[str, Any] = {
-        "type": "any",
-        "engine": "plain",
-        "launch": ExternalLaunch(()),
-        "config_hash": "1",
-    }
-    return Offer(Service(id=service_id, **plain | facts), abilities, tuple(Model(name) for name in listed))
-
-
-def ask(path: bytes = CHAT, **body: Any) -> bytes:
-    return build_request(path, JSON, body=json.dumps(body).encode())
-
-
-def error(response: Message) -> dict[str, Any]:
-    told = json.loads(response.body)["error"]
-    assert isinstance(told, dict)
-    return told
 
 
 @pytest.fixture
@@ -138,47 +111,9 @@ async def test_a_model_of_two_services_is_404_that_names_both(rig: WireRig) -> N
     assert "svc/phi or other/phi" in error(response)["message"]
 
 
-BAD = {
-    "empty": (b"", "it is empty", None),
-    "no JSON": (b"model=llama3", "the body must be a JSON object", None),
-    "cut short": (b'{"model":"llama3"', "the body must be a JSON object", None),
-    "a list": (b"[]", "the body must be a JSON object", None),
-    "no model": (b'{"messages":[]}', "must say which model", "model"),
-    "a number as model": (b'{"model":7}', "model must be a string", "model"),
-    "nested without end": (b'{"model":' + b"[" * 100_000, "the body must be a JSON object", None),
-    "not UTF-8": (b'{"model":"\xff"}', "", None),
-}
-
-
-@pytest.mark.parametrize(("body", "says", "param"), BAD.values(), ids=BAD)
-async def test_a_bad_body_is_400_in_words(rig: WireRig, body: bytes, says: str, param: str | None) -> None:
-    response = await rig.ask(build_request(CHAT, JSON, method=b"POST", body=body))
-
-    told = error(response)
-    assert (response.status, told["type"]) == (400, "invalid_request_error")
-    assert says in told["message"]
-    assert param is None or told["param"] == param
-
-
-async def test_json_is_taken_whatever_the_client_calls_it(rig: WireRig) -> None:
-    form = b"content-type: application/x-www-form-urlencoded"
-
-    await rig.ask(build_request(CHAT, form, body=b'{"model":"phi"}'))
-
-    (request,) = rig.backends["other"].requests
-    assert request.all(b"content-type") == [b"application/json"]
-
-
-async def test_too_much_json_is_413_and_not_held() -> None:
-    async with wire_rig(Limits(max_json_body=1000)) as rig:
-        response = await rig.ask(ask(model="m", messages="x" * 2000))
-
-        assert (response.status, error(response)["code"]) == (413, "body_too_large")
-
-
 async def test_the_services_key_is_sent_and_never_the_clients(rig: WireRig) -> None:
     rig.gateway.publish([offer(listed=["m"], api_key="sk-service"), offer("other", listed=["n"])])
-    keys = [b"Authorization: Bearer mine", b"X-Api-Key: mine", b"api-key: mine"]
+    keys = [b"Authorization: Bearer mine", b"X-Api-Key: mine", b"api-key: mine", b"Cookie: session=mine"]
     client = await rig.client()
 
     for model in ("m", "n", "m"):
@@ -192,6 +127,34 @@ async def test_the_services_key_is_sent_and_never_the_clients(rig: WireRig) -> N
     assert not any(b"mine" in value for r in (first, again, other) for _, value in r.headers)
 
 
+async def test_each_service_behind_one_address_has_its_own_key(rig: WireRig) -> None:
+    rig.admission.upstreams["other"] = rig.admission.upstreams["svc"]
+    rig.gateway.publish([offer(listed=["m"], api_key="sk-m"), offer("other", listed=["n"], api_key="sk-n")])
+    client = await rig.client()
+
+    for model in "mnmnm":
+        await client.ask(ask(model=model))
+
+    asked = [(json.loads(r.body)["model"], r.header(b"authorization")) for r in rig.backend.requests]
+    assert asked == [(model, b"Bearer sk-%b" % model.encode()) for model in "mnmnm"]
+
+
+async def test_a_prompt_is_not_kept_while_it_is_answered(rig: WireRig) -> None:
+    rig.backend.script = by_hand
+    client = await rig.client()
+    await client.send(ask(model="llama3", stream=True, prompt="x" * 9000))
+    backend = await rig.backend.connection()
+    await backend.until(b'x"}')
+
+    await backend.send(CHUNKED + chunk(EVENT))
+    await client.until(EVENT)
+
+    (exchange,) = [c.current for c in rig.connections]
+    assert isinstance(exchange, ModelExchange)
+    assert not exchange.body
+    assert not exchange.original
+
+
 async def test_an_endpoint_the_engine_lacks_is_501_that_names_the_engine(rig: WireRig) -> None:
     response = await rig.ask(ask(b"/v1/rerank", model="phi"))
 
@@ -199,68 +162,6 @@ async def test_an_endpoint_the_engine_lacks_is_501_that_names_the_engine(rig: Wi
     assert (response.status, told["code"]) == (501, "not_supported_by_engine")
     assert "Plain" in told["message"]
     assert rig.backends["other"].requests == []
-
-
-async def test_parameters_are_set_defaulted_dropped_clamped_and_told(rig: WireRig) -> None:
-    rules = {
-        "temperature": Rule(Treatment.CLAMP, 0, 2),
-        "logit_bias": Rule(Treatment.DROP, why="Plain has none"),
-    }
-    abilities = Abilities("Plain", TEXT_ENDPOINTS, rules)
-    service = offer(
-        abilities=abilities,
-        listed=["m"],
-        set_params={"seed": 7},
-        default_params={"top_p": 0.5, "top_k": 3},
-        drop_params=("user",),
-    )
-    rig.gateway.publish([service])
-
-    response = await rig.ask(
-        ask(model="m", temperature=9, logit_bias={}, seed=1, top_p=0.9, user="me", messages=[])
-    )
-
-    (request,) = rig.backend.requests
-    sent = {"model": "m", "temperature": 2, "seed": 7, "top_p": 0.9, "top_k": 3, "messages": []}
-    assert json.loads(request.body) == sent
-    warning = b"logit_bias was left out (Plain has none); temperature was set to 2"
-    assert response.header(b"x-ai-proxy-warning") == warning
-
-
-async def test_a_parameter_that_must_not_be_ignored_is_400(rig: WireRig) -> None:
-    abilities = Abilities("Plain", TEXT_ENDPOINTS, {"tools": Rule(Treatment.REJECT)})
-    rig.gateway.publish([offer(abilities=abilities, listed=["m"])])
-
-    response = await rig.ask(ask(model="m", tools=[{}]))
-
-    told = error(response)
-    assert (response.status, told["code"], told["param"]) == (400, "unsupported_parameter", "tools")
-
-
-async def test_images_for_a_model_without_eyes_are_422(rig: WireRig) -> None:
-    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
-
-    response = await rig.ask(ask(model="phi", messages=[{"role": "user", "content": [part]}]))
-
-    assert (response.status, error(response)["code"]) == (422, "unsupported_modalities")
-
-
-async def test_a_prompt_that_only_speaks_of_images_is_no_image(rig: WireRig) -> None:
-    text = 'write {"type":"image_url"} and "image_url"'
-
-    response = await rig.ask(ask(model="phi", messages=[{"role": "user", "content": text}]))
-
-    assert response.status == 200
-
-
-async def test_images_pass_where_the_engine_takes_them(rig: WireRig) -> None:
-    seeing = Abilities("Seeing", TEXT_ENDPOINTS, modalities=frozenset({Modality.IMAGE}))
-    rig.gateway.publish([offer(abilities=seeing, listed=["m"])])
-    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
-
-    response = await rig.ask(ask(model="m", messages=[{"role": "user", "content": [part]}]))
-
-    assert response.status == 200
 
 
 async def test_an_engines_own_error_passes_untouched(rig: WireRig) -> None:
@@ -321,151 +222,6 @@ async def test_a_stream_that_stalls_is_ended_with_an_event() -> None:
             await client.response(b"POST")
 
         assert b"upstream_timeout" in cut.value.message.body
-
-
-async def test_the_client_of_a_stream_hears_of_a_load_and_then_gets_its_stream(rig: WireRig) -> None:
-    rig.admission.hold("svc")
-    rig.admission.load_times["svc"] = 40.0
-    rig.backend.script = answer_and_close(CHUNKED + chunk(EVENT) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
-    client = await rig.client()
-    await client.send(ask(model="llama3", stream=True))
-
-    head = await client.until(b": loading svc 0/40 s\n\n\r\n")
-    rig.admission.open("svc")
-    rest = await client.until(b"0\r\n\r\n")
-
-    assert head.startswith(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n")
-    assert rest.endswith(chunk(EVENT) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
-    (inference,) = rig.recorder.inferences
-    assert (inference.loaded, inference.status, inference.streamed) == (True, 200, True)
-
-
-async def test_a_load_that_fails_is_told_in_the_stream_that_has_begun(rig: WireRig) -> None:
-    rig.admission.hold("svc")
-    client = await rig.client()
-    await client.send(ask(model="llama3", stream=True))
-    await client.until(b": loading svc")
-
-    rig.admission.refuse("svc", ServiceStoppedError("stopped by hand"))
-    rest = await client.until_closed()
-
-    assert b'"code":"service_stopped"' in rest
-    assert not rest.endswith(b"0\r\n\r\n")
-
-
-async def test_an_engines_refusal_after_a_load_is_told_in_the_stream(rig: WireRig) -> None:
-    rig.admission.hold("svc")
-    body = b'{"error":{"message":"too long","code":400}}'
-    rig.backend.script = answer(b"HTTP/1.1 400 Bad\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
-    client = await rig.client()
-    await client.send(ask(model="llama3", stream=True))
-    await client.until(b": loading svc")
-
-    rig.admission.open("svc")
-    rest = await client.until_closed()
-
-    assert rest.endswith(chunk(b"data: " + body + b"\n\n"))
-
-
-async def test_without_heartbeats_a_refusal_has_its_status(rig: WireRig) -> None:
-    rig.gateway.publish([offer(models=("llama3",), heartbeat=False)])
-    rig.admission.hold("svc")
-    client = await rig.client()
-    await client.send(ask(model="llama3", stream=True))
-    await rig.admission.wait_for_waiting(1)
-
-    rig.admission.refuse("svc", ServiceStoppedError("stopped by hand"))
-    response = await client.response(b"POST")
-
-    assert (response.status, error(response)["code"]) == (503, "service_stopped")
-
-
-async def test_a_client_that_leaves_during_a_load_gives_up_its_place(rig: WireRig) -> None:
-    rig.admission.hold("svc")
-    client = await rig.client()
-    await client.send(ask(model="llama3", stream=True))
-    await client.until(b": loading svc")
-
-    await client.close()
-    await rig.admission.wait_for_waiting(0)
-
-    (inference,) = rig.recorder.inferences
-    assert inference.status == 499
-
-
-async def test_what_an_engine_calls_its_model_may_be_known_only_after_its_start(rig: WireRig) -> None:
-    rig.gateway.publish([offer(models=("llama3",))])
-    rig.admission.hold("svc")
-    client = await rig.client()
-    await client.send(ask(model="llama3"))
-    await rig.admission.wait_for_waiting(1)
-
-    rig.gateway.publish([offer(models=("llama3",), listed=["/models/llama3.gguf"])])
-    rig.admission.open("svc")
-    await client.response(b"POST")
-
-    (request,) = rig.backend.requests
-    assert json.loads(request.body) == {"model": "/models/llama3.gguf"}
-
-
-UPLOAD = (
-    b'--xyz\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n'
-    b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
-)
-MULTIPART = b"content-type: multipart/form-data; boundary=xyz"
-HEARING = Abilities("Hearing", frozenset({Endpoint.TRANSCRIPTIONS}))
-
-
-@pytest.mark.parametrize("chunked", [False, True])
-@pytest.mark.parametrize(("asked", "arrives"), [(b"m", b"m"), (b"whisper-1", b"m")])
-async def test_an_upload_goes_where_its_model_is(
-    rig: WireRig, asked: bytes, arrives: bytes, *, chunked: bool
-) -> None:
-    rig.gateway.publish([offer(abilities=HEARING, listed=["m"], models=("m", "whisper-1"))])
-    body = UPLOAD % asked + b"RIFF" * 50_000 + b"\r\n--xyz--\r\n"
-    if chunked:
-        framing, sent = (
-            [b"transfer-encoding: chunked"],
-            b"".join(chunk(body[i : i + 7000]) for i in range(0, len(body), 7000)) + b"0\r\n\r\n",
-        )
-    else:
-        framing, sent = [b"content-length: %d" % len(body)], body
-    head = [b"POST /v1/audio/transcriptions HTTP/1.1", b"host: x", MULTIPART, *framing, b"", b""]
-
-    response = await rig.ask(b"\r\n".join(head) + sent)
-
-    (request,) = rig.backend.requests
-    assert response.status == 200
-    assert request.body == UPLOAD % arrives + b"RIFF" * 50_000 + b"\r\n--xyz--\r\n"
-
-
-async def test_an_upload_is_passed_on_before_it_is_whole(rig: WireRig) -> None:
-    rig.gateway.publish([offer(abilities=HEARING, listed=["m"])])
-    rig.backend.script = by_hand
-    client = await rig.client()
-    head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: x\r\n%b\r\ncontent-length: 10000\r\n\r\n"
-
-    await client.send(head % MULTIPART + UPLOAD % b"m")
-
-    arrived = await (await rig.backend.connection()).until(UPLOAD % b"m")
-    assert b"content-length: 10000" in arrived
-
-
-BAD_UPLOADS = {
-    "no model": b'--xyz\r\nContent-Disposition: form-data; name="language"\r\n\r\nen\r\n--xyz--\r\n',
-    "the model after the file": b"--xyz\r\n"
-    b'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\nA\r\n'
-    b'--xyz\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--xyz--\r\n',
-    "nothing": b"",
-    "no end": b"--xyz\r\n" + b"x" * 100_000,
-}
-
-
-@pytest.mark.parametrize("body", BAD_UPLOADS.values(), ids=BAD_UPLOADS)
-async def test_an_upload_that_does_not_begin_with_its_model_is_400(rig: WireRig, body: bytes) -> None:
-    response = await rig.ask(build_request(b"/v1/audio/transcriptions", MULTIPART, method=b"POST", body=body))
-
-    assert (response.status, error(response)["param"]) == (400, "model")
 
 
 async def test_tokens_are_taken_from_the_engines_usage(rig: WireRig) -> None:

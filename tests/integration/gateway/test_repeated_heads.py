@@ -176,3 +176,73 @@ async def test_line_ends_after_a_request_do_not_shift_what_is_remembered(rig: Wi
     await client.response()
 
     assert [request.body for request in rig.backend.requests] == [b"\r\n\r\nfirst", b"\r\n\r\nother"]
+
+
+def chat(model: bytes, *headers: bytes) -> bytes:
+    return build_request(b"/v1/chat/completions", JSON, *headers, body=b'{"model":"%b"}' % model)
+
+
+async def test_a_repeated_head_may_ask_for_another_model_every_time() -> None:
+    async with wire_rig(services=("one", "two")) as rig:
+        client = await rig.client()
+        asked = [b"one", b"two", b"two", b"none", b"one", b"one/x", b"two"] * 3
+
+        statuses = [(await client.ask(chat(model))).status for model in asked]
+
+        assert statuses == [404 if model == b"none" else 200 for model in asked]
+        assert [len(rig.backends[name].requests) for name in ("one", "two")] == [9, 9]
+
+
+async def test_paths_may_alternate_between_models_services_and_the_management_app(rig: WireRig) -> None:
+    client = await rig.client()
+    service = build_request(b"/service/svc/v1/chat/completions", JSON, body=b'{"model":"x"}')
+    requests = [chat(b"svc"), service, chat(b"svc"), build_request(b"/v1/models")] * 3
+
+    targets = [(await client.ask(request)).body.split(b" ")[:2] for request in requests]
+
+    post = [b"POST", b"/v1/chat/completions"]
+    assert targets == [post, post, post, [b"GET", b"/v1/models"]] * 3
+
+
+async def test_a_repeated_head_follows_a_model_to_where_it_is_now() -> None:
+    async with wire_rig(services=("one", "two")) as rig:
+        client = await rig.client()
+        one, two = rig.gateway.table.models.offers.values()
+        for offers in ((one,), (two,), (one, two)):
+            rig.gateway.publish(offers)
+            for _ in range(3):
+                await client.ask(chat(b"one"))
+
+        assert [len(rig.backends[name].requests) for name in ("one", "two")] == [6, 0]
+
+
+async def test_every_repeated_request_has_an_id_of_its_own_or_the_clients(rig: WireRig) -> None:
+    client = await rig.client()
+
+    ours = [(await client.ask(chat(b"svc"))).header(b"x-request-id") for _ in range(4)]
+    theirs = [(await client.ask(chat(b"svc", b"X-Request-Id: a"))).header(b"x-request-id") for _ in range(4)]
+
+    assert len(set(ours)) == 4
+    assert theirs == [b"a"] * 4
+    assert [i.request_id for i in rig.recorder.inferences] == [(id_ or b"").decode() for id_ in ours + theirs]
+
+
+async def test_pipelined_requests_to_models_are_answered_in_their_order() -> None:
+    async with wire_rig(services=("one", "two")) as rig:
+        client = await rig.client()
+        asked = [b"one", b"two", b"none", b"two", b"one"] * 4
+
+        await client.send(b"".join(map(chat, asked)))
+        answers = [await client.response(b"POST") for _ in asked]
+
+        for model, response in zip(asked, answers, strict=True):
+            assert b'"%b"' % model in response.body or response.status == 404
+
+
+async def test_a_body_in_chunks_is_read_anew_every_time(rig: WireRig) -> None:
+    client = await rig.client()
+    head = build_request(b"/v1/chat/completions", JSON, b"Transfer-Encoding: chunked", method=b"POST")
+
+    for model in (b"svc", b"nix", b"svc", b"nix"):
+        response = await client.ask(head + b"f\r\n" + b'{"model":"%b"}\r\n0\r\n\r\n' % model)
+        assert (response.status == 200) == (model == b"svc")

@@ -1,0 +1,68 @@
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_proxy.core.abilities import Abilities, Rule, Treatment
+from ai_proxy.core.errors import InvalidRequestError, UnsupportedParameterError
+from ai_proxy.core.ports import Model
+from ai_proxy.core.routing import ModelTable, Offer
+from ai_proxy.core.service import ExternalLaunch, Service
+from ai_proxy.gateway.body import Check, fit, read
+
+NAMES = st.sampled_from(["model", "stream", "temperature", "seed", "tools", "stop"])
+VALUES: st.SearchStrategy[Any] = st.sampled_from([None, 0, -1, 5, 1.5, 1e300, "x", [], True])
+RULES = st.dictionaries(
+    NAMES.filter(lambda name: name not in ("model", "stream")),
+    st.sampled_from([Rule(Treatment.CLAMP, 0, 2), Rule(Treatment.DROP), Rule(Treatment.REJECT)]),
+)
+
+
+def settings(**params: Any) -> Service:
+    names: dict[str, Any] = {"models": ("m",), "aliases": {"alias": "m"}}
+    return Service("svc", "any", "any", ExternalLaunch(()), "1", **names | params)
+
+
+SERVICES = st.builds(
+    settings,
+    set_params=st.dictionaries(NAMES.filter(lambda name: name != "model"), VALUES),
+    default_params=st.dictionaries(NAMES.filter(lambda name: name != "model"), VALUES),
+    drop_params=st.lists(NAMES.filter(lambda name: name != "model")).map(tuple),
+)
+
+
+@given(SERVICES | st.just(settings()), RULES, st.dictionaries(NAMES, VALUES), st.sampled_from(["m", "alias"]))
+def test_what_passes_at_once_needs_no_change_and_what_does_not_is_fitted_well(
+    service: Service, rules: dict[str, Rule], body: dict[str, Any], name: str
+) -> None:
+    body |= {"model": name, "stream": body.get("stream") is True}
+    route = ModelTable.of([Offer(service, Abilities("Any", parameters=rules), (Model("m"),))]).find(name)
+    prompt = read(json.dumps(body).encode())
+
+    try:
+        fitted, warnings = fit(prompt, route)
+    except UnsupportedParameterError:
+        assert not Check(route).passes(prompt)
+        return
+
+    assert not Check(route).passes(prompt) or (fitted, warnings) == (None, ())
+    sent = body if fitted is None else json.loads(fitted)
+    assert sent["model"] == "m"
+    assert not any(name in sent for name in service.drop_params)
+    for name, value in service.set_params.items():
+        assert name in service.drop_params or name in rules or sent[name] == value
+
+
+OBJECTS = st.recursive(VALUES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)).map(
+    lambda value: json.dumps({"model": "m", "x": value}).encode()
+)
+
+
+@given(st.binary(max_size=60) | OBJECTS)
+def test_anything_is_read_or_refused(body: bytes) -> None:
+    try:
+        prompt = read(body)
+    except InvalidRequestError:
+        return
+    assert prompt.model == json.loads(body)["model"]
