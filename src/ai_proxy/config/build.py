@@ -9,7 +9,7 @@ from pathlib import Path
 from ai_proxy.config.effective import effective
 from ai_proxy.config.fields import gpu_devices, parse_url, parse_volume
 from ai_proxy.config.schema import Config, DockerConfig, ResourceRequirements, ServiceConfig
-from ai_proxy.config.types import Template, health_path, resolve_types
+from ai_proxy.config.types import Recipe, Template, health_path, resolve_types
 from ai_proxy.core.service import (
     DockerLaunch,
     ExternalLaunch,
@@ -157,12 +157,16 @@ def _launch(config: ServiceConfig, template: Template) -> Launch:
 def _process(config: ServiceConfig, template: Template) -> ProcessLaunch:
     recipe = template.process
     return ProcessLaunch(
-        command=(config.command or recipe.command + recipe.args) + config.args,
+        command=config.command + config.args if config.command else recipe.command + _args(config, recipe),
         fallback=() if config.command else template.fallback,
         env={**recipe.env, **_visible_gpus(config.gpus), **config.env},
         workdir=config.workdir,
         port=config.port,
     )
+
+
+def _args(config: ServiceConfig, recipe: Recipe) -> tuple[str, ...]:
+    return recipe.args + config.args + recipe.address
 
 
 def _visible_gpus(gpus: tuple[str, ...] | None) -> dict[str, str]:
@@ -179,7 +183,7 @@ def _visible_gpus(gpus: tuple[str, ...] | None) -> dict[str, str]:
 def _docker(config: ServiceConfig, template: Template) -> DockerLaunch:
     recipe, docker = template.docker, config.docker or DockerConfig()
     port = config.port or 0
-    args = config.args if config.command else recipe.args + config.args
+    args = config.args if config.command else _args(config, recipe)
     return DockerLaunch(
         image=config.image or "",
         port=port,
