@@ -84,9 +84,14 @@ class DockerEngine:
         ]
 
     def _make_bridge(self) -> None:
-        """Make the network that containers are in, on addresses few would use."""
+        """Make the network that containers are in, on addresses few would use.
+
+        Without a hardware address of its own, a bridge has that of one of its ports: it changes when a
+        container ends, and the others go on sending to the old one until they ask again.
+        """
         if not Path("/sys/class/net", self._name).exists():
-            _run("ip", "link", "add", self._name, "type", "bridge")
+            hardware = f"02:61:69:70:00:{self._name[-2:]}"
+            _run("ip", "link", "add", self._name, "address", hardware, "type", "bridge")
             _run("ip", "addr", "add", f"{self.address}/24", "dev", self._name)
             _run("ip", "link", "set", self._name, "up")
             _run("iptables", "--insert", "FORWARD", *self._let_through())

@@ -132,7 +132,6 @@ async def test_metrics_arrive_with_the_numbers_that_were_counted(
     async with opened(settings) as telemetry:
         telemetry.watch(lambda: [view("llama", State.READY, in_flight=2)], lambda _: None)
         telemetry.recorder.state("llama", "ready")
-        telemetry.recorder.exchange("llama", 200, 3.0, 1.0, 10, 100)
         telemetry.recorder.inference(inference())
 
     usage = sink.metric("gen_ai.client.token.usage").histogram.data_points
