@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ai_proxy.config.effective import effective
 from ai_proxy.config.fields import gpu_devices, parse_url, parse_volume
-from ai_proxy.config.schema import Config, DockerConfig, ResourceRequirements, ServiceConfig
-from ai_proxy.config.types import Template, health_path, resolve_types
+from ai_proxy.config.schema import AcmeConfig, Config, DockerConfig, ResourceRequirements, ServiceConfig
+from ai_proxy.config.types import Recipe, Template, health_path, resolve_types
 from ai_proxy.core.service import (
     DockerLaunch,
     ExternalLaunch,
@@ -23,11 +23,13 @@ from ai_proxy.core.service import (
 )
 from ai_proxy.core.settings import (
     MB,
+    AcmeSettings,
     DockerSettings,
     EngineSettings,
     Limits,
     ServerSettings,
     TelemetrySettings,
+    TlsSettings,
 )
 
 
@@ -81,6 +83,31 @@ def telemetry_settings(config: Config) -> TelemetrySettings:
         headers={name: value.get_secret_value() for name, value in telemetry.headers.items()},
         sample_ratio=telemetry.sample_ratio,
         service_name=telemetry.service_name,
+    )
+
+
+def tls_settings(config: Config) -> TlsSettings:
+    """Return how clients are to be served over TLS."""
+    tls = config.tls
+    return TlsSettings(
+        mode=tls.mode,
+        certificate=Path(tls.certificate) if tls.certificate else None,
+        key=Path(tls.key) if tls.key else None,
+        names=tls.names,
+        redirect_port=tls.redirect_port,
+        acme=_acme_settings(tls.acme) if tls.acme else AcmeSettings(),
+    )
+
+
+def _acme_settings(acme: AcmeConfig) -> AcmeSettings:
+    return AcmeSettings(
+        domains=acme.domains,
+        email=acme.email or "",
+        directory=acme.directory or "",
+        staging=acme.staging,
+        eab_kid=acme.eab_kid or "",
+        eab_hmac_key=acme.eab_hmac_key.get_secret_value() if acme.eab_hmac_key else "",
+        ca_file=Path(acme.ca_file) if acme.ca_file else None,
     )
 
 
@@ -157,12 +184,16 @@ def _launch(config: ServiceConfig, template: Template) -> Launch:
 def _process(config: ServiceConfig, template: Template) -> ProcessLaunch:
     recipe = template.process
     return ProcessLaunch(
-        command=(config.command or recipe.command + recipe.args) + config.args,
+        command=config.command + config.args if config.command else recipe.command + _args(config, recipe),
         fallback=() if config.command else template.fallback,
         env={**recipe.env, **_visible_gpus(config.gpus), **config.env},
         workdir=config.workdir,
         port=config.port,
     )
+
+
+def _args(config: ServiceConfig, recipe: Recipe) -> tuple[str, ...]:
+    return recipe.args + config.args + recipe.address
 
 
 def _visible_gpus(gpus: tuple[str, ...] | None) -> dict[str, str]:
@@ -179,7 +210,7 @@ def _visible_gpus(gpus: tuple[str, ...] | None) -> dict[str, str]:
 def _docker(config: ServiceConfig, template: Template) -> DockerLaunch:
     recipe, docker = template.docker, config.docker or DockerConfig()
     port = config.port or 0
-    args = config.args if config.command else recipe.args + config.args
+    args = config.args if config.command else _args(config, recipe)
     return DockerLaunch(
         image=config.image or "",
         port=port,
