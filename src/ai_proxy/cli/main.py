@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ai_proxy.cli import chat, config, engines, models, reload, services
+from ai_proxy.cli import chat, config, engines, models, reload, services, tls
 from ai_proxy.cli.output import INTERRUPTED, OK, Format, Globals, RunDirOption, show_error
 from ai_proxy.core.options import LogFormat, LogLevel, ServeOptions
 
@@ -25,6 +25,7 @@ reload.add_to(config.app)
 app.add_typer(config.app, name="config")
 app.add_typer(models.app, name="models")
 app.add_typer(engines.app, name="engines")
+app.add_typer(tls.app, name="tls")
 services.add_to(app)
 chat.add_to(app)
 

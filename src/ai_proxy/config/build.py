@@ -8,7 +8,13 @@ from pathlib import Path
 
 from ai_proxy.config.effective import effective
 from ai_proxy.config.fields import gpu_devices, parse_url, parse_volume
-from ai_proxy.config.schema import Config, DockerConfig, ResourceRequirements, ServiceConfig
+from ai_proxy.config.schema import (
+    AcmeConfig,
+    Config,
+    DockerConfig,
+    ResourceRequirements,
+    ServiceConfig,
+)
 from ai_proxy.config.types import Recipe, Template, health_path, resolve_types
 from ai_proxy.core.service import (
     DockerLaunch,
@@ -23,11 +29,13 @@ from ai_proxy.core.service import (
 )
 from ai_proxy.core.settings import (
     MB,
+    AcmeSettings,
     DockerSettings,
     EngineSettings,
     Limits,
     ServerSettings,
     TelemetrySettings,
+    TlsSettings,
 )
 
 
@@ -81,6 +89,31 @@ def telemetry_settings(config: Config) -> TelemetrySettings:
         headers={name: value.get_secret_value() for name, value in telemetry.headers.items()},
         sample_ratio=telemetry.sample_ratio,
         service_name=telemetry.service_name,
+    )
+
+
+def tls_settings(config: Config) -> TlsSettings:
+    """Return how clients are to be served over TLS."""
+    tls = config.tls
+    return TlsSettings(
+        mode=tls.mode,
+        certificate=Path(tls.certificate) if tls.certificate else None,
+        key=Path(tls.key) if tls.key else None,
+        names=tls.names,
+        redirect_port=tls.redirect_port,
+        acme=_acme_settings(tls.acme) if tls.acme else AcmeSettings(),
+    )
+
+
+def _acme_settings(acme: AcmeConfig) -> AcmeSettings:
+    return AcmeSettings(
+        domains=acme.domains,
+        email=acme.email or "",
+        directory=acme.directory or "",
+        staging=acme.staging,
+        eab_kid=acme.eab_kid or "",
+        eab_hmac_key=acme.eab_hmac_key.get_secret_value() if acme.eab_hmac_key else "",
+        ca_file=Path(acme.ca_file) if acme.ca_file else None,
     )
 
 

@@ -8,6 +8,7 @@ from ai_proxy.config.problems import Fault, KeyPath, did_you_mean, render_path
 from ai_proxy.config.schema import Config, ServiceConfig
 from ai_proxy.config.types import BUILT_IN, Template, resolve_types
 from ai_proxy.core.service import RuntimeKind
+from ai_proxy.core.settings import TlsMode
 
 _DECISIVE = ("type", "runtime", "image", "command", "url", "urls")
 """Keys that tell the runtime: while one of them is faulty, nothing is said about what belongs to it."""
@@ -39,6 +40,7 @@ def check(config: Config, faulty: Set[KeyPath]) -> list[Fault]:
         *_unknown_types(config, faulty),
         *_ports(config),
         *_models(config),
+        *_tls(config, faulty),
     ]
     for subject in _subjects(config, faulty):
         for rule in _RULES:
@@ -123,6 +125,31 @@ def _models(config: Config) -> Iterator[Fault]:
                     on_key=not declared,
                 )
             answered.setdefault(model, name)
+
+
+def _tls(config: Config, faulty: Set[KeyPath]) -> Iterator[Fault]:
+    """Each mode has what it needs, and what makes one whole is whole."""
+    tls, acme = config.tls, config.tls.acme
+    if any(path[:1] == ("tls",) for path in faulty):
+        return
+    if tls.mode is TlsMode.FILES and not tls.certificate:
+        yield Fault(
+            ("tls", "certificate"), "is missing: mode files needs it", "add it: certificate: ./fullchain.pem"
+        )
+    if tls.mode is TlsMode.HTTPS_ACME and not acme:
+        hint = "add it: acme: {domains: [gpu.example.com]}"
+        yield Fault(("tls", "acme"), "is missing: mode https-acme needs it", hint)
+    if tls.redirect_port and tls.redirect_port == config.server.port:
+        yield Fault(("tls", "redirect_port"), "port {value} is already used by server.port", "use another")
+    if tls.redirect_port is not None and not config.server.port:
+        hint = "give server.port a number"
+        yield Fault(("tls", "redirect_port"), "clients cannot be sent on to a port chosen later", hint)
+    if acme and acme.directory and acme.staging:
+        hint = "remove one of them: staging is Let's Encrypt's"
+        yield Fault(("tls", "acme", "staging"), "does not go with directory", hint, on_key=True)
+    if acme and bool(acme.eab_kid) != bool(acme.eab_hmac_key):
+        there, absent = ("eab_kid", "eab_hmac_key") if acme.eab_kid else ("eab_hmac_key", "eab_kid")
+        yield Fault(("tls", "acme", there), f"is of no use without {absent}", f"add {absent}", on_key=True)
 
 
 def _undecided(config: Config, faulty: Set[KeyPath]) -> Iterator[Fault]:

@@ -270,6 +270,42 @@ def _workdir(value: str, info: ValidationInfo) -> str:
 Workdir = Annotated[str, AfterValidator(_workdir)]
 
 
+def _existing_file(value: str, info: ValidationInfo) -> str:
+    path = locate(value, config_folder(info))
+    if not path.is_file():
+        raise invalid(
+            "there is no such file", "correct the path; a relative one begins beside this configuration file"
+        )
+    return str(path)
+
+
+ExistingFile = Annotated[str, AfterValidator(_existing_file)]
+
+
+def _domain(value: str) -> str:
+    label = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+    if value.startswith("*."):
+        raise invalid(
+            "{value}: certificates for all names of a domain are not had over HTTP",
+            "list the names one by one",
+        )
+    if not re.fullmatch(rf"({label}\.)*{label}", value) or value.rpartition(".")[2].isdigit():
+        raise invalid("{value} is not a domain", "write a name such as gpu.example.com")
+    return value.lower()
+
+
+Domain = Annotated[str, AfterValidator(_domain)]
+
+
+def _email(value: str) -> str:
+    if not re.fullmatch(r"[!-?A-~]+@[A-Za-z0-9.-]+", value):
+        raise invalid("{value} is not an e-mail address", "write for example admin@example.com")
+    return value
+
+
+Email = Annotated[str, AfterValidator(_email)]
+
+
 def _gpus(value: object) -> tuple[str, ...]:
     """Read `all`, `none`, a count, or a list of device ids."""
     number = _number(value)

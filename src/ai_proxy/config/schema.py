@@ -11,9 +11,12 @@ from ai_proxy.config.fields import (
     Command,
     Count,
     CountOrZero,
+    Domain,
     Duration,
+    Email,
     EngineUrl,
     Environment,
+    ExistingFile,
     Gpus,
     HealthPath,
     Host,
@@ -30,7 +33,7 @@ from ai_proxy.config.fields import (
     Workdir,
 )
 from ai_proxy.core.service import Healthcheck, RuntimeKind, Service, StartPolicy
-from ai_proxy.core.settings import MB, EngineSettings, Limits, ServerSettings, TelemetrySettings
+from ai_proxy.core.settings import MB, EngineSettings, Limits, ServerSettings, TelemetrySettings, TlsMode
 
 _CORE: dict[str, Any] = {field.name: field.default for field in fields(Service)}
 _LIMITS = Limits()
@@ -452,6 +455,74 @@ class TelemetryConfig(Model):
     )
 
 
+class AcmeConfig(Model):
+    """The public certificate authority of mode `https-acme`; its terms of service are agreed to by use."""
+
+    domains: Annotated[tuple[Domain, ...], Field(strict=False, min_length=1)] = Field(
+        description="Names that the certificate is for; each must lead to this machine from the internet.",
+        examples=[["gpu.example.com"]],
+    )
+    email: Email | None = Field(
+        default=None, description="Given to the authority with the account.", examples=["admin@example.com"]
+    )
+    directory: Url | None = Field(
+        default=None,
+        description="URL of the authority's directory. Default: Let's Encrypt.",
+        examples=["https://ca.lan:9000/acme/acme/directory"],
+    )
+    staging: bool = Field(
+        default=False,
+        description="Use Let's Encrypt's trial service: generous limits, but nobody trusts its certificates.",
+    )
+    eab_kid: Text | None = Field(
+        default=None,
+        description="Key id of an account made elsewhere, for authorities that want one.",
+        examples=["kid-1"],
+    )
+    eab_hmac_key: ApiKey | None = Field(
+        default=None,
+        description="Key of that account; only `${env:NAME}` or `${file:PATH}`.",
+        examples=["${env:EAB_KEY}"],
+    )
+    ca_file: ExistingFile | None = Field(
+        default=None,
+        description="PEM file by which the authority's own server is known, when it is private.",
+        examples=["./root-ca.pem"],
+    )
+
+
+class TlsConfig(Model):
+    """TLS in front of everything. Changes take effect when the proxy is restarted."""
+
+    mode: Annotated[TlsMode, Field(strict=False)] = Field(
+        default=TlsMode.OFF,
+        description="Where the certificate comes from: nowhere, your files, a local CA, or a public one.",
+        examples=["dev-selfsigned"],
+    )
+    certificate: ExistingFile | None = Field(
+        default=None,
+        description="files: PEM file with the server's certificate and, after it, those up to the root. "
+        "It is read again when it changes.",
+        examples=["./fullchain.pem"],
+    )
+    key: ExistingFile | None = Field(
+        default=None,
+        description="files: PEM file with the private key, without a passphrase. Default: `certificate`.",
+        examples=["./privkey.pem"],
+    )
+    names: Annotated[tuple[Host, ...], Field(strict=False)] = Field(
+        default=(),
+        description="dev-selfsigned: names and addresses besides those that the machine knows of.",
+        examples=[["gpu.example.com"]],
+    )
+    redirect_port: PortOrZero | None = Field(
+        default=None,
+        description="Answer plain HTTP here: send clients on to https. Default: 80 for https-acme, else not.",
+        examples=[80],
+    )
+    acme: AcmeConfig | None = Field(default=None, description="https-acme: the authority and the domains.")
+
+
 class Config(Model):
     """A configuration file. Every part may be left out."""
 
@@ -465,6 +536,7 @@ class Config(Model):
         default=Defaults(), description="What holds for every service that does not say otherwise."
     )
     telemetry: TelemetryConfig = Field(default=TelemetryConfig(), description="Where OpenTelemetry is sent.")
+    tls: TlsConfig = Field(default=TlsConfig(), description="TLS in front of everything.")
     types: dict[Name, TypeConfig] = Field(
         default_factory=dict, description="Service types of your own, by name."
     )

@@ -11,7 +11,14 @@ ProxyError
 │   ├── UnknownModelError            404 model_not_found
 │   ├── InvalidRequestError          400 invalid_request: not what this endpoint takes
 │   ├── UnsupportedParameterError    400 unsupported_parameter
-│   └── UnsupportedModalitiesError   422 unsupported_modalities
+│   ├── UnsupportedModalitiesError   422 unsupported_modalities
+│   ├── MissingKeyError              401 missing_api_key
+│   ├── InvalidKeyError              401 invalid_api_key
+│   ├── ForbiddenError               403 forbidden: the key is not for this
+│   │   └── AddressRefusedError      403 address_refused
+│   ├── RateLimitedError             429 rate_limited
+│   ├── UnknownKeyError              404 unknown_api_key: nothing to revoke or rotate
+│   └── InvalidPolicyError           422 invalid_policy
 ├── UnsupportedEndpointError         501 not_supported_by_engine
 ├── UnavailableError                 the service cannot take the request now
 │   ├── ServiceStoppedError          503 service_stopped
@@ -26,6 +33,13 @@ ProxyError
 │   └── UpstreamTimeoutError         504 upstream_timeout
 ├── RuntimeFailureError              500 runtime_failure: a backend could not be started or stopped
 │   └── RuntimeUnavailableError      503 runtime_unavailable: what runs it (the Docker daemon) is away
+├── StoreError                       500 store_failed: what is kept cannot be read or written
+│   ├── StoreUnavailableError        503 store_unavailable: locked, or its server is away
+│   ├── StoreFullError               507 store_full
+│   ├── StoreReadOnlyError           500 store_read_only
+│   ├── StoreDamagedError            500 store_damaged
+│   ├── StoreNewerError              500 store_newer: made by a newer version of this program
+│   └── StoreMigrationError          500 store_migration_failed
 └── InvalidConfigError               422 invalid_config
 """
 
@@ -145,6 +159,56 @@ class UnsupportedModalitiesError(InvalidRequestError):
     code, status, title = "unsupported_modalities", 422, "Unsupported modalities"
 
 
+class MissingKeyError(RequestError):
+    """No API key came with the request, and one is needed."""
+
+    code, status, title = "missing_api_key", 401, "API key needed"
+
+    def __init__(self) -> None:
+        super().__init__("an API key is needed: send one as 'Authorization: Bearer aip_...'")
+
+
+class InvalidKeyError(RequestError):
+    """The API key is unknown, expired or revoked."""
+
+    code, status, title = "invalid_api_key", 401, "Invalid API key"
+
+
+class ForbiddenError(RequestError):
+    """Who calls may not do this."""
+
+    code, status, title = "forbidden", 403, "Forbidden"
+
+
+class AddressRefusedError(ForbiddenError):
+    """The policy's allowlist does not name the client's address."""
+
+    code, title = "address_refused", "Address refused"
+
+
+class RateLimitedError(RequestError):
+    """The client has used up what it may for now."""
+
+    code, status, title = "rate_limited", 429, "Too many requests"
+
+
+class UnknownKeyError(RequestError):
+    """There is no API key of that id."""
+
+    code, status, title = "unknown_api_key", 404, "Unknown API key"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(
+            f"there is no API key {key_id[:100]!r}; 'ai-proxy api-keys list' shows those there are"
+        )
+
+
+class InvalidPolicyError(RequestError):
+    """A policy has errors; each is one line of the detail."""
+
+    code, status, title = "invalid_policy", 422, "Invalid policy"
+
+
 class UnsupportedEndpointError(ProxyError):
     """The engine behind the model has nothing on this path."""
 
@@ -233,6 +297,48 @@ class RuntimeUnavailableError(RuntimeFailureError):
     """What runs the backend is away."""
 
     code, status, title = "runtime_unavailable", 503, "Runtime unavailable"
+
+
+class StoreError(ProxyError):
+    """What is kept on disk cannot be read or written; the detail says what to do."""
+
+    code, title = "store_failed", "Store failed"
+
+
+class StoreUnavailableError(StoreError):
+    """Something else holds the store, or its server is away; later may be better."""
+
+    code, status, title = "store_unavailable", 503, "Store unavailable"
+
+
+class StoreFullError(StoreError):
+    """There is no room left on the disk."""
+
+    code, status, title = "store_full", 507, "Disk full"
+
+
+class StoreReadOnlyError(StoreError):
+    """The store may not be written."""
+
+    code, title = "store_read_only", "Store is read-only"
+
+
+class StoreDamagedError(StoreError):
+    """The file is not, or no longer, a database."""
+
+    code, title = "store_damaged", "Store is damaged"
+
+
+class StoreNewerError(StoreError):
+    """A newer version of this program made the store."""
+
+    code, title = "store_newer", "Store is of a newer version"
+
+
+class StoreMigrationError(StoreError):
+    """The store could not be brought up to date, and is as it was."""
+
+    code, title = "store_migration_failed", "Migration failed"
 
 
 class InvalidConfigError(ProxyError):

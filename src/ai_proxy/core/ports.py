@@ -208,7 +208,7 @@ class Recorder(Protocol):
         """
 
     def inference(self, inference: Inference) -> None:
-        """Record a finished request to a model; its exchange is recorded as well."""
+        """Record a finished request to a model, which is an exchange as well."""
 
     def state(self, service_id: str, state: str) -> None:
         """Record that a service entered a state."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 MB = 1024 * 1024
@@ -109,3 +110,56 @@ class TelemetrySettings:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     sample_ratio: float = 1.0
     service_name: str = "ai-proxy"
+
+
+class TlsMode(StrEnum):
+    """Where the certificate comes from."""
+
+    OFF = "off"
+    FILES = "files"
+    DEV_SELFSIGNED = "dev-selfsigned"
+    HTTPS_ACME = "https-acme"
+
+
+@dataclass(frozen=True, slots=True)
+class AcmeSettings:
+    """Where a public certificate is had.
+
+    Attributes:
+        domains: Names it is for; the first gives it its name.
+        email: Given to the certificate authority with the account; empty for none.
+        directory: URL of the certificate authority; empty for Let's Encrypt.
+        staging: Whether to take Let's Encrypt's trial service, whose certificates nobody trusts.
+        eab_kid: Key id of an account elsewhere, which some authorities want; empty for none.
+        eab_hmac_key: Its key, in base64url.
+        ca_file: Certificates by which the authority's own server is known; None for the usual ones.
+    """
+
+    domains: tuple[str, ...] = ()
+    email: str = ""
+    directory: str = ""
+    staging: bool = False
+    eab_kid: str = ""
+    eab_hmac_key: str = field(default="", repr=False)
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """How clients are served over TLS.
+
+    Attributes:
+        mode: Where the certificate comes from.
+        certificate: Of mode `files`: PEM, with those between it and the root after it.
+        key: Of mode `files`: PEM, without a passphrase; None when it is in the file of the certificate.
+        names: Of mode `dev-selfsigned`: names and addresses besides those that the machine knows of.
+        redirect_port: Where plain HTTP is sent on to https; None for nowhere.
+        acme: Of mode `https-acme`.
+    """
+
+    mode: TlsMode = TlsMode.OFF
+    certificate: Path | None = None
+    key: Path | None = None
+    names: tuple[str, ...] = ()
+    redirect_port: int | None = None
+    acme: AcmeSettings = AcmeSettings()

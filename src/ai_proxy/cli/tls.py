@@ -1,0 +1,46 @@
+"""`ai-proxy tls`: trust in the local certificate authority."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ai_proxy.cli.output import FormatOption, UserError, show
+
+app = typer.Typer(help="Trust in the local CA that tls.mode dev-selfsigned makes.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Keep the commands of the group below its name, also while there is only one."""
+
+
+@app.command()
+def trust(
+    ctx: typer.Context,
+    *,
+    install: Annotated[bool, typer.Option("--install", help="Have this system trust it.")] = False,
+    uninstall: Annotated[bool, typer.Option("--uninstall", help="Have this system forget it.")] = False,
+    output: FormatOption = None,
+) -> None:
+    """Say how clients are made to trust the local CA, or have this system do so."""
+    from ai_proxy.datadir import data_folder
+    from ai_proxy.tls.authority import authority_files
+    from ai_proxy.tls.trust import change_trust, instructions, local_authority, trust_store
+
+    if install and uninstall:
+        raise UserError("--install and --uninstall contradict each other; give one of them", "usage")
+    files = authority_files(data_folder() / "tls")
+    authority = files.certificate.absolute()
+    fingerprint = local_authority(files)
+    store = trust_store(authority, fingerprint, sys.platform)
+    data = {"certificate": str(authority), "sha256": fingerprint, "system": store.name if store else None}
+    if not install and not uninstall:
+        show(ctx, output, data, lambda: typer.echo(instructions(authority, fingerprint, store)))
+        return
+    if store is None:
+        raise UserError("how this system is made to trust a CA is not known; do it by hand", "unknown_system")
+    change_trust(store.install if install else store.uninstall, privileged=os.geteuid() == 0)
+    done = "trusts" if install else "no longer trusts"
+    show(ctx, output, data, lambda: typer.echo(f"{store.name}: this system {done} the local CA"))

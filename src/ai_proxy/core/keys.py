@@ -1,0 +1,271 @@
+"""API keys: how they look, who holds which right, and for how long.
+
+A key is `aip_<id>_<secret><checksum>`. The id names it in lists, logs and audits and is no secret; the
+secret has 256 bits, so that a fast hash suffices; the checksum lets a scanner of leaked secrets tell a key
+from noise without asking anybody.
+"""
+
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from ai_proxy.core.errors import ForbiddenError, InvalidKeyError, InvalidRequestError
+from ai_proxy.core.limits import MAX_LIMIT, UNSAID, Allowance
+
+PREFIX = b"aip_"
+ID_BYTES, SECRET_BYTES, PEPPER_BYTES = 6, 32, 32
+RANDOM_BYTES = ID_BYTES + SECRET_BYTES
+"""What a key is made of, in random bytes."""
+MAX_PRESENTED = 256
+"""Longest thing that is looked at as a key, in bytes."""
+
+MAX_LABEL, MAX_MODEL = 100, 200
+"""Longest label and name of a model, in characters."""
+
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_SECRET_WIDTH, _CHECKSUM_WIDTH = 43, 6
+_KEY_IN_TEXT = re.compile(r"aip_([0-9a-f]{12})_\w+")
+_SHAPE = re.compile(rb"aip_([0-9a-f]{12})_[0-9A-Za-z]{49}")
+
+
+class Scope(StrEnum):
+    """What a key is good for."""
+
+    INFERENCE = "inference"
+    """Asking models, and `/service`."""
+    ADMIN = "admin"
+    """Managing the proxy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the holder of a key may do.
+
+    Attributes:
+        label: What people call the key.
+        scopes: What it is good for.
+        models: Which models may be asked, as names or patterns such as `llama*`; empty for all.
+        allowance: How much may be taken; what it leaves unsaid is as the policy says.
+    """
+
+    label: str
+    scopes: frozenset[Scope] = frozenset({Scope.INFERENCE})
+    models: frozenset[str] = frozenset()
+    allowance: Allowance = UNSAID
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is known of a key, which is everything but the key itself. Moments are seconds since the epoch.
+
+    Attributes:
+        id: Names it.
+        digest: By which it is recognised.
+        grant: What it allows.
+        created: When it was made.
+        expires: From when on it is no longer good; None for never.
+        revoked: When it was revoked; None if it was not.
+        rotated_from: Id of the key it took the place of; empty for none.
+        last_used: When it was last seen, to within a batch; None for never.
+    """
+
+    id: str
+    digest: bytes = field(repr=False)
+    grant: Grant
+    created: float
+    expires: float | None = None
+    revoked: float | None = None
+    rotated_from: str = ""
+    last_used: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlainKey:
+    """A key as its holder has it; exists only while it is made and shown.
+
+    Attributes:
+        id: Names it.
+        text: The key itself.
+    """
+
+    id: str
+    text: str = field(repr=False)
+
+
+def plain_key(randomness: bytes) -> PlainKey:
+    """Make a key of RANDOM_BYTES random bytes.
+
+    >>> plain_key(bytes(38)).text
+    'aip_000000000000_00000000000000000000000000000000000000000002qIpjV'
+    """
+    if len(randomness) != RANDOM_BYTES:
+        raise ValueError(f"a key is made of {RANDOM_BYTES} random bytes, not of {len(randomness)}")
+    key_id = randomness[:ID_BYTES].hex()
+    text = f"aip_{key_id}_{_base62(int.from_bytes(randomness[ID_BYTES:]), _SECRET_WIDTH)}"
+    return PlainKey(key_id, text + _checksum(text.encode()))
+
+
+def key_id(presented: bytes) -> str:
+    """Return the id in what looks like a key and is whole; empty for anything else.
+
+    >>> key_id(plain_key(bytes(38)).text.encode()), key_id(b"aip_mistyped")
+    ('000000000000', '')
+    """
+    match = _SHAPE.fullmatch(presented)
+    if match is None or _checksum(presented[:-_CHECKSUM_WIDTH]).encode() != presented[-_CHECKSUM_WIDTH:]:
+        return ""
+    return match[1].decode()
+
+
+def redacted(text: str) -> str:
+    """Return a text without the secrets of keys in it.
+
+    >>> redacted("GET /api/aip_0123456789ab_Secret")
+    'GET /api/aip_0123456789ab_...'
+    """
+    return _KEY_IN_TEXT.sub(r"aip_\1_...", text)
+
+
+def key_digest(pepper: bytes, presented: bytes) -> bytes:
+    """Return what a key is recognised by: SHA-256 over a secret of this installation and the key.
+
+    The pepper comes first and has a fixed length, so no two pairs run together. Whoever steals the store
+    alone cannot even test a guess.
+    """
+    return hashlib.sha256(pepper + presented).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A key that came with a request.
+
+    Attributes:
+        key: As sent.
+        header: Lower-case name of the header that it came in, which is never forwarded.
+    """
+
+    key: bytes = field(repr=False)
+    header: bytes
+
+
+def presented_keys(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Presented, ...]:
+    """Return what looks like our keys in the headers that may carry one; usually one or none.
+
+    Any other value in such a header is somebody else's, and none of our business.
+
+    Args:
+        headers: Lower-case names, and values.
+
+    >>> presented_keys([(b"authorization", b"Bearer aip_1"), (b"x-api-key", b"sk-for-the-backend")])[0].header
+    b'authorization'
+    """
+    found = ((name, presented_key(name, value)) for name, value in headers)
+    return tuple(Presented(key, name) for name, key in found if key)
+
+
+def presented_key(name: bytes, value: bytes) -> bytes:
+    """Return the key in one header; empty if it carries none of ours.
+
+    >>> presented_key(b"authorization", b"bearer  aip_1"), presented_key(b"cookie", b"aip_1")
+    (b'aip_1', b'')
+    """
+    if name == b"authorization":
+        scheme, _, value = value.partition(b" ")
+        if scheme.lower() != b"bearer":
+            return b""
+    elif name not in (b"x-api-key", b"api-key"):
+        return b""
+    value = value.strip()
+    return value if value.startswith(PREFIX) else b""
+
+
+def rotate(
+    key: ApiKey, fresh_id: str, fresh_digest: bytes, now: float, overlap: float
+) -> tuple[ApiKey, ApiKey]:
+    """Return a key that is about to end, and the one that takes its place.
+
+    Args:
+        key: As it was.
+        fresh_id: Of the new one.
+        fresh_digest: Of the new one.
+        now: Seconds since the epoch.
+        overlap: Seconds for which both are good.
+    """
+    ends = now + overlap
+    old = replace(key, expires=ends if key.expires is None else min(key.expires, ends))
+    return old, ApiKey(fresh_id, fresh_digest, key.grant, now, key.expires, rotated_from=key.id)
+
+
+def check_grant(grant: Grant) -> None:
+    """Refuse a grant that makes no sense.
+
+    Raises:
+        InvalidRequestError: Says what is wrong.
+    """
+    if not 1 <= len(grant.label) <= MAX_LABEL or not grant.label.isprintable():
+        raise InvalidRequestError(f"a label has 1 to {MAX_LABEL} printable characters", "label")
+    if not grant.scopes:
+        raise InvalidRequestError(f"a key needs a scope: {' or '.join(Scope)}", "scopes")
+    for model in grant.models:
+        if not 1 <= len(model) <= MAX_MODEL or not model.isprintable():
+            raise InvalidRequestError(f"a model has 1 to {MAX_MODEL} printable characters", "models")
+    for name, value in asdict(grant.allowance).items():
+        if value is not None and not 0 <= value <= MAX_LIMIT:
+            raise InvalidRequestError(f"{name} must be between 0 and {MAX_LIMIT}, not {value}", name)
+
+
+def check_valid(key: ApiKey, now: float) -> None:
+    """Refuse a key whose time is over.
+
+    Raises:
+        InvalidKeyError: It was revoked, or has expired.
+    """
+    if key.revoked is not None:
+        raise InvalidKeyError(f"the API key {key.id} was revoked; ask for another")
+    if key.expires is not None and now >= key.expires:
+        raise InvalidKeyError(f"the API key {key.id} has expired; ask for another")
+
+
+def check_scope(key: ApiKey, scope: Scope) -> None:
+    """Refuse a key that is not for this.
+
+    Raises:
+        ForbiddenError: It lacks the scope.
+    """
+    if scope not in key.grant.scopes:
+        has = ", ".join(sorted(key.grant.scopes))
+        raise ForbiddenError(f"this takes an API key with the scope {scope!s}; {key.id} has {has}")
+
+
+def check_model(key: ApiKey, *names: str) -> None:
+    """Refuse a model that the key is not for.
+
+    Args:
+        key: Whose it is.
+        names: By any of which the model may be allowed.
+
+    Raises:
+        ForbiddenError: None of them is.
+    """
+    allowed = key.grant.models
+    if not allowed or any(name in allowed for name in names):
+        return
+    if not any(fnmatchcase(name, pattern) for name in names for pattern in allowed):
+        listed = ", ".join(sorted(allowed))
+        raise ForbiddenError(f"the API key {key.id} is not for {names[0][:200]!r}; it is for {listed}")
+
+
+def _checksum(text: bytes) -> str:
+    return _base62(zlib.crc32(text), _CHECKSUM_WIDTH)
+
+
+def _base62(number: int, width: int) -> str:
+    digits = ""
+    for _ in range(width):
+        number, digit = divmod(number, 62)
+        digits = _DIGITS[digit] + digits
+    return digits

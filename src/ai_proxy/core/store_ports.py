@@ -1,0 +1,281 @@
+"""What is kept across restarts, and how it is asked for; implemented by the store.
+
+Moments are seconds since the epoch. Every method may raise StoreError, which says what to do.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ai_proxy.core.keys import ApiKey
+
+KEYS, POLICY = "keys", "policy"
+"""What counts its changes, so that other instances on the same store notice them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyHandle:
+    """Proof of a proxy that runs in the background.
+
+    Attributes:
+        id: Names it.
+        machine: On which it runs: several may share a store.
+        pid: Of its process.
+        started: When that process began, as the system says: a pid alone may be another's by now.
+        host: Address it listens on.
+        port: Port it listens on.
+        mode: How it serves: `local-http`, `dev-selfsigned`, `https-acme`.
+        endpoints: Where people reach it, as URLs.
+        last_error: What went wrong last; empty if nothing did.
+    """
+
+    id: str
+    machine: str
+    pid: int
+    started: float
+    host: str
+    port: int
+    mode: str
+    endpoints: tuple[str, ...] = ()
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRevision:
+    """A policy that was set, as a document.
+
+    Attributes:
+        number: Counts them from 1; the highest is in force.
+        at: When it was set.
+        who: Who set it: a key's id, or `owner`.
+        document: As `core.policy_document` reads it.
+    """
+
+    number: int
+    at: float
+    who: str
+    document: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Something that was done, or refused.
+
+    Attributes:
+        at: When.
+        who: A key's id, `owner`, or `anonymous`.
+        what: The action: `key.create`, `service.stop llama3`, `GET /v1/models`.
+        where_from: The client's address; `local` for the owner's socket.
+        result: `ok`, or the code of the error.
+        detail: In words; empty for nothing to add.
+        count: How many alike it stands for.
+        seq: Its place in the log, from 1; 0 before it is written.
+    """
+
+    at: float
+    who: str
+    what: str
+    where_from: str
+    result: str
+    detail: str = ""
+    count: int = 1
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was used of a model with a key on a day.
+
+    Attributes:
+        key_id: The key; empty for requests without one.
+        model: As the client named it.
+        day: ISO date, in UTC.
+        requests: How many.
+        tokens_in: Of prompts.
+        tokens_out: Of answers.
+    """
+
+    key_id: str
+    model: str
+    day: str
+    requests: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate that was issued for the proxy. Its private key is a file, and never in the store.
+
+    Attributes:
+        name: What it is for: `acme`, `dev`, `ca`.
+        domains: Names and addresses it holds.
+        chain: The certificate and its issuers, PEM.
+        key_file: Path of the private key.
+        issued: From when on it is good.
+        expires: Until when.
+        last_error: Why it could not be renewed the last time; empty if it could.
+    """
+
+    name: str
+    domains: tuple[str, ...]
+    chain: str
+    key_file: str
+    issued: float
+    expires: float
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPeak:
+    """The most memory a service was seen to use.
+
+    Attributes:
+        service_id: The service.
+        config_hash: As it was configured.
+        device: `ram`, or a GPU's id.
+        peak_bytes: The most that was seen.
+        seen: When it was last looked at.
+        samples: How often.
+    """
+
+    service_id: str
+    config_hash: str
+    device: str
+    peak_bytes: int
+    seen: float
+    samples: int = 1
+
+
+class SettingStore(Protocol):
+    """Settings changed at run time; values are whatever JSON can hold."""
+
+    async def all(self) -> Mapping[str, object]:
+        """Return every setting that was made."""
+
+    async def get(self, name: str) -> object | None:
+        """Return a setting; None when it was not made."""
+
+    async def put(self, name: str, value: object) -> None:
+        """Make a setting."""
+
+    async def drop(self, name: str) -> None:
+        """Go back to what holds without it."""
+
+
+class HandleStore(Protocol):
+    """Proxies in the background."""
+
+    async def all(self) -> Sequence[ProxyHandle]:
+        """Return every handle, by port."""
+
+    async def put(self, handle: ProxyHandle) -> None:
+        """Keep a handle, in place of the one with its id."""
+
+    async def drop(self, handle_id: str) -> None:
+        """Forget a handle."""
+
+
+class KeyStore(Protocol):
+    """API keys; none is ever deleted, so that the audit log's ids keep their meaning."""
+
+    async def all(self) -> Sequence[ApiKey]:
+        """Return every key, oldest first."""
+
+    async def add(self, key: ApiKey) -> None:
+        """Keep a new key; on return it is on disk."""
+
+    async def revoke(self, key_id: str, at: float) -> None:
+        """Revoke a key, unless it is; on return that is on disk."""
+
+    async def rotate(self, old: ApiKey, fresh: ApiKey) -> None:
+        """Keep a new key and the end of the one it replaces, both or neither."""
+
+    async def touch(self, last_used: Mapping[str, float]) -> None:
+        """Note when keys were last used; never goes back in time."""
+
+
+class PolicyStore(Protocol):
+    """Every policy that was ever set."""
+
+    async def current(self) -> PolicyRevision | None:
+        """Return the one in force; None before the first."""
+
+    async def history(self, limit: int = 100) -> Sequence[PolicyRevision]:
+        """Return the last ones, newest first."""
+
+    async def put(self, at: float, who: str, document: Mapping[str, object]) -> PolicyRevision:
+        """Put one in force."""
+
+
+class AuditStore(Protocol):
+    """The audit log, to which can only be added."""
+
+    async def append(self, entries: Sequence[AuditEntry]) -> None:
+        """Add entries, all or none; on return they are on disk."""
+
+    async def page(
+        self, after: int = 0, limit: int = 1000, since: float | None = None, until: float | None = None
+    ) -> Sequence[AuditEntry]:
+        """Return the entries that follow one, oldest first.
+
+        Args:
+            after: Its `seq`; 0 for the beginning.
+            limit: How many at most.
+            since: Leaves out what is older.
+            until: Leaves out what is as old or younger.
+        """
+
+    async def last_seq(self) -> int:
+        """Return the place of the last entry; 0 when there is none."""
+
+
+class UsageStore(Protocol):
+    """Counts of what was used."""
+
+    async def add(self, usage: Sequence[Usage]) -> None:
+        """Add to what is counted already, all or nothing."""
+
+    async def totals(self, since_day: str = "", key_id: str | None = None) -> Sequence[Usage]:
+        """Return the counts from a day on, by day, key and model.
+
+        Args:
+            since_day: ISO date; empty for all.
+            key_id: Of one key only; None for all.
+        """
+
+
+class CertificateStore(Protocol):
+    """Certificates of the proxy."""
+
+    async def all(self) -> Sequence[Certificate]:
+        """Return every certificate, by name."""
+
+    async def get(self, name: str) -> Certificate | None:
+        """Return one; None when there is none of that name."""
+
+    async def put(self, certificate: Certificate) -> None:
+        """Keep one, in place of the last of its name."""
+
+    async def drop(self, name: str) -> None:
+        """Forget one."""
+
+
+class MemoryStore(Protocol):
+    """How much memory services were seen to use."""
+
+    async def peaks(self, service_id: str, config_hash: str) -> Sequence[MemoryPeak]:
+        """Return what is known of a service as it is configured, by device."""
+
+    async def note(self, peak: MemoryPeak) -> None:
+        """Add an observation: the peak can only rise."""
+
+    async def drop(self, service_id: str) -> None:
+        """Forget a service."""
+
+
+class ChangeCounts(Protocol):
+    """How often KEYS and POLICY have changed."""
+
+    async def counts(self) -> Mapping[str, int]:
+        """Return the counts, by name; what never changed is left out."""

@@ -1,0 +1,129 @@
+"""The audit log: what was done, by whom, from where, and what was refused."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from ai_proxy.core.errors import StoreError
+from ai_proxy.core.keys import redacted
+from ai_proxy.core.limits import FULL, Rate, take
+from ai_proxy.core.ports import Clock
+from ai_proxy.core.store_ports import AuditEntry, AuditStore
+from ai_proxy.security.text import storable
+
+PAGE = 500
+"""Entries read at once."""
+POLL = 0.5
+"""Seconds between two looks for what others have written."""
+REFUSALS = Rate(per_minute=120, burst=600)
+"""Refusals that are written one by one. Those beyond are counted only: else who is refused fills the disk."""
+MAX_TEXT = 300
+"""Longest text of an entry, in characters."""
+EVERYBODY, EVERYTHING = "(several)", "(more refused requests)"
+
+
+class AuditLog:
+    """Writes down what is done at once, and what is refused in batches in which the same is counted.
+
+    Args:
+        store: Where to.
+        clock: Tells the time.
+    """
+
+    def __init__(self, store: AuditStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._refused: dict[tuple[str, str, str, str], AuditEntry] = {}
+        self._full_at = FULL
+
+    def __repr__(self) -> str:
+        return f"<AuditLog [{len(self._refused)} refusals pending]>"
+
+    async def record(
+        self, who: str, what: str, where_from: str, result: str = "ok", detail: str = ""
+    ) -> None:
+        """Write down what was done; on return it is on disk.
+
+        Args:
+            who: A key's id, `owner` or `anonymous`.
+            what: The action, and to what: `service.stop llama3`.
+            where_from: The client's address; `local` for the owner's socket.
+            result: `ok`, or the code of the error.
+            detail: In words; empty for nothing to add.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        await self._store.append([self._entry(who, what, where_from, result, detail)])
+
+    def refuse(self, who: str, what: str, where_from: str, result: str, detail: str = "") -> None:
+        """Note a refused request, to be written soon; immediate.
+
+        Args:
+            who: A key's id, or `anonymous`.
+            what: Method and path, without the query.
+            where_from: The client's address.
+            result: Code of the error.
+            detail: In words; of several alike, those of the first are kept.
+        """
+        name = (who, what[:MAX_TEXT], where_from, result)
+        if name not in self._refused:
+            taken = take(REFUSALS, self._full_at, self._clock.now())
+            self._full_at = taken.full_at
+            if not taken.allowed:
+                name, detail = (EVERYBODY, EVERYTHING, EVERYBODY, result), ""
+        known = self._refused.get(name)
+        self._refused[name] = replace(known, count=known.count + 1) if known else self._entry(*name, detail)
+
+    async def flush(self) -> None:
+        """Write the refusals that have come together.
+
+        Raises:
+            StoreError: They could not be written, and are kept for the next time.
+        """
+        refused, self._refused = self._refused, {}
+        try:
+            await self._store.append(list(refused.values()))
+        except StoreError:
+            for name, newer in self._refused.items():
+                older = refused.get(name)
+                refused[name] = replace(older, count=older.count + newer.count) if older else newer
+            self._refused = refused
+            raise
+
+    async def export(
+        self, since: float | None = None, until: float | None = None
+    ) -> AsyncIterator[AuditEntry]:
+        """Yield what was written, oldest first.
+
+        Args:
+            since: Leaves out what is older, in seconds since the epoch; None for nothing.
+            until: Leaves out what is as old or younger; None for nothing.
+        """
+        seq = 0
+        while page := await self._store.page(seq, PAGE, since, until):
+            for entry in page:
+                yield entry
+            seq = page[-1].seq
+
+    async def follow(self, after: int | None = None) -> AsyncIterator[AuditEntry]:
+        """Yield every entry from now on, also those that others write.
+
+        Args:
+            after: Begins behind this place in the log; None for its end.
+        """
+        seq = await self._store.last_seq() if after is None else after
+        while True:
+            page = await self._store.page(seq, PAGE)
+            for entry in page:
+                yield entry
+                seq = entry.seq
+            if len(page) < PAGE:
+                await self._clock.sleep(POLL)
+
+    def _entry(self, who: str, what: str, where_from: str, result: str, detail: str) -> AuditEntry:
+        def kept(text: str) -> str:
+            return storable(redacted(text), MAX_TEXT)
+
+        return AuditEntry(
+            self._clock.wall(), kept(who), kept(what), kept(where_from), kept(result), kept(detail)
+        )

@@ -1,0 +1,214 @@
+"""The keys in force, in memory, for every request to look up."""
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from hmac import compare_digest
+
+from ai_proxy.core.errors import InvalidKeyError, InvalidRequestError, StoreError, UnknownKeyError
+from ai_proxy.core.keys import (
+    MAX_PRESENTED,
+    RANDOM_BYTES,
+    ApiKey,
+    Grant,
+    PlainKey,
+    check_grant,
+    check_valid,
+    key_digest,
+    plain_key,
+    rotate,
+)
+from ai_proxy.core.ports import Clock
+from ai_proxy.core.store_ports import KeyStore
+
+
+class KeyRing:
+    """Knows keys by their digests, and keeps what becomes of them in the store.
+
+    Args:
+        store: Where they are kept.
+        pepper: Secret of this installation.
+        clock: Tells the time.
+
+    Attributes:
+        generation: Rises with every change of the keys; what was found in one holds as long as it lasts.
+    """
+
+    def __init__(self, store: KeyStore, pepper: bytes, clock: Clock) -> None:
+        self.generation = 0
+        self._store = store
+        self._pepper = pepper
+        self._clock = clock
+        self._by_digest: Mapping[bytes, ApiKey] = {}
+        self._last_used: dict[str, float] = {}
+        self._revoking: dict[str, float] = {}
+        self._changing = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<KeyRing [{len(self._by_digest)} keys]>"
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether there ever was a key: revoking the last one does not open the door."""
+        return bool(self._by_digest)
+
+    def find(self, presented: bytes) -> ApiKey | None:
+        """Return the key that was presented, whether or not it is still good; None for an unknown one.
+
+        How long a look-up takes tells nothing: what is compared are digests that nobody outside can compute.
+        """
+        if len(presented) > MAX_PRESENTED:
+            return None
+        digest = key_digest(self._pepper, presented)
+        key = self._by_digest.get(digest)
+        return key if key is not None and compare_digest(key.digest, digest) else None
+
+    def verify(self, presented: bytes, now: float) -> ApiKey:
+        """Return the key that was presented, and note its use.
+
+        Args:
+            presented: As sent.
+            now: Seconds since the epoch.
+
+        Raises:
+            InvalidKeyError: It is unknown, expired or revoked.
+        """
+        key = self.find(presented)
+        if key is None:
+            raise InvalidKeyError("this API key is not known here; see that it is whole, or ask for another")
+        self.use(key, now)
+        return key
+
+    def use(self, key: ApiKey, now: float) -> None:
+        """Note the use of a key that was found in this generation.
+
+        Raises:
+            InvalidKeyError: It has expired or was revoked.
+        """
+        check_valid(key, now)
+        self._last_used[key.id] = now
+
+    def all(self) -> Sequence[ApiKey]:
+        """Return every key, oldest first, with the last use that is known."""
+        seen = self._last_used
+        return [
+            replace(key, last_used=seen[key.id]) if key.id in seen else key
+            for key in self._by_digest.values()
+        ]
+
+    def get(self, key_id: str) -> ApiKey:
+        """Return a key by its id.
+
+        Raises:
+            UnknownKeyError: There is none.
+        """
+        for key in self._by_digest.values():
+            if key.id == key_id:
+                return key
+        raise UnknownKeyError(key_id)
+
+    async def load(self) -> None:
+        """Take over what the store holds; what is being revoked here stays so."""
+        async with self._changing:
+            self._take(await self._store.all())
+
+    async def create(self, grant: Grant, expires: float | None = None) -> tuple[PlainKey, ApiKey]:
+        """Make a key; the plain one exists only in what is returned.
+
+        Args:
+            grant: What its holder may do.
+            expires: From when on it is no longer good, in seconds since the epoch; None for never.
+
+        Raises:
+            InvalidRequestError: The grant makes no sense.
+            StoreError: It could not be kept, and is not good.
+        """
+        check_grant(grant)
+        plain = plain_key(secrets.token_bytes(RANDOM_BYTES))
+        key = ApiKey(plain.id, self._digest(plain), grant, self._clock.wall(), expires)
+        async with self._changing:
+            await self._store.add(key)
+            self._take([*self._by_digest.values(), key])
+        return plain, key
+
+    async def rotate(self, key_id: str, overlap: float) -> tuple[PlainKey, ApiKey]:
+        """Make a key that takes the place of another; both are good for a while.
+
+        Args:
+            key_id: The old one.
+            overlap: Seconds until that ends.
+
+        Raises:
+            UnknownKeyError: There is none of that id.
+            InvalidRequestError: The old one is no longer good.
+            StoreError: It could not be kept, and nothing has changed.
+        """
+        plain = plain_key(secrets.token_bytes(RANDOM_BYTES))
+        async with self._changing:
+            now, key = self._clock.wall(), self.get(key_id)
+            try:
+                check_valid(key, now)
+            except InvalidKeyError as error:
+                raise InvalidRequestError(f"{key_id} cannot be rotated, it is over; create a key") from error
+            old, fresh = rotate(key, plain.id, self._digest(plain), now, overlap)
+            await self._store.rotate(old, fresh)
+            others = (old if other.id == key_id else other for other in self._by_digest.values())
+            self._take([*others, fresh])
+        return plain, fresh
+
+    async def revoke(self, key_id: str) -> ApiKey:
+        """Revoke a key: no request gets through with it from now on, even if that cannot be kept.
+
+        Raises:
+            UnknownKeyError: There is none of that id.
+            StoreError: It is revoked here and now, but not in the store; that is tried again until this ends.
+        """
+        key = self.get(key_id)
+        if key.revoked is not None and key_id not in self._revoking:
+            return key
+        self._revoking.setdefault(key_id, self._clock.wall())
+        self._take(self._by_digest.values())
+        await self._keep_revocations()
+        return self.get(key_id)
+
+    async def flush(self) -> None:
+        """Write when keys were last used, and what could not be written before.
+
+        Raises:
+            StoreError: It could not be written, and is kept for the next time.
+        """
+        await self._keep_revocations()
+        seen, self._last_used = self._last_used, {}
+        if not seen:
+            return
+        self._remember(seen)
+        try:
+            await self._store.touch(seen)
+        except StoreError:
+            self._last_used = {**seen, **self._last_used}
+            raise
+
+    async def _keep_revocations(self) -> None:
+        async with self._changing:
+            for key_id, at in tuple(self._revoking.items()):
+                await self._store.revoke(key_id, at)
+                del self._revoking[key_id]
+
+    def _remember(self, seen: Mapping[str, float]) -> None:
+        keys = self._by_digest.values()
+        self._take([replace(key, last_used=seen[key.id]) if key.id in seen else key for key in keys])
+
+    def _take(self, keys: Iterable[ApiKey]) -> None:
+        """Swap the keys whole, so that a look-up sees all of a change or nothing."""
+        current = (
+            replace(key, revoked=self._revoking[key.id])
+            if key.revoked is None and key.id in self._revoking
+            else key
+            for key in keys
+        )
+        self._by_digest = {key.digest: key for key in current}
+        self.generation += 1
+
+    def _digest(self, plain: PlainKey) -> bytes:
+        return key_digest(self._pepper, plain.text.encode())

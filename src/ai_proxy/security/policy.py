@@ -1,0 +1,95 @@
+"""The policy in force, and who wants to know when it changes."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from ai_proxy.core.policy import Policy, is_allowed, parse_address
+from ai_proxy.core.policy_document import Json, parse_policy, policy_document
+from ai_proxy.core.ports import Clock
+from ai_proxy.core.store_ports import PolicyRevision, PolicyStore
+
+MAX_REMEMBERED = 10_000
+"""Addresses whose permission is remembered."""
+
+
+class PolicyHolder:
+    """Holds the policy in force.
+
+    Args:
+        store: Where policies are kept.
+        clock: Tells the time.
+
+    Attributes:
+        current: The policy in force.
+        number: Of its revision; 0 for the one that holds before any was set.
+    """
+
+    def __init__(self, store: PolicyStore, clock: Clock) -> None:
+        self.current = Policy()
+        self.number = 0
+        self._store = store
+        self._clock = clock
+        self._permitted: dict[str, bool] = {}
+        self._listeners: list[Callable[[Policy], None]] = []
+        self._changing = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<PolicyHolder [revision {self.number}]>"
+
+    def permits(self, address: str) -> bool:
+        """Tell whether the allowlist lets an address call."""
+        permitted = self._permitted.get(address)
+        if permitted is None:
+            if len(self._permitted) >= MAX_REMEMBERED:
+                self._permitted.clear()
+            permitted = is_allowed(parse_address(address), self.current.allowlist)
+            self._permitted[address] = permitted
+        return permitted
+
+    def listen(self, listener: Callable[[Policy], None]) -> Callable[[], None]:
+        """Call `listener` with every new policy until the returned function is called."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def load(self) -> None:
+        """Take over what the store holds.
+
+        Raises:
+            InvalidPolicyError: It holds one that makes no sense; the last one stays in force.
+        """
+        async with self._changing:
+            revision = await self._store.current()
+            if revision is not None and revision.number != self.number:
+                self._take(revision)
+
+    async def set(self, document: object, who: str) -> PolicyRevision:
+        """Put a policy in force, at once and for good.
+
+        Args:
+            document: As `parse_policy` reads it.
+            who: Sets it.
+
+        Raises:
+            InvalidPolicyError: It has errors, and nothing has changed.
+            StoreError: It could not be kept, and nothing has changed.
+        """
+        full = policy_document(parse_policy(document))
+        async with self._changing:
+            revision = await self._store.put(self._clock.wall(), who, full)
+            self._take(revision)
+        return revision
+
+    def document(self) -> Mapping[str, Json]:
+        """Return the policy in force, as people write it."""
+        return policy_document(self.current)
+
+    async def history(self, limit: int = 100) -> Sequence[PolicyRevision]:
+        """Return the last policies that were set, newest first."""
+        return await self._store.history(limit)
+
+    def _take(self, revision: PolicyRevision) -> None:
+        self.current = parse_policy(revision.document)
+        self.number = revision.number
+        self._permitted = {}
+        for listener in tuple(self._listeners):
+            listener(self.current)

@@ -1,0 +1,106 @@
+"""Keys, policy, limits and audit together, opened on a store."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from ai_proxy.core.ports import Clock
+from ai_proxy.core.store_ports import (
+    KEYS,
+    POLICY,
+    AuditStore,
+    ChangeCounts,
+    KeyStore,
+    PolicyStore,
+    SettingStore,
+    UsageStore,
+)
+from ai_proxy.security.audit import AuditLog
+from ai_proxy.security.keys import KeyRing
+from ai_proxy.security.limiter import Limiter
+from ai_proxy.security.pepper import check_pepper
+from ai_proxy.security.policy import PolicyHolder
+from ai_proxy.security.upkeep import flush_all, follow_changes, write_batches
+from ai_proxy.security.usage import UsageLedger
+from ai_proxy.tasks import cancel, spawn
+
+
+class SecurityStore(Protocol):
+    """What is needed of the store."""
+
+    @property
+    def settings(self) -> SettingStore:
+        """Settings changed at run time."""
+
+    @property
+    def keys(self) -> KeyStore:
+        """API keys."""
+
+    @property
+    def policies(self) -> PolicyStore:
+        """Policies."""
+
+    @property
+    def audit(self) -> AuditStore:
+        """The audit log."""
+
+    @property
+    def usage(self) -> UsageStore:
+        """Counts of what was used."""
+
+    @property
+    def changes(self) -> ChangeCounts:
+        """Counts of changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """Who may do what.
+
+    Attributes:
+        keys: The keys in force.
+        policy: The policy in force.
+        limiter: What was taken.
+        audit: What was done.
+        usage: What was used.
+    """
+
+    keys: KeyRing
+    policy: PolicyHolder
+    limiter: Limiter
+    audit: AuditLog
+    usage: UsageLedger
+
+
+@asynccontextmanager
+async def open_security(store: SecurityStore, pepper: bytes, clock: Clock) -> AsyncIterator[Security]:
+    """Load keys and policy, and keep them and the store in step until the end.
+
+    Args:
+        store: Where all of it is kept.
+        pepper: As `load_pepper` returns it.
+        clock: Tells the time.
+
+    Raises:
+        StoreError: They cannot be read, or the pepper is another's.
+        InvalidPolicyError: The policy in the store makes no sense.
+    """
+    keys = KeyRing(store.keys, pepper, clock)
+    policy = PolicyHolder(store.policies, clock)
+    audit, usage = AuditLog(store.audit, clock), UsageLedger(store.usage, clock)
+    await keys.load()
+    await policy.load()
+    await check_pepper(store.settings, pepper, has_keys=keys.has_keys)
+    flushes = (keys.flush, usage.flush, audit.flush)
+    loads = {KEYS: keys.load, POLICY: policy.load}
+    writing = asyncio.Lock()
+    writer = spawn(write_batches(flushes, clock, writing), "write batches")
+    following = spawn(follow_changes(store.changes, loads, clock), "follow changes of keys and policy")
+    try:
+        yield Security(keys, policy, Limiter(lambda: policy.current, clock.now), audit, usage)
+    finally:
+        async with writing:
+            await cancel(writer, following)
+        await flush_all(flushes)

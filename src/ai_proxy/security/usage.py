@@ -1,0 +1,68 @@
+"""Counts what keys use of models, and writes it in batches."""
+
+from datetime import UTC, datetime
+
+from ai_proxy.core.errors import StoreError
+from ai_proxy.core.ports import Clock
+from ai_proxy.core.store_ports import Usage, UsageStore
+from ai_proxy.security.text import storable
+
+MAX_PENDING = 2000
+"""Pairs of a key and a model that are counted apart between two writes: clients make up models."""
+MAX_NAME = 200
+"""Longest name of a model that is kept, in characters."""
+MAX_TOKENS = 10**9
+"""Most tokens that one request is believed to have used: backends say what they like."""
+OTHER_MODELS = "(other)"
+
+
+class UsageLedger:
+    """Keeps counts in memory until they are written; a crash loses those of the last seconds.
+
+    Args:
+        store: Where they are added up.
+        clock: Tells the time.
+    """
+
+    def __init__(self, store: UsageStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._pending: dict[tuple[str, str, str], list[int]] = {}
+
+    def __repr__(self) -> str:
+        return f"<UsageLedger [{len(self._pending)} pending]>"
+
+    def note(self, key_id: str, model: str, tokens_in: int = 0, tokens_out: int = 0) -> None:
+        """Count a request.
+
+        Args:
+            key_id: That it came with; empty for none.
+            model: As the client named it.
+            tokens_in: Of the prompt; less than 0 where that is not known.
+            tokens_out: Of the answer; likewise.
+        """
+        day = datetime.fromtimestamp(self._clock.wall(), UTC).date().isoformat()
+        name = (key_id, storable(model, MAX_NAME), day)
+        if name not in self._pending and len(self._pending) >= MAX_PENDING:
+            name = (key_id, OTHER_MODELS, day)
+        counts = self._pending.setdefault(name, [0, 0, 0])
+        counts[0] += 1
+        counts[1] += min(max(0, tokens_in), MAX_TOKENS)
+        counts[2] += min(max(0, tokens_out), MAX_TOKENS)
+
+    async def flush(self) -> None:
+        """Write what has come together.
+
+        Raises:
+            StoreError: It could not be written, and is kept for the next time.
+        """
+        pending, self._pending = self._pending, {}
+        if not pending:
+            return
+        try:
+            await self._store.add([Usage(*name, *counts) for name, counts in pending.items()])
+        except StoreError:
+            for name, counts in pending.items():
+                newer = self._pending.setdefault(name, [0, 0, 0])
+                self._pending[name] = [a + b for a, b in zip(newer, counts, strict=True)]
+            raise

@@ -1,0 +1,117 @@
+"""What a database says when it fails, as errors that say what to do."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
+
+from ai_proxy.core.errors import (
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
+
+RETRY_AFTER = 5.0
+"""Seconds after which a store that is busy or away is worth another try."""
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Raise a database's failures in words.
+
+    Args:
+        where: The store, as people know it: a path, or a URL without its password.
+
+    Raises:
+        StoreError: The kind that fits.
+    """
+    try:
+        yield
+    except NoConnectionError as error:
+        raise _unavailable(where, "every connection to it is taken") from error
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise explain(where, error) from error
+
+
+def explain(where: str, error: Exception) -> StoreError:
+    """Return what a failure means."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    if code := getattr(cause, "sqlite_errorcode", None):
+        make = _SQLITE.get(code & 0xFF, _failed)
+    elif state := getattr(cause, "sqlstate", None):
+        make = _POSTGRES.get(state) or _POSTGRES_CLASSES.get(state[:2], _failed)
+    else:
+        make = _unavailable if isinstance(cause, OSError) else _failed
+    return make(where, str(cause))
+
+
+def _failed(where: str, reason: str) -> StoreError:
+    return StoreError(f"the store {where} failed: {reason}; 'ai-proxy check' looks it over")
+
+
+def _unavailable(where: str, reason: str) -> StoreError:
+    return StoreUnavailableError(
+        f"the store {where} cannot be reached: {reason}; see that its server runs and lets this user in",
+        retry_after=RETRY_AFTER,
+    )
+
+
+def _busy(where: str, reason: str) -> StoreError:
+    return StoreUnavailableError(
+        f"the store {where} is held by another program ({reason}); end that one, or try again",
+        retry_after=RETRY_AFTER,
+    )
+
+
+def _full(where: str, reason: str) -> StoreError:
+    return StoreFullError(
+        f"no room is left for the store {where} ({reason}); free some, nothing written so far is lost"
+    )
+
+
+def _read_only(where: str, reason: str) -> StoreError:
+    return StoreReadOnlyError(
+        f"the store {where} may not be written ({reason}); give this user the right to write the file and its"
+        " folder, or choose another folder with AI_PROXY_DATA_DIR"
+    )
+
+
+def _damaged(where: str, reason: str) -> StoreError:
+    return StoreDamagedError(
+        f"the store {where} is damaged ({reason}); stop the proxy and run 'ai-proxy backup restore', or move"
+        " the file away to begin with an empty one: its keys are then gone"
+    )
+
+
+_SQLITE: dict[int, Callable[[str, str], StoreError]] = {
+    sqlite3.SQLITE_BUSY: _busy,
+    sqlite3.SQLITE_LOCKED: _busy,
+    sqlite3.SQLITE_FULL: _full,
+    sqlite3.SQLITE_READONLY: _read_only,
+    sqlite3.SQLITE_PERM: _read_only,
+    sqlite3.SQLITE_CANTOPEN: _read_only,
+    sqlite3.SQLITE_CORRUPT: _damaged,
+    sqlite3.SQLITE_NOTADB: _damaged,
+}
+"""By primary result code (sqlite.org/rescode.html)."""
+
+_POSTGRES: dict[str, Callable[[str, str], StoreError]] = {
+    "25006": _read_only,
+    "42501": _read_only,
+    "53100": _full,
+    "55P03": _busy,
+    "57014": _busy,
+    "3D000": _unavailable,
+}
+_POSTGRES_CLASSES: dict[str, Callable[[str, str], StoreError]] = {
+    "08": _unavailable,
+    "28": _unavailable,
+    "53": _unavailable,
+    "57": _unavailable,
+    "XX": _damaged,
+}
+"""By error code, else by its class (PostgreSQL documentation, appendix A)."""

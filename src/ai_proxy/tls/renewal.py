@@ -1,0 +1,70 @@
+"""When a certificate is to be replaced: pure decisions. Times are seconds since the epoch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ai_proxy.tls.certificates import Certificate
+
+FIRST_PAUSE = 60.0
+PAUSE_GROWTH = 4
+LONGEST_PAUSE = 12 * 3600.0
+LIMITED_PAUSE = 3600.0
+"""Shortest pause after an authority has refused because of too many tries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Tries in a row that brought no certificate.
+
+    Attributes:
+        count: How many.
+        again: Before this moment there is no further one.
+        reason: Of the last one, for people.
+    """
+
+    count: int = 0
+    again: float = 0.0
+    reason: str = ""
+
+
+def renewal_time(certificate: Certificate) -> float:
+    """Return when a certificate is to be renewed: when a third of its life is left.
+
+    >>> renewal_time(Certificate(frozenset(), starts=0.0, ends=90.0, issuer="", serial=""))
+    60.0
+    """
+    return certificate.ends - (certificate.ends - certificate.starts) / 3
+
+
+def renewal_pause(
+    certificate: Certificate | None, names: Iterable[str], now: float, failures: Failures = Failures()
+) -> float:
+    """Return the seconds until a new certificate is to be asked for; 0 for at once.
+
+    Args:
+        certificate: That is kept; None for none.
+        names: That it must be for.
+        now: Seconds since the epoch.
+        failures: Since the last success.
+    """
+    fits = certificate is not None and certificate.names.issuperset(names)
+    due = renewal_time(certificate) if certificate is not None and fits else 0.0
+    # A clock that has been set back does not make the pause any longer.
+    rest = min(failures.again - now, LONGEST_PAUSE)
+    return max(0.0, due - now, rest)
+
+
+def after_failure(before: Failures, now: float, reason: str, *, limited: bool = False) -> Failures:
+    """Return the failures after one more; the pauses keep within the limits that public authorities set.
+
+    Let's Encrypt takes five failures an hour for a name: these pauses make four, and fewer after that.
+
+    >>> failures, pauses = Failures(), []
+    >>> for _ in range(6):
+    ...     failures = after_failure(failures, 0.0, "refused")
+    ...     pauses.append(failures.again)
+    >>> pauses
+    [60.0, 240.0, 960.0, 3840.0, 15360.0, 43200.0]
+    """
+    pause = min(FIRST_PAUSE * PAUSE_GROWTH ** min(before.count, 10), LONGEST_PAUSE)
+    return Failures(before.count + 1, now + max(pause, LIMITED_PAUSE if limited else 0.0), reason)

@@ -1,0 +1,94 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from ai_proxy.core.errors import InvalidKeyError, StoreDamagedError
+from ai_proxy.core.keys import Grant
+from ai_proxy.core.store_ports import Usage
+from ai_proxy.security.security import open_security
+from ai_proxy.security.upkeep import LOOK_EVERY, WRITE_EVERY
+from ai_proxy.store.store import Store, open_store
+from ai_proxy.testing.clock import FakeClock
+
+PEPPER = b"p" * 32
+
+
+async def until(true: Callable[[], Awaitable[bool]], clock: FakeClock, step: float) -> None:
+    """Move time on until something is so; real work goes on in other threads meanwhile."""
+    async with asyncio.timeout(10):
+        while not await true():
+            await clock.advance(step)
+
+
+async def test_a_key_revoked_by_another_instance_is_refused_here(
+    url: str, store: Store, clock: FakeClock
+) -> None:
+    async with (
+        open_security(store, PEPPER, clock) as here,
+        open_store(url) as other,
+        open_security(other, PEPPER, clock) as elsewhere,
+    ):
+        plain, key = await elsewhere.keys.create(Grant("laptop"))
+
+        async def known() -> bool:
+            await store.changes.counts()
+            return here.keys.find(plain.text.encode()) is not None
+
+        await until(known, clock, LOOK_EVERY)
+        await elsewhere.keys.revoke(key.id)
+
+        async def revoked() -> bool:
+            await store.changes.counts()
+            return here.keys.get(key.id).revoked is not None
+
+        await until(revoked, clock, LOOK_EVERY)
+        with pytest.raises(InvalidKeyError):
+            here.keys.verify(plain.text.encode(), clock.wall())
+
+
+async def test_a_policy_set_by_another_instance_holds_here(url: str, store: Store, clock: FakeClock) -> None:
+    async with (
+        open_security(store, PEPPER, clock) as here,
+        open_store(url) as other,
+        open_security(other, PEPPER, clock) as elsewhere,
+    ):
+        await elsewhere.policy.set({"allowlist": ["10.0.0.0/8"]}, "owner")
+
+        async def refused() -> bool:
+            await store.changes.counts()
+            return not here.policy.permits("192.0.2.1")
+
+        await until(refused, clock, LOOK_EVERY)
+
+
+async def test_what_was_counted_is_written_by_and_by(store: Store, clock: FakeClock) -> None:
+    async with open_security(store, PEPPER, clock) as security:
+        plain, key = await security.keys.create(Grant("laptop"))
+        security.keys.verify(plain.text.encode(), clock.wall())
+        security.usage.note(key.id, "llama3", 1, 2)
+        security.audit.refuse("anonymous", "GET /", "10.0.0.1", "invalid_api_key")
+
+        async def written() -> bool:
+            return bool(await store.audit.page())
+
+        await until(written, clock, WRITE_EVERY)
+        assert [one.last_used is not None for one in await store.keys.all()] == [True]
+        assert [one.requests for one in await store.usage.totals()] == [1]
+
+
+async def test_what_was_counted_is_written_at_the_end_and_once(store: Store, clock: FakeClock) -> None:
+    async with open_security(store, PEPPER, clock) as security:
+        _, key = await security.keys.create(Grant("laptop"))
+        security.usage.note(key.id, "llama3", 1, 2)
+
+    assert await store.usage.totals() == [Usage(key.id, "llama3", "2023-11-14", 1, 1, 2)]
+
+
+async def test_keys_made_with_another_pepper_are_not_silently_void(store: Store, clock: FakeClock) -> None:
+    async with open_security(store, PEPPER, clock) as security:
+        await security.keys.create(Grant("laptop"))
+
+    with pytest.raises(StoreDamagedError, match="pepper"):
+        async with open_security(store, b"q" * 32, clock):
+            pass

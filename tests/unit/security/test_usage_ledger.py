@@ -1,0 +1,65 @@
+import pytest
+from tests.unit.security.broken import Fault, FaultyUsage
+
+from ai_proxy.core.errors import StoreFullError
+from ai_proxy.core.store_ports import Usage
+from ai_proxy.core.usage import UNKNOWN
+from ai_proxy.security.usage import MAX_PENDING, OTHER_MODELS, UsageLedger
+from ai_proxy.store.store import Store
+from ai_proxy.testing.clock import FakeClock
+
+DAY = "2023-11-14"
+
+
+async def test_requests_are_counted_and_written_in_batches(store: Store, clock: FakeClock) -> None:
+    ledger = UsageLedger(store.usage, clock)
+    ledger.note("k1", "llama3", 10, 5)
+    ledger.note("k1", "llama3", UNKNOWN, UNKNOWN)
+    ledger.note("", "coder", 1, 1)
+    assert await store.usage.totals() == []
+
+    await ledger.flush()
+    await ledger.flush()
+
+    assert await store.usage.totals() == [
+        Usage("", "coder", DAY, 1, 1, 1),
+        Usage("k1", "llama3", DAY, 2, 10, 5),
+    ]
+
+
+async def test_what_cannot_be_written_is_written_later_and_once(store: Store, clock: FakeClock) -> None:
+    fault = Fault()
+    ledger = UsageLedger(FaultyUsage(store.usage, fault), clock)
+    fault.on = True
+    for _ in range(3):
+        ledger.note("k1", "llama3", 1, 1)
+        with pytest.raises(StoreFullError):
+            await ledger.flush()
+
+    fault.on = False
+    await ledger.flush()
+
+    assert await store.usage.totals() == [Usage("k1", "llama3", DAY, 3, 3, 3)]
+
+
+async def test_made_up_models_do_not_fill_the_memory(store: Store, clock: FakeClock) -> None:
+    ledger = UsageLedger(store.usage, clock)
+    for number in range(MAX_PENDING + 100):
+        ledger.note("k1", f"model-{number}", 1, 0)
+
+    await ledger.flush()
+
+    totals = await store.usage.totals()
+    assert len(totals) == MAX_PENDING + 1
+    assert Usage("k1", OTHER_MODELS, DAY, 100, 100, 0) in totals
+
+
+async def test_whatever_a_client_or_a_backend_says_can_be_written(store: Store, clock: FakeClock) -> None:
+    ledger = UsageLedger(store.usage, clock)
+    ledger.note("k1", "\x00\ud800" + "x" * 10_000, 10**30, -(10**30))
+
+    await ledger.flush()
+
+    [usage] = await store.usage.totals()
+    assert len(usage.model) == 200
+    assert (usage.tokens_in, usage.tokens_out) == (10**9, 0)

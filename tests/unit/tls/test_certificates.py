@@ -1,0 +1,117 @@
+"""Own certificate files, and every way in which they are wrong."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+
+from ai_proxy.tls.certificates import PemFiles, check_dates, read_certificate
+from ai_proxy.tls.errors import (
+    CertificateDateError,
+    CertificateError,
+    CertificateInvalidError,
+    CertificateKeyMismatchError,
+    CertificateUnreadableError,
+)
+
+
+def test_says_what_a_certificate_is_for_and_until_when(tmp_path: Path, ca: trustme.CA) -> None:
+    ends = datetime(2040, 5, 1, tzinfo=UTC)
+    issued = ca.issue_cert("gpu.example.com", "::1", not_after=ends)
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+
+    certificate = read_certificate(PemFiles(tmp_path / "both.pem"))
+
+    assert certificate.names == {"gpu.example.com", "::1"}
+    assert certificate.ends == ends.timestamp()
+    assert str(certificate).startswith(
+        "certificate for ::1, gpu.example.com, valid until 2040-05-01 00:00 UTC"
+    )
+
+
+def test_a_missing_file_is_named(files: PemFiles) -> None:
+    files.certificate.unlink()
+
+    with pytest.raises(CertificateUnreadableError, match=r"cert\.pem cannot be read: No such file"):
+        read_certificate(files)
+
+
+def test_a_folder_is_not_a_key(files: PemFiles, tmp_path: Path) -> None:
+    with pytest.raises(CertificateUnreadableError, match="cannot be read: Is a directory"):
+        read_certificate(PemFiles(files.certificate, tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_of_somebody_else_is_named(files: PemFiles) -> None:
+    files.key_file.chmod(0)
+
+    with pytest.raises(CertificateUnreadableError, match=r"key\.pem cannot be read: Permission denied"):
+        read_certificate(files)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff\x00", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_what_is_no_certificate_is_refused(files: PemFiles, content: bytes) -> None:
+    files.certificate.write_bytes(content)
+
+    with pytest.raises(CertificateInvalidError, match=r"cert\.pem holds no certificate in PEM form"):
+        read_certificate(files)
+
+
+def test_a_certificate_cut_short_is_refused(files: PemFiles) -> None:
+    lines = files.certificate.read_text().splitlines()
+    files.certificate.write_text("\n".join([*lines[:5], lines[-1]]))
+
+    with pytest.raises(CertificateInvalidError, match="holds no certificate"):
+        read_certificate(files)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n"])
+def test_what_is_no_key_is_refused(files: PemFiles, content: bytes) -> None:
+    files.key_file.write_bytes(content)
+
+    with pytest.raises(CertificateInvalidError, match=r"key\.pem holds no private key in PEM form"):
+        read_certificate(files)
+
+
+def test_a_passphrase_is_refused_with_what_to_do(files: PemFiles) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+    files.key_file.write_bytes(encrypted)
+
+    with pytest.raises(CertificateInvalidError, match=r"has a passphrase.*openssl pkey -in"):
+        read_certificate(files)
+
+
+def test_the_key_of_another_certificate_is_refused(files: PemFiles, ca: trustme.CA) -> None:
+    ca.issue_cert("other").private_key_pem.write_to_path(files.key_file)
+
+    with pytest.raises(CertificateKeyMismatchError, match="does not belong to the certificate"):
+        read_certificate(files)
+
+
+def test_a_chain_in_the_wrong_order_is_refused(files: PemFiles, ca: trustme.CA) -> None:
+    files.certificate.write_bytes(ca.cert_pem.bytes() + files.certificate.read_bytes())
+
+    with pytest.raises(CertificateKeyMismatchError, match="put the server's first"):
+        read_certificate(files)
+
+
+def test_a_certificate_out_of_date_is_refused(files: PemFiles) -> None:
+    certificate = read_certificate(files)
+
+    check_dates(certificate, files.certificate, certificate.starts)
+    check_dates(certificate, files.certificate, certificate.ends - 1)
+    with pytest.raises(CertificateDateError, match="valid only from"):
+        check_dates(certificate, files.certificate, certificate.starts - 1)
+    with pytest.raises(CertificateDateError, match=r"cert\.pem expired on"):
+        check_dates(certificate, files.certificate, certificate.ends)
+
+
+def test_every_error_has_a_name_of_its_own() -> None:
+    kinds: list[type[CertificateError]] = [CertificateError, *CertificateError.__subclasses__()]
+
+    assert len({kind.code for kind in kinds}) == len(kinds)
