@@ -8,13 +8,8 @@ from pathlib import Path
 
 from ai_proxy.config.effective import effective
 from ai_proxy.config.fields import gpu_devices, parse_url, parse_volume
-from ai_proxy.config.schema import (
-    AcmeConfig,
-    Config,
-    DockerConfig,
-    ResourceRequirements,
-    ServiceConfig,
-)
+from ai_proxy.config.schema import Config, DockerConfig, ResourceRequirements, ServiceConfig
+from ai_proxy.config.sections import AcmeConfig
 from ai_proxy.config.types import Recipe, Template, health_path, resolve_types
 from ai_proxy.core.service import (
     DockerLaunch,
@@ -33,6 +28,7 @@ from ai_proxy.core.settings import (
     DockerSettings,
     EngineSettings,
     Limits,
+    SecuritySettings,
     ServerSettings,
     TelemetrySettings,
     TlsSettings,
@@ -103,6 +99,16 @@ def tls_settings(config: Config) -> TlsSettings:
         redirect_port=tls.redirect_port,
         acme=_acme_settings(tls.acme) if tls.acme else AcmeSettings(),
     )
+
+
+def security_settings(config: Config) -> SecuritySettings:
+    """Return who may call while there is no API key."""
+    return SecuritySettings(config.security.allow_unauthenticated, config.security.hosts)
+
+
+def store_url(config: Config) -> str | None:
+    """Return the URL of the database where what lasts is kept; None for the one in the data directory."""
+    return config.store.url.get_secret_value() if config.store.url else None
 
 
 def _acme_settings(acme: AcmeConfig) -> AcmeSettings:

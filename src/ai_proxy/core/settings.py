@@ -163,3 +163,16 @@ class TlsSettings:
     names: tuple[str, ...] = ()
     redirect_port: int | None = None
     acme: AcmeSettings = AcmeSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class SecuritySettings:
+    """Who may call while there is no API key.
+
+    Attributes:
+        allow_unauthenticated: Whether to listen beyond this machine nevertheless.
+        hosts: Names besides `localhost` by which a listener on this machine may be called.
+    """
+
+    allow_unauthenticated: bool = False
+    hosts: tuple[str, ...] = ()

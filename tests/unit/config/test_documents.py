@@ -14,7 +14,7 @@ from ai_proxy.config.load import load_config
 from ai_proxy.config.reference import reference, starter
 from ai_proxy.config.schema import Config, ServiceConfig
 
-ENVIRON = {"CLOUD_KEY": "k", "HOME": "/root", "SIGNOZ_KEY": "k"}
+ENVIRON = {"CLOUD_KEY": "k", "HOME": "/root", "SIGNOZ_KEY": "k", "AI_PROXY_STORE_URL": "sqlite:///x"}
 EXAMPLE = (Path(__file__).parents[3] / "config.example.yaml").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", reference(), flags=re.DOTALL)
 SCHEMA = Draft202012Validator(json_schema())

@@ -1,0 +1,51 @@
+"""What lasts, opened: the store, and the keys, policy and audit that are kept in it."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ai_proxy.config.build import store_url
+from ai_proxy.config.schema import Config
+from ai_proxy.core.ports import Clock
+from ai_proxy.datadir import data_folder
+from ai_proxy.security.pepper import load_pepper
+from ai_proxy.security.security import Security, open_security
+from ai_proxy.store.database import file_url
+from ai_proxy.store.store import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """What lasts.
+
+    Attributes:
+        folder: The data directory.
+        store: Everything that is kept.
+        security: Keys, policy and audit, in step with the store.
+    """
+
+    folder: Path
+    store: Store
+    security: Security
+
+
+@asynccontextmanager
+async def open_vault(
+    config: Config, clock: Clock, env: Mapping[str, str] = os.environ
+) -> AsyncIterator[Vault]:
+    """Open what lasts; proxies and commands may do so at once, and hear of each other's changes.
+
+    Args:
+        config: May name a database.
+        clock: Tells the time.
+        env: May name the data directory.
+
+    Raises:
+        StoreError: It cannot be used; says why and what to do.
+    """
+    folder = data_folder(env)
+    url = store_url(config) or file_url(folder)
+    async with open_store(url) as store, open_security(store, load_pepper(folder), clock) as security:
+        yield Vault(folder, store, security)
