@@ -17,8 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ai_proxy.config.durations import PATTERN, format_duration, parse_duration
 from ai_proxy.config.references import Resolved, locate
+from ai_proxy.core.durations import PATTERN, format_duration, parse_duration
 from ai_proxy.core.service import Mount, Upstream
 
 REFERENCE = {"type": "string", "pattern": r"\$\{(env|file):"}

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ai_proxy.config.durations import format_duration
 from ai_proxy.config.fields import REFERENCE, SERVICE_ID
 from ai_proxy.config.schema import Config
+from ai_proxy.core.durations import format_duration
 
 type Schema = dict[str, Any]
 

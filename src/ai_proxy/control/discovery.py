@@ -14,6 +14,7 @@ from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import Event
 from ai_proxy.core.ports import Clock, EngineDetector
 from ai_proxy.core.service import RuntimeKind, Service
+from ai_proxy.core.settings import EngineSettings
 from ai_proxy.tasks import cancel, spawn
 
 SOON = 5.0
@@ -62,17 +63,22 @@ class Discovery:
         detector: Finds them.
         declare: Makes services of them.
         clock: Tells the time.
-        interval: Seconds between two looks.
+        settings: Whether to look at all, and how often.
     """
 
     def __init__(
-        self, plane: ControlPlane, detector: EngineDetector, declare: Declare, clock: Clock, interval: float
+        self,
+        plane: ControlPlane,
+        detector: EngineDetector,
+        declare: Declare,
+        clock: Clock,
+        settings: EngineSettings,
     ) -> None:
         self._plane = plane
         self._detector = detector
         self._declare = declare
         self._clock = clock
-        self._interval = interval
+        self._settings = settings
         self._offered: Mapping[str, str] = {}
         self._known: set[str] = set()
         self._unsure: set[str] = set()
@@ -81,13 +87,19 @@ class Discovery:
     def __repr__(self) -> str:
         return f"<Discovery [{', '.join(self._offered)}]>"
 
+    def adapt(self, settings: EngineSettings) -> None:
+        """Go by other settings from now on; what may no longer be looked for is no longer offered."""
+        self._settings = settings
+        self._news.set()
+
     async def run(self) -> None:
         """Look now, and again and again, until cancelled; at once when an engine that was found fails."""
         stop = self._plane.events.listen(self._hear)
         try:
             while True:
                 await self._look()
-                await self._pause(min(SOON, self._interval) if self._unsure else self._interval)
+                interval = self._settings.cache_ttl
+                await self._pause(min(SOON, interval) if self._unsure else interval)
                 for engine in sorted(self._unsure):
                     await self._detector.forget(engine)
         finally:
@@ -95,7 +107,7 @@ class Discovery:
 
     async def _look(self) -> None:
         self._news.clear()
-        detections = await self._detector.detect()
+        detections = await self._detector.detect() if self._settings.detect else ()
         offered = {
             one.engine: one.address
             for one in detections
@@ -112,7 +124,7 @@ class Discovery:
         for engine, address in offered.items() - self._offered.items():
             logger.info("found {} running at {}", engine, address)
         for engine in self._offered.keys() - offered.keys():
-            logger.info("{} no longer runs", engine)
+            logger.info("{} is no longer offered", engine)
 
     async def _pause(self, seconds: float) -> None:
         news = spawn(self._news.wait(), "news of engines")

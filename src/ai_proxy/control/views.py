@@ -85,6 +85,11 @@ class ModelView:
     kind: str
     since: float
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """By which a key may be allowed to ask for it, as `core.routing.ModelRoute.names`."""
+        return self.name, self.target, f"{self.service_id}/{self.target}"
+
 
 @dataclass(frozen=True, slots=True)
 class ReloadReport:

@@ -15,7 +15,9 @@ ProxyError
 │   ├── MissingKeyError              401 missing_api_key
 │   ├── InvalidKeyError              401 invalid_api_key
 │   ├── ForbiddenError               403 forbidden: the key is not for this
-│   │   └── AddressRefusedError      403 address_refused
+│   │   ├── AddressRefusedError      403 address_refused
+│   │   ├── HostRefusedError         403 host_refused
+│   │   └── OriginRefusedError       403 origin_refused
 │   ├── RateLimitedError             429 rate_limited
 │   ├── UnknownKeyError              404 unknown_api_key: nothing to revoke or rotate
 │   └── InvalidPolicyError           422 invalid_policy
@@ -184,6 +186,18 @@ class AddressRefusedError(ForbiddenError):
     """The policy's allowlist does not name the client's address."""
 
     code, title = "address_refused", "Address refused"
+
+
+class HostRefusedError(ForbiddenError):
+    """The request names a host that is not this machine: a web page may have had its own name point here."""
+
+    code = "host_refused"
+
+
+class OriginRefusedError(ForbiddenError):
+    """The request comes from a web page that the policy does not let call."""
+
+    code = "origin_refused"
 
 
 class RateLimitedError(RequestError):

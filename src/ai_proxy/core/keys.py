@@ -251,12 +251,49 @@ def check_model(key: ApiKey, *names: str) -> None:
     Raises:
         ForbiddenError: None of them is.
     """
+    if not allows_model(key, *names):
+        raise _not_for(key, names[0])
+
+
+def allows_model(key: ApiKey, *names: str) -> bool:
+    """Tell whether a key is for a model, by any of its names."""
     allowed = key.grant.models
     if not allowed or any(name in allowed for name in names):
-        return
-    if not any(fnmatchcase(name, pattern) for name in names for pattern in allowed):
-        listed = ", ".join(sorted(allowed))
-        raise ForbiddenError(f"the API key {key.id} is not for {names[0][:200]!r}; it is for {listed}")
+        return True
+    return any(matches(name, pattern) for name in names for pattern in allowed)
+
+
+def check_service(key: ApiKey, service_id: str) -> None:
+    """Refuse a service as a whole, whatever its models are, unless the key names it or all that it has.
+
+    A pattern without a slash means models: that a service is called like them opens only the model so called.
+
+    Args:
+        key: Whose it is.
+        service_id: Of the service.
+
+    Raises:
+        ForbiddenError: It is not.
+    """
+    allowed = key.grant.models
+    if allowed and service_id not in allowed and not any(matches(f"{service_id}/", p) for p in allowed):
+        raise _not_for(key, service_id)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Tell whether a name is one that a pattern means; one without a slash means none with one, but for `*`.
+
+    Else `llama*` would allow any model of a service that is called so.
+
+    >>> matches("llama3", "llama*"), matches("llama-box/qwen", "llama*"), matches("box/org/qwen", "box/*")
+    (True, False, True)
+    """
+    return pattern == "*" or (("/" in pattern or "/" not in name) and fnmatchcase(name, pattern))
+
+
+def _not_for(key: ApiKey, name: str) -> ForbiddenError:
+    listed = ", ".join(sorted(key.grant.models))
+    return ForbiddenError(f"the API key {key.id} is not for {name[:200]!r}; it is for {listed}")
 
 
 def _checksum(text: bytes) -> str:

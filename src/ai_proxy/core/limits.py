@@ -24,14 +24,17 @@ class Rate:
         per_minute: What flows in; at least 1.
         burst: What it holds, and thus may be taken at once; at least 1.
         interval: Seconds in which one flows in; follows from `per_minute`.
+        room: Seconds that a bucket may be from full and still hold one; follows from both.
     """
 
     per_minute: int
     burst: int
     interval: float = field(init=False, repr=False, compare=False)
+    room: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "interval", 60.0 / self.per_minute)
+        object.__setattr__(self, "room", (self.burst - 1) * self.interval + SLACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,40 +144,28 @@ def remaining(rate: Rate, full_at: float, now: float) -> int:
     >>> remaining(Rate(60, 10), 103.5, now=100.0)
     6
     """
-    left = rate.burst - (max(full_at, now) - now) / rate.interval
-    return max(0, int(left + SLACK))
+    lacking = full_at - now if full_at > now else 0.0
+    left = int(rate.burst - lacking / rate.interval + SLACK)
+    return max(0, left)
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a bucket stands, as clients are told.
+def standing_lines(kind: bytes, rate: Rate, full_at: float, now: float) -> bytes:
+    """Return header lines that tell a client how a bucket stands, in the names that OpenAI's clients know.
 
-    Attributes:
-        limit: What it holds when full.
-        remaining: What it holds now.
-        reset: Seconds until it is full.
+    They say what it holds when full, what it holds now, and how long until it is full.
+
+    >>> standing_lines(b"requests", Rate(60, 10), 101.0, now=100.0).decode().splitlines()[1:]
+    ['x-ratelimit-remaining-requests: 9', 'x-ratelimit-reset-requests: 1s']
     """
-
-    limit: int
-    remaining: int
-    reset: float
-
-
-def standing(rate: Rate, full_at: float, now: float) -> Standing:
-    """Return how a bucket stands."""
-    return Standing(rate.burst, remaining(rate, full_at, now), max(0.0, full_at - now))
-
-
-def standing_headers(kind: str, standing: Standing) -> tuple[tuple[str, str], ...]:
-    """Return what a client is told, in the names that OpenAI's clients know.
-
-    >>> standing_headers("requests", Standing(60, 59, 1.0))[0]
-    ('x-ratelimit-limit-requests', '60')
-    """
-    return (
-        (f"x-ratelimit-limit-{kind}", str(standing.limit)),
-        (f"x-ratelimit-remaining-{kind}", str(standing.remaining)),
-        (f"x-ratelimit-reset-{kind}", duration(standing.reset)),
+    limit, left = rate.burst, remaining(rate, full_at, now)
+    reset = duration(full_at - now).encode() if full_at > now else b"0s"
+    return b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
+        kind,
+        limit,
+        kind,
+        left,
+        kind,
+        reset,
     )
 
 

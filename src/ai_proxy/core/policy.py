@@ -1,5 +1,6 @@
 """Who may call from where, and how much: the facts of the policy, and what they decide."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -13,6 +14,11 @@ type Headers = tuple[tuple[str, str], ...]
 ANY = "*"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 EXPOSED = ("X-Request-ID", "X-AI-Proxy-Error", "X-AI-Proxy-Warning", "Retry-After")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://((?:\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?::\d{1,5})?)", re.ASCII)
+"""An origin in lower case (RFC 6454 section 6.2), with its host and port as a group."""
+
+_WITH_PORT = re.compile(r"\[([^]]*)\](?::\d*)?|([^:]*):\d*", re.ASCII)
+"""An address that has a port, or could: in brackets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +70,19 @@ def parse_address(text: str) -> Address | None:
 
     >>> parse_address("::ffff:10.0.0.1"), parse_address("[2001:db8::1]:443"), parse_address("10.0.0.1:80")
     (IPv4Address('10.0.0.1'), IPv6Address('2001:db8::1'), IPv4Address('10.0.0.1'))
-    >>> parse_address("unknown")
+    >>> parse_address("fe80::1%eth0"), parse_address("unknown"), parse_address("10.0.0.1:80.example")
+    (IPv6Address('fe80::1'), None, None)
     """
     bare = text.strip().strip('"')
-    if bare.startswith("["):
-        bare = bare[1:].partition("]")[0]
-    elif bare.count(":") == 1:
-        bare = bare.partition(":")[0]
+    if (with_port := _WITH_PORT.fullmatch(bare)) is not None:
+        bare = with_port[1] or with_port[2] or ""
     try:
-        address = ip_address(bare.partition("%")[0])
+        address = ip_address(bare)
     except ValueError:
         return None
-    return getattr(address, "ipv4_mapped", None) or address
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or IPv6Address(int(address))  # without its zone
+    return address
 
 
 def is_within(address: Address, networks: Sequence[Network]) -> bool:
@@ -190,10 +197,51 @@ def is_local_host(host: str) -> bool:
     >>> [is_local_host(h) for h in ("localhost:11000", "[::1]:11000", "127.0.0.1", "evil.example", "")]
     [True, True, True, False, False]
     """
-    if parse_address(host) is not None:
-        return True
-    name = host.partition(":")[0].rstrip(".").lower()
+    return parse_address(host) is not None or _is_localhost(host_name(host))
+
+
+def is_own_page(origin: str, host: str) -> bool:
+    """Tell whether a page comes from where it calls, or at least from this machine.
+
+    Args:
+        origin: Of the page.
+        host: As the request says it.
+
+    >>> is_own_page("http://gpu:11000", "gpu:11000"), is_own_page("http://localhost:3000", "127.0.0.1:11000")
+    (True, True)
+    >>> [is_own_page(page, "127.0.0.1:80") for page in ("https://evil.example", "http://192.0.2.1", "null")]
+    [False, False, False]
+    """
+    page = ORIGIN.fullmatch(origin.lower())
+    if page is None:
+        return False
+    address = parse_address(page[1])
+    of_this_machine = _is_localhost(host_name(page[1])) if address is None else address.is_loopback
+    return of_this_machine or page[1] == host.lower()
+
+
+def host_name(host: str) -> str:
+    """Return the name in a `Host` header, in lower case; empty for none, or what is no host.
+
+    >>> host_name("GPU.example.com:80"), host_name("localhost:80.example.com")
+    ('gpu.example.com', '')
+    """
+    name, _, port = host.partition(":")
+    return name.rstrip(".").lower() if not port or port.isdecimal() else ""
+
+
+def _is_localhost(name: str) -> bool:
     return name == "localhost" or name.endswith(".localhost")
+
+
+def is_exposed(host: str) -> bool:
+    """Tell whether other machines can reach a listener on an address.
+
+    >>> [is_exposed(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "gpu-box")]
+    [False, False, False, True, True, True]
+    """
+    address = parse_address(host)
+    return host.lower() != "localhost" if address is None else not address.is_loopback
 
 
 _VARY_PREFLIGHT: Headers = (

@@ -7,13 +7,11 @@ from ipaddress import ip_network
 
 from ai_proxy.core.errors import InvalidPolicyError
 from ai_proxy.core.limits import MAX_LIMIT, Allowance
-from ai_proxy.core.policy import ANY, EXPOSED, METHODS, Cors, Network, Policy
+from ai_proxy.core.policy import ANY, EXPOSED, METHODS, ORIGIN, Cors, Network, Policy
 from ai_proxy.core.routing import near_names
 
 type Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
 type Schema = Mapping[str, Json]
-
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?")
 
 
 def _texts(description: str, pattern: str, default: Sequence[str] = ()) -> Schema:
@@ -230,7 +228,7 @@ def _cors(document: Mapping[str, object], problems: list[str]) -> Cors:
     problems += [
         f"cors.origins[{index}]: {_shown(origin)} is no origin; write it as https://chat.example.com"
         for index, origin in enumerate(origins)
-        if origin != ANY and not _ORIGIN.fullmatch(origin)
+        if origin != ANY and not ORIGIN.fullmatch(origin)
     ]
     credentials = document.get("credentials", False) is True
     if credentials and ANY in origins:

@@ -8,7 +8,7 @@ from ai_proxy.core.abilities import Abilities, Modality
 from ai_proxy.core.detection import Detection
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import ContainerStats, Exit, Handle, Lease, Outcome, Service, Upstream
-from ai_proxy.core.usage import Inference
+from ai_proxy.core.usage import Finished
 
 
 class Clock(Protocol):
@@ -125,7 +125,13 @@ class Engine(Protocol):
 
 
 class EngineCache(Protocol):
-    """Remembers for a while what was found out about engines; what is too old vanishes by itself."""
+    """Remembers for a while what was found out about engines; what is too old vanishes by itself.
+
+    Attributes:
+        ttl: For how long, in seconds.
+    """
+
+    ttl: float
 
     async def get(self, engine: str) -> Detection | None:
         """Return what is known of an engine; None when that is nothing, or too old."""
@@ -207,8 +213,11 @@ class Recorder(Protocol):
             sent: Body bytes to the client.
         """
 
-    def inference(self, inference: Inference) -> None:
-        """Record a finished request to a model, which is an exchange as well."""
+    def finished(self, request: Finished) -> None:
+        """Record a finished request to a model, which is an exchange as well; it may be kept for a while."""
+
+    def settle(self) -> None:
+        """Do what was put off: called about once a second, so that nobody waits long to be told."""
 
     def state(self, service_id: str, state: str) -> None:
         """Record that a service entered a state."""

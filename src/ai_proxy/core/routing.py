@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Self
 
-from ai_proxy.core.abilities import Abilities
+from ai_proxy.core.abilities import Abilities, Modality
 from ai_proxy.core.errors import UnknownModelError
 from ai_proxy.core.ports import Model
 from ai_proxy.core.service import Service
@@ -82,10 +82,22 @@ class ModelRoute:
     target: str
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """By which a key may be allowed to ask for it."""
+        return self.name, self.target, f"{self.offer.service.id}/{self.target}"
+
+    @property
     def model(self) -> Model | None:
         """What the engine says of it; None when that is not known."""
         listed = self.offer.listed
         return listed[0] if len(listed) == 1 else self.offer.find(self.target)
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What it takes beside text, as it says itself, else as its engine does."""
+        model = self.model
+        told = model.modalities if model is not None else None
+        return self.offer.abilities.modalities if told is None else told
 
 
 class Claim(IntEnum):

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ai_proxy.core.keys import ApiKey
 
-KEYS, POLICY = "keys", "policy"
+KEYS, POLICY, SETTINGS = "keys", "policy", "settings"
 """What counts its changes, so that other instances on the same store notice them."""
 
 
@@ -226,6 +226,11 @@ class AuditStore(Protocol):
             until: Leaves out what is as old or younger.
         """
 
+    async def newest(
+        self, limit: int = 1000, since: float | None = None, until: float | None = None
+    ) -> Sequence[AuditEntry]:
+        """Return the last entries, oldest first; the arguments are those of `page`."""
+
     async def last_seq(self) -> int:
         """Return the place of the last entry; 0 when there is none."""
 
@@ -275,7 +280,7 @@ class MemoryStore(Protocol):
 
 
 class ChangeCounts(Protocol):
-    """How often KEYS and POLICY have changed."""
+    """How often KEYS, POLICY and SETTINGS have changed."""
 
     async def counts(self) -> Mapping[str, int]:
         """Return the counts, by name; what never changed is left out."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 UNKNOWN = -1
 
@@ -49,23 +50,51 @@ class Inference:
     tokens_out: int
     loaded: bool
     traceparent: str
-    parent: str = ""
-    first_byte: float = -1.0
-    received: int = 0
-    sent: int = 0
+    parent: str
+    first_byte: float
+    received: int
+    sent: int
 
     @property
     def tokens_per_second(self) -> float | None:
-        """How fast a stream came, from its first token on; None where that cannot be told.
+        """How fast a stream came, from its first token on; None where that cannot be told."""
+        return speed(self.seconds, self.first_token, self.tokens_out) if self.streamed else None
 
-        >>> Inference("r", "/v1/chat/completions", "m", "s", "vllm", True, 200, "", 0.0, 3.0, 0.5, 1.0, 9, 21,
-        ...           False, "").tokens_per_second
-        10.0
-        """
-        duration = self.seconds - self.first_token
-        if not self.streamed or self.tokens_out < 2 or self.first_token < 0 or duration <= 0:
-            return None
-        return (self.tokens_out - 1) / duration
+
+def speed(seconds: float, first_token: float, tokens_out: int) -> float | None:
+    """Return how fast a stream came, in tokens per second from the first; None where that cannot be told.
+
+    Args:
+        seconds: That it took in all.
+        first_token: When that came; negative for never.
+        tokens_out: How many there were; UNKNOWN where that cannot be told.
+
+    >>> speed(3.0, 1.0, 21)
+    10.0
+    """
+    duration = seconds - first_token
+    return (tokens_out - 1) / duration if tokens_out > 1 and first_token >= 0 and duration > 0 else None
+
+
+class Finished(Protocol):
+    """A request to a model that is over: what is counted of each; see `Inference`."""
+
+    model: str
+    service_id: str
+    status: int
+    streaming: bool
+    seconds: float
+    waited: float
+    first_token: float
+    first_byte: float
+    received: int
+    sent: int
+
+    def tokens(self) -> tuple[int, int]:
+        """Return the tokens of the prompt and of the answer; UNKNOWN for what cannot be told."""
+
+    def account(self) -> Inference:
+        """Return all that is known, for those who want to look at this very request."""
 
 
 class Progress(StrEnum):

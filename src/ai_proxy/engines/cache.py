@@ -14,7 +14,7 @@ class MemoryCache:
 
     def __init__(self, clock: Clock, ttl: float) -> None:
         self._clock = clock
-        self._ttl = ttl
+        self.ttl = ttl
         self._kept: dict[str, tuple[float, Detection]] = {}
 
     def __repr__(self) -> str:
@@ -29,7 +29,7 @@ class MemoryCache:
     async def put(self, detection: Detection) -> None:
         """Remember what was found out."""
         self._drop_old()
-        self._kept[detection.engine] = (self._clock.now() + self._ttl, detection)
+        self._kept[detection.engine] = (self._clock.now() + self.ttl, detection)
 
     async def drop(self, engine: str) -> None:
         """Forget an engine."""

@@ -73,15 +73,21 @@ class Detector:
         self._session = session
         self._clock = clock
         self._cache = cache
-        self._settings = settings
+        self._patience = timeout
         self._env = env
         self._owners = owners
         self._programs = programs
-        self._timeout = timeout or PATIENCE * settings.health_latency_threshold_ms / 1000
         self._turns = {name: asyncio.Lock() for name in SITES}
+        self.adapt(settings)
 
     def __repr__(self) -> str:
         return f"<Detector [{', '.join(SITES)}]>"
+
+    def adapt(self, settings: EngineSettings) -> None:
+        """Go by other settings from the next look on."""
+        self._settings = settings
+        self._timeout = self._patience or PATIENCE * settings.health_latency_threshold_ms / 1000
+        self._cache.ttl = settings.cache_ttl
 
     async def detect(self, engine: str | None = None, *, fresh: bool = False) -> Sequence[Detection]:
         """Return how each engine stands, all of them asked at once.

@@ -1,10 +1,12 @@
 """What a request to a model says, and how it is changed for the engine that is to answer it. Pure."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from typing import Annotated, cast
 
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw
 
 from ai_proxy.core.abilities import Modality, Rule, Treatment
 from ai_proxy.core.errors import InvalidRequestError, UnsupportedModalitiesError, UnsupportedParameterError
@@ -21,12 +23,73 @@ _TRUE, _FALSE, _NULL = Raw(b"true"), Raw(b"false"), Raw(b"null")
 
 _LIKE_MODEL = frozenset(map("".join, itertools.product(*zip("model", "MODEL", strict=True)))) - {"model"}
 """Names that engines written in Go take for `model`: their JSON does not tell capitals from small letters."""
+_NEVER = Annotated[str, Meta(min_length=1, max_length=0)]
+"""The type of what must not be there."""
 
 PARTS: Mapping[Modality, tuple[bytes, ...]] = {
     Modality.IMAGE: (b'"image_url"', b'"input_image"', b'"image"'),
     Modality.AUDIO: (b'"input_audio"', b'"audio_url"'),
 }
 """Types of content parts, as they stand in a prompt that holds such a part."""
+
+
+UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""What reading a body may raise."""
+
+
+class Plain(msgspec.Struct, frozen=True, gc=False):
+    """A request that may be passed on as it is: all that has to be known of it.
+
+    Attributes:
+        model: As the client named it.
+        stream: Whether it asks for a stream; None where it does not say so.
+    """
+
+    model: str
+    stream: bool | None = None
+
+
+type PlainReader = Callable[[bytes | bytearray], Plain]
+"""Reads a request that no rule for parameters applies to; raises one of UNREADABLE at any other."""
+
+
+def plain_reader(engines: Iterable[Mapping[str, Rule]]) -> PlainReader:
+    """Return what reads a body in one go, since most need no change: `read` and `fit` are for the others.
+
+    Args:
+        engines: The rules for parameters of each engine that may be meant; all are applied.
+
+    >>> plain = plain_reader([{"temperature": Rule(Treatment.CLAMP, 0, 2), "seed": Rule(Treatment.DROP)}])
+    >>> plain(b'{"model": "llama3", "stream": true, "messages": [], "temperature": 0.5}').model
+    'llama3'
+    >>> plain(b'{"model": "llama3", "seed": 1}')
+    Traceback (most recent call last):
+    msgspec.ValidationError: Expected `null`, got `int` - at `$.seed`
+    """
+    rules = {
+        (name, rule.treatment, rule.low, rule.high) for engine in engines for name, rule in engine.items()
+    }
+    return _plain_reader(frozenset(rules))
+
+
+@cache
+def _plain_reader(rules: frozenset[tuple[str, Treatment, float, float]]) -> PlainReader:
+    """Make the reader, once for the same rules: that takes as long as many requests do."""
+    allowed: dict[str, object] = dict.fromkeys(_LIKE_MODEL, _NEVER)
+    for name in {name for name, *_ in rules}:
+        treatments, lows, highs = zip(*(rule[1:] for rule in rules if rule[0] == name), strict=True)
+        within = Annotated[float, Meta(ge=max(lows), le=min(highs))] | None
+        allowed[name] = within if {*treatments} == {Treatment.CLAMP} else None
+    fields = {f"field_{number}": name for number, name in enumerate(allowed)}
+    shape = msgspec.defstruct(
+        "Plain",
+        [(field, allowed[name], None) for field, name in fields.items()],
+        bases=(Plain,),
+        rename=fields,
+        frozen=True,
+        gc=False,
+    )
+    return msgspec.json.Decoder(cast("type[Plain]", shape)).decode
 
 
 class Prompt(msgspec.Struct):
@@ -58,7 +121,7 @@ def read(body: bytes | bytearray, *, streams_unless_told: bool = False) -> Promp
     """
     try:
         fields = _FIELDS.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise InvalidRequestError(f"the body must be a JSON object: {_in_words(error, body)}") from None
     named = fields.get("model")
     if named is None:
@@ -116,38 +179,6 @@ def fit(prompt: Prompt, route: ModelRoute) -> tuple[bytes | None, tuple[str, ...
     return _ENCODER.encode(kept), tuple(sorted(warnings))
 
 
-class Check:
-    """Tells at once whether an engine takes a request as it is, as most are.
-
-    Args:
-        route: Where the model is.
-    """
-
-    __slots__ = ("_clamps", "_ruled", "_unchanged")
-
-    def __init__(self, route: ModelRoute) -> None:
-        service, rules = route.offer.service, route.offer.abilities.parameters
-        self._clamps = tuple((n, r.low, r.high) for n, r in rules.items() if r.treatment is Treatment.CLAMP)
-        self._ruled = frozenset(name for name, r in rules.items() if r.treatment is not Treatment.CLAMP)
-        changes = service.set_params or service.default_params or service.drop_params
-        self._unchanged = "" if changes else route.target
-
-    def passes(self, prompt: Prompt) -> bool:
-        """Tell whether nothing has to be changed, nor refused."""
-        fields = prompt.fields
-        if prompt.model != self._unchanged or not self._ruled.isdisjoint(fields):
-            return False
-        for name, low, high in self._clamps:
-            value = fields.get(name)
-            if value is not None:
-                try:
-                    if not low <= _NUMBER.decode(value) <= high:
-                        return False
-                except msgspec.MsgspecError:
-                    return False
-        return True
-
-
 def _treat(
     name: str, value: Raw, rule: Rule, changes: Fields, dropped: set[str], warnings: list[str]
 ) -> None:
@@ -181,11 +212,8 @@ def check_modalities(body: bytes | bytearray, prompt: Prompt, route: ModelRoute)
     Raises:
         UnsupportedModalitiesError: It has images or audio, for a model without.
     """
-    model = route.model
-    taken = route.offer.abilities.modalities
-    if model is not None and model.modalities is not None:
-        taken = model.modalities
-    if len(taken) == len(PARTS) or b'"type"' not in body:
+    taken = route.modalities
+    if len(taken) == len(PARTS) or not may_have_parts(body) or b'"type"' not in body:
         return
     for modality, marks in PARTS.items():
         if modality in taken or not any(mark in body for mark in marks):
@@ -195,6 +223,17 @@ def check_modalities(body: bytes | bytearray, prompt: Prompt, route: ModelRoute)
                 f"{prompt.model!r} takes no {modality}; ask a model that does (GET /v1/models lists them)",
                 "messages",
             )
+
+
+def may_have_parts(body: bytes | bytearray) -> bool:
+    """Tell whether a message of a prompt can be in parts: they are a list within the list of messages.
+
+    >>> may_have_parts(b'{"messages": [{"content": "hi"}]}')
+    False
+    >>> may_have_parts(b'{"messages": [{"content": [{"type": "text", "text": "hi"}]}]}')
+    True
+    """
+    return body.find(b"[", body.find(b"[") + 1) >= 0
 
 
 def _modalities(fields: Fields) -> Iterator[Modality]:

@@ -1,6 +1,7 @@
 """The client's side of the wire: reads requests off a connection and answers them in order."""
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
@@ -9,6 +10,7 @@ import httptools
 
 from ai_proxy.core.errors import (
     HeadTooLargeError,
+    InvalidKeyError,
     MalformedRequestError,
     OverloadedError,
     ProxyError,
@@ -21,6 +23,7 @@ from ai_proxy.gateway.exchange import READING, Exchange
 from ai_proxy.gateway.inference import ModelExchange
 from ai_proxy.gateway.memo import MAX_MISSES, RequestMemo
 from ai_proxy.gateway.multipart import is_multipart
+from ai_proxy.gateway.preflight import PreflightExchange
 from ai_proxy.gateway.request import Request, check_head
 from ai_proxy.gateway.timeouts import Wait, Watch
 from ai_proxy.gateway.upload import Upload
@@ -61,11 +64,13 @@ class ClientConnection(asyncio.Protocol):
         "memo",
         "misses",
         "parser",
+        "peer",
         "pending",
         "queued",
         "reading",
         "reading_paused",
         "replaying",
+        "seen",
         "served",
         "target",
         "transport",
@@ -80,6 +85,7 @@ class ClientConnection(asyncio.Protocol):
         self.max_head = gateway.limits.max_head
         self.max_headers = gateway.limits.max_headers
         self.transport: asyncio.Transport
+        self.peer = ""
         self.parser: httptools.HttpRequestParser
         self.target = b""
         self.headers: list[Header] = []
@@ -89,7 +95,7 @@ class ClientConnection(asyncio.Protocol):
         self.current: Exchange | None = None
         self.pending: deque[Exchange] = deque()
         self.queued = 0
-        self.served = 0
+        self.served = self.seen = 0
         self.divert: Callable[[bytes], None] | None = None  # who takes what comes, when it is not the parser
         self.lingering = False
         self.reading_paused = False
@@ -111,6 +117,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection in, unless there are too many."""
         self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
         self.parser = httptools.HttpRequestParser(self)
         if not self.gateway.enter(self):
             self._refuse(OverloadedError("the proxy has all the connections it may have", retry_after=1))
@@ -146,7 +154,7 @@ class ClientConnection(asyncio.Protocol):
             memo = self.memo
             if (
                 memo is not None
-                and memo.table is self.gateway.table
+                and memo.stamp is self.gateway.stamp
                 and (body := memo.match(data)) is not None
             ):
                 self._repeat(memo, body)
@@ -172,11 +180,14 @@ class ClientConnection(asyncio.Protocol):
         """Take a request like the one before it on this connection."""
         self.misses = 0
         self.current = exchange = self._exchange(memo.request, memo.entry)
+        if memo.request.principal.meters:
+            exchange.enter()
         exchange.repeat(memo, body)
 
     def _exchange(self, request: Request, entry: Entry | None) -> Exchange:
         if entry is None:
-            return Exchange(self, self.gateway, request)
+            kind = PreflightExchange if request.preflight else Exchange
+            return kind(self, self.gateway, request)
         if request.is_json or not is_multipart(request.header(b"content-type")):
             return ModelExchange(self, self.gateway, request, entry)
         return Upload(self, self.gateway, request, entry)
@@ -196,8 +207,8 @@ class ClientConnection(asyncio.Protocol):
                 exchange.destination,
                 exchange.entry if isinstance(exchange, ModelExchange) else None,
                 exchange.path,
-                gateway.table,
-                gateway.limits.max_json_body,
+                gateway.stamp,
+                min(gateway.limits.max_json_body, exchange.request.max_body or sys.maxsize),
             )
 
     def _limit_overhead(self) -> None:
@@ -207,7 +218,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(HeadTooLargeError(f"a request head may have {limit} bytes at most"))
         elif self.reading is not None:
             error = HeadTooLargeError(f"chunk extensions and trailers may have {limit} bytes at most")
-            self._break_off(self.reading, error)
+            self.break_off(self.reading, error)
 
     def on_message_begin(self) -> None:
         """Begin a head."""
@@ -250,6 +261,7 @@ class ClientConnection(asyncio.Protocol):
         request.read(self.headers, may_upgrade=may_upgrade)
         self.body_follows = may_upgrade and request.has_body
         entry = self.front.entry(self.target) if request.method == b"POST" else None
+        self.gateway.guard.inspect(request, self.headers, self.peer, self.front.scope(self.target))
         self.reading = exchange = self._exchange(request, entry)
         exchange.route()
         if self.current is None:
@@ -319,11 +331,11 @@ class ClientConnection(asyncio.Protocol):
                 raise error
             cause = MalformedRequestError(f"not HTTP/1.1 as RFC 9112 has it: {error}")
         if self.reading is not None:
-            self._break_off(self.reading, cause)
+            self.break_off(self.reading, cause)
         else:
             self._refuse(cause)
 
-    def _break_off(self, reading: Exchange, error: ProxyError) -> None:
+    def break_off(self, reading: Exchange, error: ProxyError) -> None:
         """End an exchange whose request cannot be read to its end."""
         self.divert = _discard
         reading.close = True
@@ -348,6 +360,8 @@ class ClientConnection(asyncio.Protocol):
                 if exchange.wants_continue():
                     self.transport.write(CONTINUE)
                 break
+            if exchange.request.principal.meters:
+                exchange.enter()
             exchange.begin()
 
     def exchange_done(self, exchange: Exchange) -> None:
@@ -420,6 +434,9 @@ class ClientConnection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """End a wait that has made no progress for too long, or that nobody waits for any more."""
+        if self.memo is not None and self.served != self.seen:
+            self.seen = self.served
+            self.gateway.guard.seen(self.memo.request.principal)
         if self.reading_paused and has_left(self.transport):
             self.transport.abort()
         elif (overdue := self.watch.overdue(self, now)) is not None:
@@ -430,7 +447,7 @@ class ClientConnection(asyncio.Protocol):
         if wait is Wait.HEAD:
             self._refuse(RequestTimeoutError(f"the request's headers did not arrive within {limit:g} s"))
         elif wait is Wait.BODY and current is not None:
-            self._break_off(
+            self.break_off(
                 current, RequestTimeoutError(f"nothing of the request's body arrived for {limit:g} s")
             )
             self._advance()
@@ -440,6 +457,18 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
         else:
             self.transport.abort()
+
+    def expel(self) -> None:
+        """End the requests of whose callers the gateway's guard no longer thinks well."""
+        is_good, current = self.gateway.guard.is_good, self.current
+        revoked = InvalidKeyError("the API key of this request has been revoked")
+        for waiting in self.pending:
+            if not is_good(waiting.request.principal):
+                waiting.close = True
+                waiting.error = revoked
+        if current is not None and not is_good(current.request.principal):
+            current.close = True
+            current.fail(revoked)
 
     def close_when_done(self) -> None:
         """End the connection as soon as nothing is being answered on it."""

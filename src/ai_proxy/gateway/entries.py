@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 from ai_proxy.core.abilities import Endpoint
 from ai_proxy.core.errors import ProxyError, UnknownPathError
+from ai_proxy.core.keys import Scope
 from ai_proxy.core.ports import Clock
 from ai_proxy.dialects import anthropic, ollama, openai
 from ai_proxy.dialects.translation import Translation
-from ai_proxy.gateway.route import Destination, RoutingTable
+from ai_proxy.gateway.route import Destination, RoutingTable, is_management
 from ai_proxy.gateway.wire import origin_form
 
 
@@ -30,6 +31,10 @@ ANTHROPIC_ERRORS = Dialect(anthropic.error_body, anthropic.error_event)
 OLLAMA_ERRORS = Dialect(
     lambda error, _: ollama.error_body(error), lambda error, _: ollama.error_body(error) + b"\n"
 )
+
+
+OPEN = frozenset({b"/health", b"/ready"})
+"""Paths that whoever looks after the proxy may ask for without a key."""
 
 
 type Translate = Callable[[bytes, str, Clock], Translation]
@@ -61,6 +66,22 @@ class Entry:
     heartbeat: bool = True
 
 
+def scope_of(target: bytes) -> Scope | None:
+    """Return what a key has to be good for to ask for a target; None where none is needed.
+
+    >>> scope_of(b"/v1/models"), scope_of(b"/service/x/api/v1"), scope_of(b"/ready?x=1")
+    (<Scope.INFERENCE: 'inference'>, <Scope.INFERENCE: 'inference'>, None)
+    >>> scope_of(b"http://gpu/api/v1/keys"), scope_of(b"/metrics"), scope_of(b"/health/../api/v1/keys")
+    (<Scope.ADMIN: 'admin'>, <Scope.ADMIN: 'admin'>, <Scope.ADMIN: 'admin'>)
+    """
+    path = origin_form(target)
+    name = path.partition(b"?")[0]
+    if name in OPEN:
+        return None
+    models = name == b"/v1" or name.startswith(b"/v1/")
+    return Scope.ADMIN if is_management(path) and not models else Scope.INFERENCE
+
+
 @dataclass(frozen=True, slots=True)
 class Front:
     """What one listener answers.
@@ -68,10 +89,12 @@ class Front:
     Attributes:
         entries: By path.
         resolve: Finds the destination of every other target, and the target to ask of it.
+        scope: Tells what a key has to be good for to ask for a target; None: everybody may.
     """
 
     entries: Mapping[bytes, Entry] = field(default_factory=dict)
     resolve: Callable[[RoutingTable, bytes], tuple[Destination, bytes]] = RoutingTable.resolve
+    scope: Callable[[bytes], Scope | None] = scope_of
 
     def entry(self, target: bytes) -> Entry | None:
         """Return on which entry a request is; None for any other path."""
@@ -145,5 +168,5 @@ def _ollama() -> dict[bytes, Entry]:
 OPENAI = Front(_openai())
 """Everything: services, the management API, models in OpenAI's and Anthropic's dialects."""
 
-OLLAMA = Front(_openai() | _ollama(), resolve_ollama)
+OLLAMA = Front(_openai() | _ollama(), resolve_ollama, lambda _: Scope.INFERENCE)
 """In the place of an Ollama server."""

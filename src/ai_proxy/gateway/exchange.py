@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ai_proxy.core.errors import (
     BodyTooLargeError,
     ProxyError,
+    RateLimitedError,
     UnknownPathError,
     UpstreamClosedError,
     UpstreamInvalidError,
@@ -18,7 +19,8 @@ from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.respond import problem
 from ai_proxy.gateway.route import Destination
 from ai_proxy.gateway.upstream import UpstreamConnection
-from ai_proxy.gateway.wire import BUSY, CONTINUE, PRINCIPAL
+from ai_proxy.gateway.wire import BUSY, CLIENT, CONTINUE, PRINCIPAL, without_cors
+from ai_proxy.security.limiter import Meters, enter, leave, standing_of
 from ai_proxy.tasks import spawn
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """May be sent again although the backend may have acted on them (RFC 9110 section 9.2.1)."""
 SMALL_BODY = 64 * 1024
 """A rejected request's body up to this size is read to its end, so that the connection can go on."""
+IN_CONFIGURATION = "server.limits in the configuration"
 STREAM_AHEAD = 256 * 1024
 """Bytes of a streamed body that are held while there is no connection to send them on."""
 
@@ -63,7 +66,9 @@ class Exchange:
         "error",
         "first_byte",
         "gateway",
+        "id",
         "lease",
+        "meters",
         "path",
         "phase",
         "received",
@@ -86,6 +91,7 @@ class Exchange:
         self.phase = READING
         self.close = request.close
         self.error = request.error
+        self.id = request.request_id
         self.destination: Destination | None = None
         self.path = b""
         self.body: bytes | bytearray = b""
@@ -97,6 +103,7 @@ class Exchange:
         self.status = 0
         self.first_byte = -1.0
         self.lease: Lease | None = None
+        self.meters: Meters = ()  # while it is counted
         self.upstream: UpstreamConnection | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -107,7 +114,10 @@ class Exchange:
         """Find the destination and choose how the body is taken; an error is noted, for its turn."""
         request = self.request
         try:
-            self.destination, self.path = self.client.front.resolve(self.gateway.table, request.target)
+            if request.error is None:
+                self.destination, self.path = self.client.front.resolve(self.gateway.table, request.target)
+                if service_id := self.destination.service_id:
+                    request.principal.check_service(service_id)
         except ProxyError as error:
             self.error = self.error or error
         if request.length or request.chunked:
@@ -120,11 +130,13 @@ class Exchange:
         """Note when a body that is held is larger than one may be."""
         limit = self.gateway.limits.max_json_body
         if length > limit:
-            self.error = self.error or _too_large(limit)
+            self.error = self.error or _too_large(limit, IN_CONFIGURATION)
 
     def request_id(self) -> bytes:
         """Return the request's id: the client's own, if it gave a sane one, else a new one."""
-        return self.request.request_id or self.gateway.next_request_id()
+        if not self.id:
+            self.id = self.gateway.next_request_id()
+        return self.id
 
     def repeat(self, memo: RequestMemo, body: bytes) -> None:
         """Begin with a request whose head is known, and whose body is here."""
@@ -173,6 +185,9 @@ class Exchange:
     def add_body(self, data: bytes) -> None:
         """Take a piece of the request's body."""
         self.received += len(data)
+        if 0 < self.request.max_body < self.received:
+            self.client.break_off(self, _too_large(self.request.max_body, "the policy (max_request_mb)"))
+            return
         if not self.streamed:
             self._hold(data)
             return
@@ -187,7 +202,7 @@ class Exchange:
             return
         if len(self.body) + len(data) > limit:
             self.body = b""
-            self.error = _too_large(limit)
+            self.error = _too_large(limit, IN_CONFIGURATION)
         elif self.body:
             self.body = bytearray(self.body) if isinstance(self.body, bytes) else self.body
             self.body += data
@@ -215,6 +230,16 @@ class Exchange:
         if self.streamed and self.request.chunked:
             self._send_or_hold(b"0\r\n\r\n")
         self.request_done = True
+
+    def enter(self) -> None:
+        """Be counted, once; an error is noted."""
+        principal = self.request.principal
+        if not self.meters:
+            try:
+                enter(principal.meters, self.gateway.now())
+                self.meters = principal.meters
+            except RateLimitedError as error:
+                self.error = error
 
     def begin(self) -> None:
         """Its turn has come: answer an error, or get a connection to the backend and forward."""
@@ -251,9 +276,10 @@ class Exchange:
         """Tell the management app what only we may tell it: who calls, under which id."""
         request = self.request
         if not request.request_id:
-            request.request_id = self.request_id()
-            request.lines += (b"x-request-id: ", request.request_id, b"\r\n")
-        request.lines += (PRINCIPAL, b": anonymous\r\n")
+            request.lines += (b"x-request-id: ", self.request_id(), b"\r\n")
+        principal = request.principal
+        who, where = principal.name.encode("latin-1"), principal.address.encode("latin-1", "replace")
+        request.lines += (PRINCIPAL, b": ", who, b"\r\n", CLIENT, b": ", where, b"\r\n")
 
     def _send(self, pool: Pool) -> None:
         """Send on a kept connection when a failure of it could be repaired, else on a new one."""
@@ -312,6 +338,8 @@ class Exchange:
         """Return all of the head but its framing, and keep it for when the request comes again."""
         request = self.request
         parts = (request.method, b" ", pool.base_path, self.path, pool.host_line, *request.lines)
+        if request.takes_credentials and self.destination is not None:
+            parts += (self.destination.credentials,)
         request.rendered_for = pool
         request.rendered = b"".join(parts)
         return request.rendered
@@ -329,7 +357,10 @@ class Exchange:
         end = b"\r\n\r\n"
         if self.close or gateway.closing or request.upgrade:
             end = self._last_words(status)
-        head += (b"x-request-id: ", self.request_id(), end, body)
+        if request.principal.cors:
+            head[:] = without_cors(head), request.principal.cors
+        self.id = self.id or gateway.next_request_id()
+        head += (b"x-request-id: ", self.id, end, body)
         client.transport.write(b"".join(head))
         if status == 101:
             client.open_tunnel(self)
@@ -397,6 +428,7 @@ class Exchange:
             return
         if not self.request_done or self.request.upgrade or self.gateway.closing:
             self.close = True
+        self.gateway.guard.refused(self.request, error)
         head_only = self.request.method == b"HEAD"
         response, self.sent = self._refusal(error, head_only=head_only)
         self.status = error.status
@@ -405,7 +437,16 @@ class Exchange:
 
     def _refusal(self, error: ProxyError, *, head_only: bool) -> tuple[bytes, int]:
         """Return a response that tells of an error, and how many bytes of it are its body."""
-        return problem(error, self.request_id(), head_only=head_only, close=self.close)
+        return problem(
+            error, self.request_id(), head_only=head_only, close=self.close, extra=self.extra_lines(error)
+        )
+
+    def extra_lines(self, error: ProxyError) -> bytes:
+        """Return the header lines that a response of our own has for this caller."""
+        principal = self.request.principal
+        if isinstance(error, RateLimitedError):
+            return standing_of(principal.meters, self.gateway.now()) + principal.cors
+        return principal.cors
 
     def client_gone(self) -> None:
         """The client has left: nothing more is asked of the backend."""
@@ -438,7 +479,10 @@ class Exchange:
             self._end_task(self.task)
         if self.lease is not None:
             self.gateway.admission.release(self.lease, outcome)
-        self._record(self.gateway.now() - self.started)
+        now = self.gateway.now()
+        self._record(now - self.started)
+        if self.meters:
+            leave(self.meters, now, self.tokens_used())
         self.client.exchange_done(self)
 
     def _record(self, seconds: float) -> None:
@@ -452,6 +496,10 @@ class Exchange:
             self.received,
             self.sent,
         )
+
+    def tokens_used(self) -> int:
+        """Return what counts against a limit of tokens; 0 where nothing is known of them."""
+        return 0
 
     def _end_task(self, task: asyncio.Task[None]) -> None:
         self.task = None
@@ -470,7 +518,5 @@ def outcome_of(status: int) -> Outcome:
     return Outcome.SERVER_ERROR if status >= 500 else Outcome.OK
 
 
-def _too_large(limit: int) -> BodyTooLargeError:
-    return BodyTooLargeError(
-        f"a JSON body may have {limit} bytes at most (server.limits in the configuration raises that)"
-    )
+def _too_large(limit: int, where: str) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body may have {limit} bytes at most; {where} can raise that")

@@ -27,7 +27,7 @@ from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.respond import refusal
 from ai_proxy.gateway.route import Destination, Target
 from ai_proxy.gateway.shaping import Shaper, in_header, is_event_stream
-from ai_proxy.gateway.tokens import KEPT, count_tokens
+from ai_proxy.gateway.tokens import KEPT, SEARCHED, count_tokens
 from ai_proxy.gateway.wire import origin_form
 from ai_proxy.tasks import spawn
 
@@ -53,23 +53,24 @@ class ModelExchange(Exchange):
     """
 
     __slots__ = (
-        "admitted",
+        "counted",
         "entry",
         "error_code",
         "events",
         "first",
         "first_token",
         "framed",
-        "id",
         "last",
-        "loaded",
         "model",
         "original",
         "route_to",
+        "seconds",
+        "service_id",
         "shaper",
         "streaming",
         "traceparent",
         "translation",
+        "waited",
         "warnings",
     )
 
@@ -78,7 +79,7 @@ class ModelExchange(Exchange):
     ) -> None:
         super().__init__(client, gateway, request)
         self.entry = entry
-        self.model = ""
+        self.model = self.service_id = ""
         self.streaming = entry.streams_unless_told
         self.route_to: ModelRoute | None = None
         self.original: bytes | bytearray = b""
@@ -90,11 +91,11 @@ class ModelExchange(Exchange):
         self.framed = False  # whether what is passed on as it is has chunks
         self.shaper: Shaper | None = None
         self.first_token = -1.0
-        self.id = b""
-        self.admitted = -1.0
-        self.loaded = False
+        self.waited = 0.0  # for a lease, if there was none at once; negative as long as it waits
         self.error_code = ""
         self.traceparent = b""
+        self.counted: tuple[int, int] | None = None
+        self.seconds: float
 
     def route(self) -> None:
         """Take note of what the head says; where the request goes is in its body."""
@@ -111,12 +112,7 @@ class ModelExchange(Exchange):
             dropped |= {b"traceparent"}
         request.drop(dropped)
         request.lines += (b"content-type", b": ", content_type, b"\r\n")
-
-    def request_id(self) -> bytes:
-        """Return the request's id: the client's own, if it gave a sane one, else a new one."""
-        if not self.id:
-            self.id = super().request_id()
-        return self.id
+        request.takes_credentials = True
 
     @property
     def begun(self) -> bool:
@@ -139,12 +135,9 @@ class ModelExchange(Exchange):
                 self.error = error
                 if not self.is_ready:
                     return  # until the rest of a small upload has come
-        if self.phase is DONE:
-            return
+            if self.phase is DONE:
+                return
         super().begin()
-        if self.lease is not None:
-            self.admitted = self.gateway.now() - self.started
-            self.original = b""
 
     def _trace(self, tracing: Tracing) -> None:
         """Have the backend's spans hang on ours."""
@@ -166,21 +159,39 @@ class ModelExchange(Exchange):
         )
 
     def _resolve(self) -> None:
-        """Find who answers, and fit the request to it."""
+        """Find who answers, and fit the request to it; most are passed on as they are."""
+        table, body = self.gateway.table, self.body
+        try:
+            plain = table.plain(body)
+        except bodies.UNREADABLE:
+            self._resolve_fully()
+            return
+        target = table.targets.get(plain.model)
+        if (
+            target is None
+            or self.entry.path not in target.unchanged
+            or (target.text_only and bodies.may_have_parts(body))
+        ):
+            self._resolve_fully()
+            return
+        self.model = target.route.name
+        self.streaming = plain.stream is True
+        self._choose(target)
+
+    def _resolve_fully(self) -> None:
+        """Find who answers, and fit the request to it where it has to be."""
         self.body = self.original = self.original or self.body
         if self.entry.unload is not None and self._unloads(self.entry.unload):
             return
         prompt = bodies.read(self.body, streams_unless_told=self.entry.streams_unless_told)
         self.streaming = prompt.streamed
         target = self._find(prompt.model)
-        route = target.route
         self._choose_path(target)
         if self.translation is not None:
             self.body = self.translation.request
             prompt = bodies.read(self.body)
-        bodies.check_modalities(self.body, prompt, route)
-        if not target.check.passes(prompt):
-            self._fit(prompt, route)
+        bodies.check_modalities(self.body, prompt, target.route)
+        self._fit(prompt, target.route)
 
     def _fit(self, prompt: bodies.Prompt, route: ModelRoute) -> None:
         """Change the request so that the engine takes it."""
@@ -203,11 +214,20 @@ class ModelExchange(Exchange):
         return True
 
     def _find(self, model: str) -> Target:
+        """Find the model that is asked for."""
         self.model = model[:MAX_NAME]
         target = self._look_up(model)
+        self._choose(target)
+        return target
+
+    def _choose(self, target: Target) -> None:
+        """Ask this model, if the caller may."""
+        principal = self.request.principal
+        if principal.key is not None:
+            principal.check_model(*target.route.names)
         self.route_to = target.route
         self.destination = target.destination
-        return target
+        self.service_id = target.destination.service_id
 
     def _look_up(self, model: str) -> Target:
         table = self.gateway.table
@@ -219,7 +239,7 @@ class ModelExchange(Exchange):
     def _choose_path(self, target: Target) -> None:
         """Pass the request on as it is where its engine understands it, else translate it."""
         entry = self.entry
-        if entry.path not in target.as_is and entry.native != target.route.offer.service.engine:
+        if entry.path not in target.understood and entry.native != target.route.offer.service.engine:
             self._translate(target.route)
 
     def _translate(self, route: ModelRoute) -> None:
@@ -243,7 +263,7 @@ class ModelExchange(Exchange):
         )
 
     async def _admit(self, destination: Destination) -> None:
-        self.loaded = True
+        self.waited = -1.0
         service_id = destination.service_id
         teller = spawn(self._tell_of_load(service_id), "heartbeat") if self._hears_of_loads() else None
         try:
@@ -255,7 +275,7 @@ class ModelExchange(Exchange):
             if teller is not None:
                 teller.cancel()
         self.lease = lease  # at once: from here on it is given back whatever happens
-        self.admitted = self.gateway.now() - self.started
+        self.waited = self.gateway.now() - self.started
         try:
             self._resolve_again(lease)
         except ProxyError as error:
@@ -297,36 +317,44 @@ class ModelExchange(Exchange):
         self.translation, self.warnings = None, ()
         if self.shaper is not None and not self.shaper.begun:
             self.shaper, self.unframed = None, self.request.is_http10
+        self.body = self.original or self.body
         self._resolve()
 
     def _render(self, pool: Pool) -> bytes:
         """Return the request as it goes to the backend."""
-        return b"".join((*self._head_for(pool), self.request.framing(len(self.body)), self.body))
+        body = self.body
+        return b"".join((self._head_for(pool), b"content-length: %d\r\n\r\n" % len(body), body))
 
-    def _head_for(self, pool: Pool) -> tuple[bytes, bytes, bytes]:
-        """Return the head but for its framing; only what all requests with this head share is kept."""
-        request, destination = self.request, self.destination
-        if request.rendered_for is not pool or request.rendered_path != self.path:
-            request.rendered_path = self.path
+    def _head_for(self, pool: Pool) -> bytes:
+        """Return the head but for its framing; what all requests share that go the same way is kept."""
+        request, way = self.request, (pool, self.destination, self.path)
+        if request.rendered_for != way:
             self._render_head(pool)
-        return request.rendered, destination.credentials if destination else b"", self.traceparent
+            request.rendered_for = way
+        return request.rendered + self.traceparent
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Send the head of the response on, or have another written in its place."""
         shaper = self.shaper
         if shaper is not None:
-            self._shaping(shaper, lambda: shaper.head(status, head, body))
+            self._shaping(shaper, shaper.head, status, head, body)
             return
-        chunked = head[-1] == b"transfer-encoding: chunked\r\n"
-        unasked = chunked and not self.streaming and not self.streamed  # an upload may have asked for one
-        if unasked and status == 200 and is_event_stream(head):
-            detail = f"{self._who()} answers with a stream that nobody asked for"
-            self.fail(UpstreamInvalidError(detail), Outcome.BROKEN)
-        else:
-            self.framed = self.streaming and chunked
-            if body:
-                self.see(body)
-            self.send_head(status, head, body)
+        if head[-1] == b"transfer-encoding: chunked\r\n":
+            if self._is_unasked(status, head):
+                detail = f"{self._who()} answers with a stream that nobody asked for"
+                self.fail(UpstreamInvalidError(detail), Outcome.BROKEN)
+                return
+            self.framed = self.streaming
+        self.original = b""
+        self.send_head(status, head, body)
+        if body:
+            self.first, self.first_token = body, self.first_byte
+            if self.streaming:
+                self.events = body.count(b"data:")
+
+    def _is_unasked(self, status: int, head: list[bytes]) -> bool:
+        """Tell whether a response in chunks is a stream that was not asked for; an upload may have asked."""
+        return status == 200 and not (self.streaming or self.streamed) and is_event_stream(head)
 
     def send_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Send a head, with the warnings there are."""
@@ -342,7 +370,7 @@ class ModelExchange(Exchange):
             self.sent += len(data)
             self.client.transport.write(data)
         else:
-            self._shaping(shaper, lambda: shaper.body(data))
+            self._shaping(shaper, shaper.body, data)
 
     def see(self, data: bytes) -> None:
         """Take note of what passes, for the tokens in it."""
@@ -363,12 +391,12 @@ class ModelExchange(Exchange):
         if self.phase is not DONE:
             super().response_done()
 
-    def _shaping(self, shaper: Shaper, work: Callable[[], None]) -> None:
+    def _shaping[*Pieces](self, shaper: Shaper, work: Callable[[*Pieces], None], *pieces: *Pieces) -> None:
         """Write some of a response, or fail where the engine's cannot be made into one."""
         if self.phase is DONE:
             return
         try:
-            work()
+            work(*pieces)
         except ProxyError as error:
             self.fail(error, shaper.outcome)
 
@@ -397,33 +425,52 @@ class ModelExchange(Exchange):
     def _refusal(self, error: ProxyError, *, head_only: bool) -> tuple[bytes, int]:
         request_id = self.request_id()
         body = self.entry.dialect.body(error, request_id.decode())
-        return refusal(error, request_id, body, JSON, head_only=head_only, close=self.close)
+        extra = self.extra_lines(error)
+        return refusal(error, request_id, body, JSON, head_only=head_only, close=self.close, extra=extra)
+
+    def tokens_used(self) -> int:
+        """Return what counts against a limit of tokens."""
+        return sum(max(0, count) for count in self.tokens())
+
+    def tokens(self) -> tuple[int, int]:
+        """Return the tokens of prompt and answer, UNKNOWN for what cannot be told; for when it is over."""
+        if self.counted is None:
+            self.counted = count_tokens(self.first, self.last, self.events)
+            self.first, self.last = b"", None
+        return self.counted
 
     def _record(self, seconds: float) -> None:
-        """Account for the request."""
-        gateway, destination, route = self.gateway, self.destination, self.route_to
-        prompt, answer = count_tokens(self.first, self.last, self.events)
-        gateway.recorder.inference(
-            Inference(
-                self.request_id().decode(),
-                self.entry.path,
-                self.model,
-                destination.service_id if destination is not None else "",
-                route.offer.service.engine if route is not None else "",
-                self.streaming,
-                self.status,
-                self.error_code,
-                gateway.epoch + self.started,
-                seconds,
-                self.admitted if self.admitted >= 0 else seconds,
-                self.first_token,
-                prompt,
-                answer,
-                self.loaded,
-                self.traceparent[13:-2].decode("latin-1"),
-                self.request.traceparent.decode("latin-1"),
-                self.first_byte,
-                self.received,
-                self.sent,
-            )
+        """Have the request counted, later; what is kept of it until then is small."""
+        self.seconds = seconds
+        if self.waited < 0:
+            self.waited = seconds
+        self.body = self.original = b""
+        self.lease = self.shaper = self.translation = None
+        if self.last is not None or len(self.first) > SEARCHED:
+            self.tokens()
+        self.gateway.recorder.finished(self)
+
+    def account(self) -> Inference:
+        """Return what the request took, now that it is over."""
+        route = self.route_to
+        return Inference(
+            self.request_id().decode("latin-1"),
+            self.entry.path,
+            self.model,
+            self.service_id,
+            route.offer.service.engine if route is not None else "",
+            self.streaming,
+            self.status,
+            self.error_code,
+            self.gateway.epoch + self.started,
+            self.seconds,
+            self.waited,
+            self.first_token,
+            *self.tokens(),
+            self.waited > 0,
+            self.traceparent[13:-2].decode("latin-1"),
+            self.request.traceparent.decode("latin-1"),
+            self.first_byte,
+            self.received,
+            self.sent,
         )

@@ -16,12 +16,15 @@ from ai_proxy.core.settings import Limits
 from ai_proxy.core.usage import LiveRequest
 from ai_proxy.gateway.connection import ClientConnection
 from ai_proxy.gateway.entries import OPENAI, Front
+from ai_proxy.gateway.guard import Guard, OpenGuard
 from ai_proxy.gateway.inference import ModelExchange
 from ai_proxy.gateway.pool import MAX_IDLE, Pools
 from ai_proxy.gateway.route import Destination, RoutingTable
 from ai_proxy.tasks import cancel, spawn
 
 BACKLOG = 2048
+TLS_SHUTDOWN = 2.0
+"""Seconds for a client to agree that a TLS connection ends."""
 
 
 class Gateway:
@@ -29,6 +32,9 @@ class Gateway:
 
     Attributes:
         tracing: Traces requests to models; None for not at all.
+        guard: Decides who may call.
+        stamp: Another one whenever something changes that decides what becomes of a head.
+        next_request_id: Returns an id that no other request of this proxy has had.
 
     Args:
         admission: Says which upstream a request may use.
@@ -61,11 +67,14 @@ class Gateway:
         self.management = Destination("", upstream=management)
         self.management.pool = self.pools.of(management)
         self.table = RoutingTable.of((), self.management)
+        self.guard: Guard = OpenGuard()
+        self.stamp = object()
         self._connections: set[ClientConnection] = set()
         self._empty = asyncio.Event()
         self._servers: list[asyncio.Server] = []
-        self._id_prefix = secrets.token_hex(4).encode() + b"-%x"
-        self._ids = itertools.count(1)
+        self.next_request_id = map(
+            (secrets.token_hex(4).encode() + b"-%x").__mod__, itertools.count(1)
+        ).__next__
         self._sweep_interval = sweep_interval
         self._sweeper = spawn(self._sweep(), "gateway sweep")
 
@@ -81,6 +90,18 @@ class Gateway:
     def publish(self, offers: Iterable[Offer]) -> None:
         """Swap the routing table; requests already routed go on as they were."""
         self.table = RoutingTable.of(offers, self.management)
+        self.stamp = object()
+
+    def protect(self, guard: Guard) -> None:
+        """Have a guard decide who may call, from the next request on."""
+        self.guard = guard
+        guard.listen(self._reconsider)
+
+    def _reconsider(self) -> None:
+        """Ask the guard again about every head, and about every request under way."""
+        self.stamp = object()
+        for connection in tuple(self._connections):
+            connection.expel()
 
     async def listen(
         self, host: str, port: int, tls: ssl.SSLContext | None = None, front: Front = OPENAI
@@ -102,6 +123,8 @@ class Gateway:
             host,
             port,
             ssl=tls,
+            ssl_handshake_timeout=(self.limits.head_timeout or None) if tls else None,
+            ssl_shutdown_timeout=TLS_SHUTDOWN if tls else None,
             backlog=BACKLOG,
             reuse_address=True,
             start_serving=False,
@@ -155,15 +178,13 @@ class Gateway:
         if not self._connections:
             self._empty.set()
 
-    def next_request_id(self) -> bytes:
-        """Return an id that no other request of this proxy has had."""
-        return self._id_prefix % next(self._ids)
-
     async def _sweep(self) -> None:
         """Look after every time limit at once: a timer per request would cost more than the request."""
         while True:
             await asyncio.sleep(self._sweep_interval)
             now = self.now()
+            self.guard.sweep()
             for connection in tuple(self._connections):
                 connection.sweep(now)
+            self.recorder.settle()
             self.pools.sweep(max(1, round(MAX_IDLE / self._sweep_interval)))

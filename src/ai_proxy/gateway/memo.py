@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ai_proxy.gateway.entries import Entry
     from ai_proxy.gateway.request import Request
-    from ai_proxy.gateway.route import Destination, RoutingTable
+    from ai_proxy.gateway.route import Destination
 
 MAX_MISSES = 4
 """Heads in a row that did not come again, after which a connection is no longer expected to repeat itself."""
@@ -38,7 +38,7 @@ def split_at_length(head: bytes) -> tuple[bytes, bytes]:
 
 
 class RequestMemo:
-    """A request head, and where it leads as long as the routing table stays: a service, or an entry."""
+    """A request head, and where it leads as long as nothing changes that decides about that."""
 
     __slots__ = (
         "after",
@@ -49,7 +49,7 @@ class RequestMemo:
         "path",
         "request",
         "size",
-        "table",
+        "stamp",
         "tail",
     )
 
@@ -60,7 +60,7 @@ class RequestMemo:
         destination: "Destination | None",
         entry: "Entry | None",
         path: bytes,
-        table: "RoutingTable",
+        stamp: object,
         limit: int,
     ) -> None:
         self.before, self.after = split_at_length(head)
@@ -69,7 +69,7 @@ class RequestMemo:
         self.destination = destination
         self.entry = entry
         self.path = path
-        self.table = table
+        self.stamp = stamp
         self.limit = limit
 
     def match(self, data: bytes) -> bytes | None:
@@ -80,11 +80,11 @@ class RequestMemo:
             return None
         start = self.size
         end = data.find(b"\r", start, start + MAX_DIGITS + 1)
-        digits = data[start:end]
-        if end < 0 or not digits.isdigit() or not data.startswith(self.after, end):
+        if end < 0 or not data.startswith(self.after, end):
             return None
         body = data[end + self.tail :]
-        return body if int(digits) == len(body) <= self.limit else None
+        length = len(body)
+        return body if data[start:end] == b"%d" % length and length <= self.limit else None
 
 
 class ResponseMemo:
@@ -98,14 +98,20 @@ class ResponseMemo:
         self.head_before, self.head_after = split_at_length(passed_on)
         self.status = status
 
-    def match(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Return the digits and what has come of the body, when these bytes are the same head; else None."""
+    def match(self, data: bytes) -> tuple[bytes, bytes, int] | None:
+        """Take these bytes apart when they begin with the same head; else return None.
+
+        Returns:
+            The digits of the length, what has come of the body, and how many bytes of it have not.
+        """
         if not data.startswith(self.before):
             return None
         start = self.size
         end = data.find(b"\r", start, start + MAX_DIGITS + 1)
-        digits = data[start:end]
-        if end < 0 or not digits.isdigit() or not data.startswith(self.after, end):
+        if end < 0 or not data.startswith(self.after, end):
             return None
-        body = data[end + self.tail :]
-        return (digits, body) if len(body) <= int(digits) else None
+        digits, body = data[start:end], data[end + self.tail :]
+        if digits == b"%d" % len(body):
+            return digits, body, 0
+        missing = int(digits) - len(body) if digits.isdigit() else -1
+        return (digits, body, missing) if missing > 0 else None

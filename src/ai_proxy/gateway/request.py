@@ -4,9 +4,20 @@ from collections.abc import Container
 
 from ai_proxy.core.errors import HeadTooLargeError, MalformedRequestError, ProxyError
 from ai_proxy.core.settings import Limits
-from ai_proxy.gateway.wire import HOP_BY_HOP, PRINCIPAL, Header, is_sane_request_id, tokens, without_nominated
+from ai_proxy.gateway.principal import NOBODY, Principal
+from ai_proxy.gateway.wire import (
+    CLIENT,
+    HOP_BY_HOP,
+    PRINCIPAL,
+    Header,
+    is_sane_request_id,
+    tokens,
+    without_nominated,
+)
 
-_NOTED = HOP_BY_HOP | {b"host", b"content-length", b"content-type", b"expect", b"x-request-id", PRINCIPAL}
+_OURS = frozenset({PRINCIPAL, CLIENT})
+"""Headers that only we may send."""
+_NOTED = HOP_BY_HOP | _OURS | {b"host", b"content-length", b"content-type", b"expect", b"x-request-id"}
 
 
 def check_head(target: bytes, headers: list[Header], limits: Limits) -> None:
@@ -38,10 +49,13 @@ class Request:
         upgrade: The protocol to switch to; empty for plain HTTP.
         request_id: As sent, if sane; else empty.
         error: Why the request cannot be served.
+        principal: Who calls.
+        takes_credentials: Whether a backend is shown the service's own key, in place of one of ours.
+        preflight: Header lines of the answer to a browser that asks before it calls; empty otherwise.
+        max_body: Most bytes of the body that the policy allows; 0 for any number.
         traceparent: As sent, where it is not forwarded since the proxy traces.
         rendered: The head for a backend, without its framing and what only concerns one exchange.
         rendered_for: The pool of that backend.
-        rendered_path: The path in that head.
     """
 
     __slots__ = (
@@ -53,11 +67,14 @@ class Request:
         "is_json",
         "length",
         "lines",
+        "max_body",
         "method",
+        "preflight",
+        "principal",
         "rendered",
         "rendered_for",
-        "rendered_path",
         "request_id",
+        "takes_credentials",
         "target",
         "traceparent",
         "upgrade",
@@ -78,8 +95,11 @@ class Request:
         self.traceparent = b""
         self.rendered = b""
         self.rendered_for: object = None
-        self.rendered_path = b""
         self.error: ProxyError | None = None
+        self.principal: Principal = NOBODY
+        self.takes_credentials = False
+        self.preflight = b""
+        self.max_body = 0
 
     def __repr__(self) -> str:
         path = self.target.partition(b"?")[0].decode("latin-1")

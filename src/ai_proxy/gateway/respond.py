@@ -2,6 +2,7 @@
 
 import json
 from email.utils import formatdate
+from http import HTTPStatus
 from math import ceil
 
 from ai_proxy.core.errors import ProxyError
@@ -10,7 +11,9 @@ from ai_proxy.gateway.wire import status_line
 PROBLEM = b"application/problem+json"
 
 
-def problem(error: ProxyError, request_id: bytes, *, head_only: bool, close: bool) -> tuple[bytes, int]:
+def problem(
+    error: ProxyError, request_id: bytes, *, head_only: bool, close: bool, extra: bytes = b""
+) -> tuple[bytes, int]:
     """Render an error as a whole response (RFC 9457), marked as the proxy's own.
 
     Args:
@@ -18,16 +21,24 @@ def problem(error: ProxyError, request_id: bytes, *, head_only: bool, close: boo
         request_id: Sent in `X-Request-ID` and in the body.
         head_only: Whether the request was a HEAD.
         close: Whether the connection ends with this response.
+        extra: Header lines to add.
 
     Returns:
         The bytes of the response, and how many of them are its body.
     """
     body = json.dumps(_members(error, request_id), ensure_ascii=False).encode()
-    return refusal(error, request_id, body, PROBLEM, head_only=head_only, close=close)
+    return refusal(error, request_id, body, PROBLEM, head_only=head_only, close=close, extra=extra)
 
 
 def refusal(
-    error: ProxyError, request_id: bytes, body: bytes, media_type: bytes, *, head_only: bool, close: bool
+    error: ProxyError,
+    request_id: bytes,
+    body: bytes,
+    media_type: bytes,
+    *,
+    head_only: bool,
+    close: bool,
+    extra: bytes = b"",
 ) -> tuple[bytes, int]:
     """Render an error as a whole response, marked as the proxy's own.
 
@@ -38,6 +49,7 @@ def refusal(
         media_type: Of that body.
         head_only: Whether the request was a HEAD.
         close: Whether the connection ends with this response.
+        extra: Header lines to add.
 
     Returns:
         The bytes of the response, and how many of them are its body.
@@ -52,9 +64,11 @@ def refusal(
     ]
     if error.retry_after is not None:
         lines.append(b"retry-after: %d" % ceil(error.retry_after))
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        lines.append(b'www-authenticate: Bearer realm="ai-proxy"')
     if close:
         lines.append(b"connection: close")
-    head = b"\r\n".join([*lines, b"", b""])
+    head = b"\r\n".join([*lines, extra + b"\r\n"])
     return (head, 0) if head_only else (head + body, len(body))
 
 

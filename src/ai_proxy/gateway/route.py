@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Self
 
 from ai_proxy.core.errors import UnknownPathError, UnknownServiceError
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, near_names
 from ai_proxy.core.service import Service, Upstream
-from ai_proxy.gateway.body import Check
+from ai_proxy.gateway.body import PARTS, PlainReader, plain_reader
 from ai_proxy.gateway.pool import Pool
 from ai_proxy.gateway.wire import origin_form
 
@@ -45,14 +46,24 @@ class Target:
     Attributes:
         route: Where it is.
         destination: The service.
-        as_is: Paths on which its engine takes requests as they are.
-        check: Tells whether a request needs no change.
+        understood: Paths on which its engine answers.
+        unchanged: Those of them on which plain requests are passed on as they are.
+        text_only: Whether there is anything that it cannot take in a message.
     """
 
     route: ModelRoute
     destination: Destination
-    as_is: frozenset[str]
-    check: Check
+    understood: frozenset[str]
+    unchanged: frozenset[str]
+    text_only: bool
+
+    @classmethod
+    def of(cls, route: ModelRoute, destination: Destination) -> Self:
+        """Find out what there is to know."""
+        service, understood = route.offer.service, frozenset(map(str, route.offer.abilities.endpoints))
+        changes = service.set_params or service.default_params or service.drop_params
+        unchanged = frozenset[str]() if changes or route.target != route.name else understood
+        return cls(route, destination, understood, unchanged, len(route.modalities) < len(PARTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +75,14 @@ class RoutingTable:
         management: The management app.
         models: Where every model is.
         targets: The models that can be asked for by one name.
+        plain: Reads a request that no engine needs changed.
     """
 
     services: dict[bytes, Destination] = field(default_factory=dict)
     management: Destination = field(default_factory=lambda: Destination(""))
     models: ModelTable = field(default_factory=ModelTable)
     targets: dict[str, Target] = field(default_factory=dict)
+    plain: PlainReader = field(default_factory=lambda: plain_reader(()))
 
     @classmethod
     def of(cls, offers: Iterable[Offer], management: Destination) -> "RoutingTable":
@@ -84,13 +97,12 @@ class RoutingTable:
             )
             for name, offer in models.offers.items()
         }
-        as_is = {name: frozenset(map(str, o.abilities.endpoints)) for name, o in models.offers.items()}
         targets = {
-            name: Target(route, services[route.offer.service.id], as_is[route.offer.service.id], Check(route))
-            for name, route in models.routes.items()
+            name: Target.of(route, services[route.offer.service.id]) for name, route in models.routes.items()
         }
         by_path = {name.encode(): destination for name, destination in services.items()}
-        return cls(by_path, management, models, targets)
+        plain = plain_reader(offer.abilities.parameters for offer in models.offers.values())
+        return cls(by_path, management, models, targets, plain)
 
     def find(self, model: str) -> Target:
         """Return a model by any name of it.
@@ -101,9 +113,7 @@ class RoutingTable:
         target = self.targets.get(model)
         if target is None:
             route = self.models.find(model)
-            service, abilities = route.offer.service, route.offer.abilities
-            destination = self.services[service.id.encode()]
-            target = Target(route, destination, frozenset(map(str, abilities.endpoints)), Check(route))
+            target = Target.of(route, self.services[route.offer.service.id.encode()])
         return target
 
     def resolve(self, target: bytes) -> tuple[Destination, bytes]:

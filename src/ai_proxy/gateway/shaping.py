@@ -55,7 +55,7 @@ class Shaper:
         if exchange.close or exchange.gateway.closing or request.is_http10:
             exchange.close = True
             lines.append(b"connection: close")
-        exchange.client.transport.write(b"\r\n".join([*lines, b"", b""]))
+        exchange.client.transport.write(b"\r\n".join([*lines, request.principal.cors + b"\r\n"]))
 
     def tell_of_load(self, service_id: str, waited: float, expected: float | None) -> None:
         """Tell the client, in a comment, that it is not forgotten.

@@ -21,7 +21,7 @@ _CACHED = re.compile(rb'"(?:cache_read_input_tokens|cache_n)"\s*:\s*(\d{1,9})')
 _OUT = re.compile(rb'"(?:completion_tokens|output_tokens|eval_count|predicted_n)"\s*:\s*(\d{1,9})')
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int = UNKNOWN
     completion_tokens: int = UNKNOWN
     input_tokens: int = UNKNOWN
@@ -29,7 +29,7 @@ class _Usage(msgspec.Struct):
     cache_read_input_tokens: int = 0
 
 
-class _Answer(msgspec.Struct):
+class _Answer(msgspec.Struct, gc=False):
     usage: _Usage
 
 
@@ -47,7 +47,8 @@ def count_tokens(first: bytes, last: deque[bytes] | None, events: int) -> tuple[
         last: The last pieces, when there are several.
         events: Events in the stream.
     """
-    if last is None and (told := _told_by_answer(first)) is not None:
+    start = first.rfind(b'"usage"') if last is None else -1
+    if start >= 0 and (told := _told_by_answer(b"{" + first[start:])) is not None:
         return told
     prompt, answer = _told(b"".join(last)[-SEARCHED:] if last else first[-SEARCHED:])
     if prompt == UNKNOWN or answer == UNKNOWN:
@@ -59,16 +60,14 @@ def count_tokens(first: bytes, last: deque[bytes] | None, events: int) -> tuple[
     return prompt, answer
 
 
-def _told_by_answer(body: bytes) -> tuple[int, int] | None:
-    """Return what a whole answer says, quickly; None when it is not one, or does not end with its usage.
+def _told_by_answer(end: bytes) -> tuple[int, int] | None:
+    """Return what a whole answer says, quickly; None when it is not one.
 
-    What follows the name of a member, with a brace before it, is an object again.
+    Args:
+        end: The answer from its usage on, with a brace before, which makes an object of it again.
     """
-    start = body.rfind(b'"usage"')
-    if start < 0:
-        return None
     try:
-        usage = _ANSWER.decode(b"{" + body[start:]).usage
+        usage = _ANSWER.decode(end).usage
     except msgspec.MsgspecError:
         return None
     if usage.prompt_tokens != UNKNOWN:

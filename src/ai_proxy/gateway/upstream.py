@@ -129,8 +129,6 @@ class UpstreamConnection(asyncio.Protocol):
         """Send a request, whole or its beginning, and take on its exchange."""
         self.exchange = exchange
         self.framing = HEAD
-        self.headers = []
-        self.message_complete = False
         self.silent = True
         self.uses += 1
         self.transport.write(request)
@@ -221,7 +219,9 @@ class UpstreamConnection(asyncio.Protocol):
         elif framing is LENGTH:
             self._receive_length(exchange, data)
         elif framing is HEAD:
-            self._receive_head(exchange, data)
+            self.silent = False
+            if not self._repeats(exchange, data):
+                self._receive_head(exchange, data)
         elif framing is UNTIL_CLOSE and not exchange.unframed:
             exchange.response_body(b"%x\r\n%b\r\n" % (len(data), data))
         else:
@@ -254,24 +254,17 @@ class UpstreamConnection(asyncio.Protocol):
             self._done(exchange)
 
     def _receive_head(self, exchange: Receiver, data: bytes) -> None:
-        self.silent = False
-        memo = self.memo
         if self.unparsed:
             data = self.unparsed + data
             self.unparsed = b""
-        elif (
-            memo is not None
-            and exchange.request.method != b"HEAD"
-            and (found := memo.match(data)) is not None
-        ):
-            self._repeat(exchange, memo, *found)
-            return
         end = data.find(b"\r\n\r\n")
         if data[9:10] == b"1":
             data, end = skip_interim(data)
         if end < 0 or end > MAX_RESPONSE_HEAD or data[:7] != b"HTTP/1.":
             self._wait_for_head(data, end)
             return
+        self.headers = []
+        self.message_complete = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -285,15 +278,23 @@ class UpstreamConnection(asyncio.Protocol):
             self.keep_alive = False
         self._start_response(exchange, data, end + 4)
 
-    def _repeat(self, exchange: Receiver, memo: ResponseMemo, digits: bytes, body: bytes) -> None:
-        """Pass on a response whose head is like the one before it on this connection."""
+    def _repeats(self, exchange: Receiver, data: bytes) -> bool:
+        """Pass on a response whose head is like the one before it on this connection; False for any other."""
+        memo = self.memo
+        if memo is None or self.unparsed or exchange.request.method == b"HEAD":
+            return False
+        found = memo.match(data)
+        if found is None:
+            return False
+        digits, body, missing = found
         self.keep_alive = True
         self.misses = 0
         self.framing = LENGTH
-        self.remaining = int(digits) - len(body)
+        self.remaining = missing
         exchange.response_head(memo.status, [memo.head_before, digits, memo.head_after], body)
-        if not self.remaining:
+        if not missing:
             self._done(exchange)
+        return True
 
     def _wait_for_head(self, data: bytes, end: int) -> None:
         """Keep the beginning of a head, if it can become one."""

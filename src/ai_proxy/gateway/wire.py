@@ -33,6 +33,9 @@ BUSY = frozenset({429, 503})
 PRINCIPAL = b"x-ai-proxy-principal"
 """Tells the management app who calls; only the gateway may say so."""
 
+CLIENT = b"x-ai-proxy-client"
+"""Tells the management app from which address; likewise."""
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 """Tells a client that waits with its body to send it (RFC 9110 section 10.1.1)."""
 
@@ -40,6 +43,7 @@ _NOT_NOMINABLE = frozenset(
     {b"close", b"keep-alive", b"upgrade", b"content-length", b"transfer-encoding", b"host"}
 )
 
+_CORS = re.compile(rb"^access-control-[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 _SANE_ID = re.compile(rb"[0-9A-Za-z._:/+=@-]{1,128}")
 
 
@@ -102,6 +106,15 @@ def origin_form(target: bytes) -> bytes:
     if start < 0:
         return b"/"
     return rest[start:] if rest[start : start + 1] == b"/" else b"/" + rest[start:]
+
+
+def without_cors(head: list[bytes]) -> bytes:
+    r"""Return the head of a response without what its backend says of other origins.
+
+    >>> without_cors([b"HTTP/1.1 200 OK\r\n", b"Access-Control-Max-Age", b": ", b"1", b"\r\n", b"a: b\r\n"])
+    b'HTTP/1.1 200 OK\r\na: b\r\n'
+    """
+    return _CORS.sub(b"", b"".join(head))
 
 
 def status_line(status: int) -> bytes:

@@ -1,6 +1,6 @@
 """The audit log: what was done, by whom, from where, and what was refused."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 
 from ai_proxy.core.errors import StoreError
@@ -16,6 +16,8 @@ POLL = 0.5
 """Seconds between two looks for what others have written."""
 REFUSALS = Rate(per_minute=120, burst=600)
 """Refusals that are written one by one. Those beyond are counted only: else who is refused fills the disk."""
+MAX_PENDING = 5_000
+"""Refusals kept apart until they are written: with a store that fails, they would fill memory."""
 MAX_TEXT = 300
 """Longest text of an entry, in characters."""
 EVERYBODY, EVERYTHING = "(several)", "(more refused requests)"
@@ -66,13 +68,16 @@ class AuditLog:
             detail: In words; of several alike, those of the first are kept.
         """
         name = (who, what[:MAX_TEXT], where_from, result)
-        if name not in self._refused:
-            taken = take(REFUSALS, self._full_at, self._clock.now())
-            self._full_at = taken.full_at
-            if not taken.allowed:
-                name, detail = (EVERYBODY, EVERYTHING, EVERYBODY, result), ""
+        if name not in self._refused and not self._has_room():
+            name, detail = (EVERYBODY, EVERYTHING, EVERYBODY, result), ""
         known = self._refused.get(name)
         self._refused[name] = replace(known, count=known.count + 1) if known else self._entry(*name, detail)
+
+    def _has_room(self) -> bool:
+        """Tell whether another refusal may have an entry of its own."""
+        taken = take(REFUSALS, self._full_at, self._clock.now())
+        self._full_at = taken.full_at
+        return taken.allowed and len(self._refused) < MAX_PENDING
 
     async def flush(self) -> None:
         """Write the refusals that have come together.
@@ -105,7 +110,7 @@ class AuditLog:
                 yield entry
             seq = page[-1].seq
 
-    async def follow(self, after: int | None = None) -> AsyncIterator[AuditEntry]:
+    async def follow(self, after: int | None = None) -> AsyncGenerator[AuditEntry]:
         """Yield every entry from now on, also those that others write.
 
         Args:

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from hmac import compare_digest
 
@@ -31,16 +31,15 @@ class KeyRing:
         pepper: Secret of this installation.
         clock: Tells the time.
 
-    Attributes:
-        generation: Rises with every change of the keys; what was found in one holds as long as it lasts.
     """
 
     def __init__(self, store: KeyStore, pepper: bytes, clock: Clock) -> None:
-        self.generation = 0
         self._store = store
         self._pepper = pepper
         self._clock = clock
         self._by_digest: Mapping[bytes, ApiKey] = {}
+        self._by_id: Mapping[str, ApiKey] = {}
+        self._listeners: list[Callable[[], None]] = []
         self._last_used: dict[str, float] = {}
         self._revoking: dict[str, float] = {}
         self._changing = asyncio.Lock()
@@ -52,6 +51,10 @@ class KeyRing:
     def has_keys(self) -> bool:
         """Whether there ever was a key: revoking the last one does not open the door."""
         return bool(self._by_digest)
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the keys have changed: what was said of one may not hold any more."""
+        self._listeners.append(listener)
 
     def find(self, presented: bytes) -> ApiKey | None:
         """Return the key that was presented, whether or not it is still good; None for an unknown one.
@@ -77,16 +80,12 @@ class KeyRing:
         key = self.find(presented)
         if key is None:
             raise InvalidKeyError("this API key is not known here; see that it is whole, or ask for another")
-        self.use(key, now)
+        check_valid(key, now)
+        self.note_use(key, now)
         return key
 
-    def use(self, key: ApiKey, now: float) -> None:
-        """Note the use of a key that was found in this generation.
-
-        Raises:
-            InvalidKeyError: It has expired or was revoked.
-        """
-        check_valid(key, now)
+    def note_use(self, key: ApiKey, now: float) -> None:
+        """Note when a key was used, in seconds since the epoch."""
         self._last_used[key.id] = now
 
     def all(self) -> Sequence[ApiKey]:
@@ -103,10 +102,15 @@ class KeyRing:
         Raises:
             UnknownKeyError: There is none.
         """
-        for key in self._by_digest.values():
-            if key.id == key_id:
-                return key
-        raise UnknownKeyError(key_id)
+        key = self._by_id.get(key_id)
+        if key is None:
+            raise UnknownKeyError(key_id)
+        return key
+
+    def stands(self, key_id: str) -> bool:
+        """Tell whether there is a key of that id, and it was not revoked."""
+        key = self._by_id.get(key_id)
+        return key is not None and key.revoked is None
 
     async def load(self) -> None:
         """Take over what the store holds; what is being revoked here stays so."""
@@ -197,18 +201,24 @@ class KeyRing:
 
     def _remember(self, seen: Mapping[str, float]) -> None:
         keys = self._by_digest.values()
-        self._take([replace(key, last_used=seen[key.id]) if key.id in seen else key for key in keys])
+        self._hold([replace(key, last_used=seen[key.id]) if key.id in seen else key for key in keys])
 
     def _take(self, keys: Iterable[ApiKey]) -> None:
+        """Take on keys that have changed, and tell who listens."""
+        self._hold(keys)
+        for listener in self._listeners:
+            listener()
+
+    def _hold(self, keys: Iterable[ApiKey]) -> None:
         """Swap the keys whole, so that a look-up sees all of a change or nothing."""
-        current = (
+        current = [
             replace(key, revoked=self._revoking[key.id])
             if key.revoked is None and key.id in self._revoking
             else key
             for key in keys
-        )
+        ]
         self._by_digest = {key.digest: key for key in current}
-        self.generation += 1
+        self._by_id = {key.id: key for key in current}
 
     def _digest(self, plain: PlainKey) -> bytes:
         return key_digest(self._pepper, plain.text.encode())

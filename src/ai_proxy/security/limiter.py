@@ -3,22 +3,22 @@
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
+from math import inf
 
 from ai_proxy.core.errors import RateLimitedError
 from ai_proxy.core.keys import ApiKey
 from ai_proxy.core.limits import (
     FULL,
+    SLACK,
     UNSAID,
     Allowance,
     Rate,
     changed,
     charge,
     duration,
-    shortage,
-    standing,
-    standing_headers,
+    standing_lines,
 )
-from ai_proxy.core.policy import Headers, Policy, parse_address
+from ai_proxy.core.policy import Policy, parse_address
 
 MAX_METERS = 20_000
 """Keys and addresses of which something is remembered at once."""
@@ -37,11 +37,14 @@ class Meter:
     """
 
     __slots__ = (
-        "_concurrency",
+        "_interval",
+        "_places",
         "_requests",
         "_requests_full_at",
+        "_requests_room",
         "_tokens",
         "_tokens_full_at",
+        "_tokens_room",
         "_whose",
         "active",
         "base",
@@ -57,7 +60,8 @@ class Meter:
         self.limits = False
         self._requests: Rate | None = None
         self._tokens: Rate | None = None
-        self._concurrency = 0
+        self._interval = 0.0
+        self._places = self._requests_room = self._tokens_room = inf
 
     def allow(self, own: Allowance, base: Allowance, now: float) -> None:
         """Apply an allowance from now on; what was taken stays taken."""
@@ -66,28 +70,32 @@ class Meter:
         self._requests_full_at = changed(self._requests, requests, self._requests_full_at, now)
         self._tokens_full_at = changed(self._tokens, tokens, self._tokens_full_at, now)
         self._requests, self._tokens = requests, tokens
-        self._concurrency = allowance.concurrency or 0
+        self._interval = requests.interval if requests else 0.0
+        self._requests_room = requests.room if requests else inf
+        self._tokens_room = tokens.room if tokens else inf
+        self._places = allowance.concurrency or inf
         self.own, self.base, self.limits = own, base, allowance.limits
 
-    def check(self, now: float) -> None:
-        """Refuse a request that would be too much.
+    def take(self, now: float) -> None:
+        """Count a request, unless it is too much.
 
         Raises:
-            RateLimitedError: It would.
+            RateLimitedError: Says when to try again.
         """
-        requests, tokens, most = self._requests, self._tokens, self._concurrency
-        if most and self.active >= most:
-            raise self._refusal(f"have {most} requests in flight", RETRY_WHEN_BUSY)
-        if requests and (wait := shortage(requests, self._requests_full_at, now)):
-            raise self._refusal(f"make {requests.per_minute} requests per minute", wait)
-        if tokens and (wait := shortage(tokens, self._tokens_full_at, now)):
-            raise self._refusal(f"use {tokens.per_minute} tokens per minute", wait)
-
-    def begin(self, now: float) -> None:
-        """Count a request."""
+        full_at = self._requests_full_at
+        if (
+            self.active >= self._places
+            or full_at - now > self._requests_room
+            or self._tokens_full_at - now > self._tokens_room
+        ):
+            raise self._refusal(now)
         self.active += 1
-        if self._requests:
-            self._requests_full_at = charge(self._requests, self._requests_full_at, now, 1.0)
+        self._requests_full_at = (full_at if full_at > now else now) + self._interval  # noqa: FURB136 - hot
+
+    def give_back(self) -> None:
+        """Undo what was just counted."""
+        self.active -= 1
+        self._requests_full_at -= self._interval
 
     def end(self, now: float, tokens: int) -> None:
         """Count the end of a request, and charge what it used."""
@@ -95,51 +103,71 @@ class Meter:
         if self._tokens and tokens > 0:
             self._tokens_full_at = charge(self._tokens, self._tokens_full_at, now, tokens)
 
-    def headers(self, now: float) -> Headers:
-        """Return how it stands, as clients are told."""
-        found: Headers = ()
+    def lines(self, now: float) -> bytes:
+        """Return the header lines that tell how it stands; empty where only concurrency is limited."""
+        lines = b""
         if self._requests:
-            found += standing_headers("requests", standing(self._requests, self._requests_full_at, now))
+            lines = standing_lines(b"requests", self._requests, self._requests_full_at, now)
         if self._tokens:
-            found += standing_headers("tokens", standing(self._tokens, self._tokens_full_at, now))
-        return found
+            lines += standing_lines(b"tokens", self._tokens, self._tokens_full_at, now)
+        return lines
 
     def is_idle(self, now: float) -> bool:
         """Tell whether it can be forgotten: a new one would be no different."""
         return not self.active and max(self._requests_full_at, self._tokens_full_at) <= now
 
-    def _refusal(self, what: str, wait: float) -> RateLimitedError:
-        return RateLimitedError(f"{self._whose} may {what}; try again in {duration(wait)}", retry_after=wait)
+    def _refusal(self, now: float) -> RateLimitedError:
+        if self.active >= self._places:
+            may, wait = f"have {self._places} requests in flight", RETRY_WHEN_BUSY
+        elif self._requests and self._requests_full_at - now > self._requests_room:
+            may = f"make {self._requests.per_minute} requests per minute"
+            wait = self._requests_full_at - now - self._requests_room
+        else:
+            may = f"use {self._tokens.per_minute if self._tokens else 0} tokens per minute"
+            wait = self._tokens_full_at - now - self._tokens_room
+        return RateLimitedError(
+            f"{self._whose} may {may}; try again in {duration(wait)}", retry_after=wait + SLACK
+        )
 
 
-class Pass:
-    """One request's right to go on, to be given back when it is over."""
+type Meters = tuple[Meter, ...]
+"""What counts a request: the meter of its key before that of its address; empty where nothing is limited."""
 
-    __slots__ = ("_meters", "_now")
 
-    def __init__(self, meters: tuple[Meter, ...], now: Callable[[], float]) -> None:
-        self._meters = meters
-        self._now = now
+def enter(meters: Meters, now: float) -> None:
+    """Count a request, unless it is too much: then nothing is counted.
 
-    def headers(self) -> Headers:
-        """Return what the client is told of its limits: those of the key before those of the address."""
-        now = self._now()
-        return next((headers for meter in self._meters if (headers := meter.headers(now))), ())
+    Raises:
+        RateLimitedError: Says when to try again.
+    """
+    for place, meter in enumerate(meters):
+        try:
+            meter.take(now)
+        except RateLimitedError:
+            for earlier in meters[:place]:
+                earlier.give_back()
+            raise
 
-    def end(self, tokens: int = 0) -> None:
-        """Give it back; again is no error.
 
-        Args:
-            tokens: What the request used, of prompt and answer; charged as a debt where that is too much.
-        """
-        meters, self._meters = self._meters, ()
-        now = self._now() if meters else 0.0
-        for meter in meters:
-            meter.end(now, tokens)
+def leave(meters: Meters, now: float, tokens: int) -> None:
+    """Count the end of a request, once.
+
+    Args:
+        meters: With which it entered.
+        now: Monotonic seconds.
+        tokens: What it used, of prompt and answer; charged as a debt where that is too much.
+    """
+    for meter in meters:
+        meter.end(now, tokens)
+
+
+def standing_of(meters: Meters, now: float) -> bytes:
+    """Return the header lines that tell a client of its limits: its key's, else its address's."""
+    return next((lines for meter in meters if (lines := meter.lines(now))), b"")
 
 
 class Limiter:
-    """Lets requests pass, as the policy and their keys allow.
+    """Knows what counts the requests of whom.
 
     Args:
         policy: Returns the policy in force.
@@ -151,33 +179,20 @@ class Limiter:
         self._now = now
         self._keys: dict[str, Meter] = {}
         self._addresses: dict[str, Meter] = {}
-        self._unlimited = Pass((), now)
 
     def __repr__(self) -> str:
         return f"<Limiter [{len(self._keys)} keys, {len(self._addresses)} addresses]>"
 
-    def enter(self, key: ApiKey | None, address: str) -> Pass:
-        """Count a request, unless it is too much: then nothing is counted.
+    def meters(self, key: ApiKey | None, address: str) -> Meters:
+        """Return what counts the requests of a client, for as long as neither its key nor the policy changes.
 
         Args:
-            key: That it came with; None for none, or for one that is not good.
+            key: That they come with; None for none, or for one that is not good.
             address: Of the client.
-
-        Raises:
-            RateLimitedError: Says when to try again.
         """
         policy = self._policy()
         mine = self._of_key(key, policy) if key is not None else None
-        theirs = self._of_address(address, policy)
-        if mine is None and theirs is None:
-            return self._unlimited
-        now = self._now()
-        meters = tuple(filter(None, (mine, theirs)))
-        for meter in meters:
-            meter.check(now)
-        for meter in meters:
-            meter.begin(now)
-        return Pass(meters, self._now)
+        return tuple(filter(None, (mine, self._of_address(address, policy))))
 
     def _of_key(self, key: ApiKey, policy: Policy) -> Meter | None:
         meter = self._keys.get(key.id)

@@ -1,11 +1,12 @@
 """The pepper: a secret beside the store, without which the digests in it tell nothing."""
 
+import errno
 import hashlib
 import os
 import secrets
 from pathlib import Path
 
-from ai_proxy.core.errors import StoreDamagedError, StoreReadOnlyError
+from ai_proxy.core.errors import StoreDamagedError, StoreFullError, StoreReadOnlyError
 from ai_proxy.core.keys import PEPPER_BYTES
 from ai_proxy.core.store_ports import SettingStore
 
@@ -18,6 +19,7 @@ def load_pepper(folder: Path) -> bytes:
 
     Raises:
         StoreReadOnlyError: It can be neither read nor kept.
+        StoreFullError: There is no room for it.
         StoreDamagedError: The file holds something else.
     """
     file = folder / FILE_NAME
@@ -27,6 +29,8 @@ def load_pepper(folder: Path) -> bytes:
             _make(file)
         pepper = bytes.fromhex(file.read_text(encoding="ascii").strip())
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StoreFullError(f"there is no room for {file}; make room on its disk") from error
         raise StoreReadOnlyError(
             f"the pepper {file} cannot be used: {error.strerror}; give this user the right to read and write"
             " it, or choose another folder with AI_PROXY_DATA_DIR"

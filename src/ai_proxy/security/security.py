@@ -1,7 +1,7 @@
 """Keys, policy, limits and audit together, opened on a store."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,7 +22,7 @@ from ai_proxy.security.keys import KeyRing
 from ai_proxy.security.limiter import Limiter
 from ai_proxy.security.pepper import check_pepper
 from ai_proxy.security.policy import PolicyHolder
-from ai_proxy.security.upkeep import flush_all, follow_changes, write_batches
+from ai_proxy.security.upkeep import Step, flush_all, follow_changes, write_batches
 from ai_proxy.security.usage import UsageLedger
 from ai_proxy.tasks import cancel, spawn
 
@@ -75,13 +75,16 @@ class Security:
 
 
 @asynccontextmanager
-async def open_security(store: SecurityStore, pepper: bytes, clock: Clock) -> AsyncIterator[Security]:
+async def open_security(
+    store: SecurityStore, pepper: bytes, clock: Clock, loads: Mapping[str, Step] | None = None
+) -> AsyncIterator[Security]:
     """Load keys and policy, and keep them and the store in step until the end.
 
     Args:
         store: Where all of it is kept.
         pepper: As `load_pepper` returns it.
         clock: Tells the time.
+        loads: Read anew what else another instance on the store may change, by what changed.
 
     Raises:
         StoreError: They cannot be read, or the pepper is another's.
@@ -94,10 +97,10 @@ async def open_security(store: SecurityStore, pepper: bytes, clock: Clock) -> As
     await policy.load()
     await check_pepper(store.settings, pepper, has_keys=keys.has_keys)
     flushes = (keys.flush, usage.flush, audit.flush)
-    loads = {KEYS: keys.load, POLICY: policy.load}
+    followed = {**(loads or {}), KEYS: keys.load, POLICY: policy.load}
     writing = asyncio.Lock()
     writer = spawn(write_batches(flushes, clock, writing), "write batches")
-    following = spawn(follow_changes(store.changes, loads, clock), "follow changes of keys and policy")
+    following = spawn(follow_changes(store.changes, followed, clock), "follow changes of what is kept")
     try:
         yield Security(keys, policy, Limiter(lambda: policy.current, clock.now), audit, usage)
     finally:

@@ -64,6 +64,6 @@ async def follow_changes(changes: ChangeCounts, loads: Mapping[str, Step], clock
             failing = False
         except (StoreError, InvalidPolicyError) as error:
             if not failing:
-                logger.error("keys and policy stay as they are, changes elsewhere are not seen: {}", error)
+                logger.error("what is kept stays as it is here, changes elsewhere are not seen: {}", error)
             failing = True
         await clock.sleep(LOOK_EVERY)

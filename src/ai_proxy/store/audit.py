@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import Select, func, insert, select, text
 
 from ai_proxy.core.store_ports import AuditEntry
 from ai_proxy.store.database import Database
@@ -35,15 +36,29 @@ class Audit:
         self, after: int = 0, limit: int = 1000, since: float | None = None, until: float | None = None
     ) -> Sequence[AuditEntry]:
         """Return the entries that follow one, oldest first."""
-        wanted = select(audit).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit)
-        if since is not None:
-            wanted = wanted.where(audit.c.at >= since)
-        if until is not None:
-            wanted = wanted.where(audit.c.at < until)
-        async with self._database.reading() as connection:
-            return [AuditEntry(**row) for row in (await connection.execute(wanted)).mappings()]
+        return await self._read(
+            _within(since, until).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit)
+        )
+
+    async def newest(
+        self, limit: int = 1000, since: float | None = None, until: float | None = None
+    ) -> Sequence[AuditEntry]:
+        """Return the last entries, oldest first."""
+        found = await self._read(_within(since, until).order_by(audit.c.seq.desc()).limit(limit))
+        return found[::-1]
 
     async def last_seq(self) -> int:
         """Return the place of the last entry; 0 when there is none."""
         async with self._database.reading() as connection:
             return await connection.scalar(select(func.max(audit.c.seq))) or 0
+
+    async def _read(self, wanted: Select[Any]) -> list[AuditEntry]:
+        async with self._database.reading() as connection:
+            return [AuditEntry(**row) for row in (await connection.execute(wanted)).mappings()]
+
+
+def _within(since: float | None, until: float | None) -> Select[Any]:
+    wanted = select(audit)
+    if since is not None:
+        wanted = wanted.where(audit.c.at >= since)
+    return wanted if until is None else wanted.where(audit.c.at < until)

@@ -26,7 +26,7 @@ class StoredEngineCache:
     def __init__(self, database: Database, clock: Clock, ttl: float) -> None:
         self._database = database
         self._clock = clock
-        self._ttl = ttl
+        self.ttl = ttl
 
     async def get(self, engine: str) -> Detection | None:
         """Return what is known of an engine; None when that is nothing, or too old."""
@@ -43,7 +43,7 @@ class StoredEngineCache:
     async def put(self, detection: Detection) -> None:
         """Remember what was found out, and forget what is too old."""
         now = self._clock.wall()
-        row = {"engine": detection.engine, "detection": asdict(detection), "expires": now + self._ttl}
+        row = {"engine": detection.engine, "detection": asdict(detection), "expires": now + self.ttl}
         try:
             async with self._database.writing() as connection:
                 await connection.execute(delete(engine_cache).where(engine_cache.c.expires <= now))

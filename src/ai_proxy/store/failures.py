@@ -1,5 +1,6 @@
 """What a database says when it fails, as errors that say what to do."""
 
+import errno
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,11 +42,11 @@ def explain(where: str, error: Exception) -> StoreError:
     """Return what a failure means."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
     if code := getattr(cause, "sqlite_errorcode", None):
-        make = _SQLITE.get(code & 0xFF, _failed)
+        make = _SQLITE.get(code) or _SQLITE.get(code & 0xFF, _failed)
     elif state := getattr(cause, "sqlstate", None):
         make = _POSTGRES.get(state) or _POSTGRES_CLASSES.get(state[:2], _failed)
     else:
-        make = _unavailable if isinstance(cause, OSError) else _failed
+        make = _OS.get(cause.errno or 0, _unavailable) if isinstance(cause, OSError) else _failed
     return make(where, str(cause))
 
 
@@ -91,13 +92,23 @@ _SQLITE: dict[int, Callable[[str, str], StoreError]] = {
     sqlite3.SQLITE_BUSY: _busy,
     sqlite3.SQLITE_LOCKED: _busy,
     sqlite3.SQLITE_FULL: _full,
+    sqlite3.SQLITE_IOERR_SHMSIZE: _full,
     sqlite3.SQLITE_READONLY: _read_only,
     sqlite3.SQLITE_PERM: _read_only,
     sqlite3.SQLITE_CANTOPEN: _read_only,
     sqlite3.SQLITE_CORRUPT: _damaged,
     sqlite3.SQLITE_NOTADB: _damaged,
 }
-"""By primary result code (sqlite.org/rescode.html)."""
+"""By result code, else by its primary one (sqlite.org/rescode.html)."""
+
+_OS: dict[int, Callable[[str, str], StoreError]] = {
+    errno.ENOSPC: _full,
+    errno.EDQUOT: _full,
+    errno.EROFS: _read_only,
+    errno.EACCES: _read_only,
+    errno.EPERM: _read_only,
+}
+"""By error number; the others are of a server that is away."""
 
 _POSTGRES: dict[str, Callable[[str, str], StoreError]] = {
     "25006": _read_only,

@@ -42,8 +42,7 @@ async def migrate(database: Database, scripts: Scripts = SCRIPTS) -> None:
         StoreMigrationError: A step failed; the database is as it was.
         StoreError: It cannot be read.
     """
-    async with database.reading() as connection:
-        revision = await _revision(connection)
+    revision = await schema_of(database)
     if revision == scripts.head:
         return
     _check_known(database, scripts, revision)
@@ -55,6 +54,16 @@ async def migrate(database: Database, scripts: Scripts = SCRIPTS) -> None:
         raise
     except (SQLAlchemyError, StoreError, _StepError) as error:
         raise _failure(database, scripts, revision, copy, error) from error
+
+
+async def schema_of(database: Database) -> str | None:
+    """Return the revision that a database is at; None for an empty one.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    async with database.reading() as connection:
+        return await _revision(connection)
 
 
 class _StepError(Exception):

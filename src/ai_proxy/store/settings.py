@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from sqlalchemy import delete, select
 
+from ai_proxy.core.store_ports import SETTINGS
 from ai_proxy.store.database import Database
-from ai_proxy.store.sql import upsert
+from ai_proxy.store.sql import count_change, upsert
 from ai_proxy.store.tables import settings
 
 
@@ -31,8 +32,10 @@ class Settings:
         """Make a setting."""
         async with self._database.writing() as connection:
             await upsert(connection, settings, [{"name": name, "value": value}])
+            await count_change(connection, SETTINGS)
 
     async def drop(self, name: str) -> None:
         """Go back to what holds without it."""
         async with self._database.writing() as connection:
             await connection.execute(delete(settings).where(settings.c.name == name))
+            await count_change(connection, SETTINGS)

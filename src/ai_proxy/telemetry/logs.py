@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -35,28 +36,49 @@ def configure(
     log_format: LogFormat = LogFormat.TEXT,
     log_file: Path | None = None,
     console: TextIO | None = None,
-) -> None:
+) -> Callable[[LogLevel], None]:
     """Send all records, those of the standard library's logging too, to where the user wants them.
+
+    Returns a function that has records of another level written from then on.
 
     Args:
         level: The least severe records written.
         log_format: For people or for machines.
-        log_file: Written besides the console, and rotated; nobody but its owner may read it.
+        log_file: Written besides the console, and rotated; nobody but its owner may read it. Written alone
+            when it is where standard error goes.
         console: Standard error when None.
     """
+    if console is None and not _is_stderr(log_file):
+        console = sys.stderr
+    ours: list[int] = []
+
+    def set_level(level: LogLevel) -> None:
+        for sink in ours:
+            logger.remove(sink)
+        ours[:] = _add_sinks(level, log_format, log_file, console)
+        _intercept_stdlib(level)
+
+    logger.remove()
+    set_level(level)
+    return set_level
+
+
+def _add_sinks(
+    level: LogLevel, log_format: LogFormat, log_file: Path | None, console: TextIO | None
+) -> Iterator[int]:
     as_json = log_format is LogFormat.JSON
     shape: FormatFunction = _json_shape if as_json else _text_shape
-    logger.remove()
-    logger.add(
-        sys.stderr if console is None else console,
-        level=level.upper(),
-        format=shape,
-        colorize=False if as_json else None,
-        backtrace=False,
-        diagnose=False,
-    )
+    if console is not None:
+        yield logger.add(
+            console,
+            level=level.upper(),
+            format=shape,
+            colorize=False if as_json else None,
+            backtrace=False,
+            diagnose=False,
+        )
     if log_file is not None:
-        logger.add(
+        yield logger.add(
             log_file,
             level=level.upper(),
             format=shape,
@@ -68,7 +90,16 @@ def configure(
             encoding="utf-8",
             opener=_open_private,
         )
-    _intercept_stdlib(level)
+
+
+def _is_stderr(log_file: Path | None) -> bool:
+    """Tell whether standard error goes to the log file already: each record is written there once."""
+    if log_file is None:
+        return False
+    try:
+        return os.path.samestat(log_file.stat(), os.fstat(sys.stderr.fileno()))
+    except (OSError, ValueError):  # there is no such file yet, or standard error is none
+        return False
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -1,9 +1,6 @@
-"""Who is told of measurements."""
+"""For those who do not measure."""
 
-from collections.abc import Callable
-
-from ai_proxy.core.usage import Inference
-from ai_proxy.telemetry.tally import Tallies
+from ai_proxy.core.usage import Finished
 
 
 class NullRecorder:
@@ -14,7 +11,10 @@ class NullRecorder:
     ) -> None:
         """Do nothing."""
 
-    def inference(self, inference: Inference) -> None:
+    def finished(self, request: Finished) -> None:
+        """Do nothing."""
+
+    def settle(self) -> None:
         """Do nothing."""
 
     def state(self, service_id: str, state: str) -> None:
@@ -25,20 +25,3 @@ class NullRecorder:
 
     def forget(self, service_id: str) -> None:
         """Do nothing."""
-
-
-class TellingRecorder:
-    """A `core.ports.Recorder` that counts everything, and tells others of requests to models."""
-
-    def __init__(self, tallies: Tallies, *listeners: Callable[[Inference], None]) -> None:
-        self._listeners = (tallies.inference, *listeners)
-        # Straight to the tallies: nobody else is told, and a call in between is a call on every request.
-        self.exchange = tallies.exchange
-        self.state = tallies.state
-        self.started = tallies.started
-        self.forget = tallies.forget
-
-    def inference(self, inference: Inference) -> None:
-        """Tell everybody of a finished request to a model."""
-        for tell in self._listeners:
-            tell(inference)

@@ -5,12 +5,13 @@ and OpenTelemetry's own instruments take a lock and several calls each); they be
 asks for them.
 """
 
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ai_proxy.core.lifecycle import State
-from ai_proxy.core.usage import Inference
+from ai_proxy.core.usage import Finished, speed
 
 REQUEST_BUCKETS = (
     0.001,
@@ -32,8 +33,8 @@ REQUEST_BUCKETS = (
 )
 """Upper bounds in seconds: from a proxied health check to a long generation."""
 
-BATCH = 64
-"""Requests to models that are counted together; before that they are counted when somebody looks."""
+BATCH = 128
+"""Requests to models that are settled together, if nobody looks before."""
 
 LOAD_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 """Upper bounds in seconds: from a tiny model to one of hundreds of gigabytes."""
@@ -95,6 +96,23 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Add observations, which costs less than one by one: most of them fall in the same few buckets.
+
+        >>> histogram = Histogram((0.5, 1.0))
+        >>> histogram.observe_all([0.7, 9.0, 0.5, 0.1])
+        >>> histogram.counts, histogram.total
+        ([2, 1, 1], 10.3)
+        """
+        values = sorted(values)
+        counts, bounds, begin = self.counts, self.bounds, 0
+        while begin < len(values):
+            bucket = bisect_left(bounds, values[begin])
+            end = bisect_right(values, bounds[bucket], begin) if bucket < len(bounds) else len(values)
+            counts[bucket] += end - begin
+            begin = end
+        self.total += sum(values)
+
     def cumulative(self) -> list[tuple[str, float]]:
         """Return the number of observations up to each bound, as Prometheus wants them.
 
@@ -111,6 +129,12 @@ class Histogram:
         return buckets
 
 
+def _count(totals: dict[int, int], values: Iterable[int]) -> None:
+    """Add to the number of times that each value was seen."""
+    for value, count in Counter(values).items():
+        totals[value] = totals.get(value, 0) + count
+
+
 class ModelTally:
     """All that is counted for one model of a service."""
 
@@ -125,20 +149,18 @@ class ModelTally:
         self.tokens_in = Histogram(TOKEN_BUCKETS)
         self.tokens_out = Histogram(TOKEN_BUCKETS)
 
-    def add(self, inference: Inference) -> None:
-        """Count a finished request; only a stream tells when its first token came."""
-        status, tokens_in, tokens_out = inference.status, inference.tokens_in, inference.tokens_out
-        self.statuses[status] = self.statuses.get(status, 0) + 1
-        self.durations.observe(inference.seconds)
-        self.waits.observe(inference.waited)
-        if tokens_in >= 0:
-            self.tokens_in.observe(tokens_in)
-        if tokens_out >= 0:
-            self.tokens_out.observe(tokens_out)
-        if inference.streamed and status < 400 and inference.first_token >= 0.0:
-            self.first_tokens.observe(inference.first_token)
-            if (speed := inference.tokens_per_second) is not None:
-                self.speeds.observe(speed)
+    def add(self, requests: Sequence[Finished]) -> None:
+        """Count finished requests; only a stream tells when its first token came."""
+        _count(self.statuses, [one.status for one in requests])
+        self.durations.observe_all([one.seconds for one in requests])
+        self.waits.observe_all([one.waited for one in requests])
+        tokens_in, tokens_out = zip(*[one.tokens() for one in requests], strict=True)
+        self.tokens_in.observe_all([count for count in tokens_in if count >= 0])
+        self.tokens_out.observe_all([count for count in tokens_out if count >= 0])
+        if streams := [r for r in requests if r.streaming and r.status < 400 and r.first_token >= 0.0]:
+            self.first_tokens.observe_all([one.first_token for one in streams])
+            speeds = [speed(one.seconds, one.first_token, one.tokens()[1]) for one in streams]
+            self.speeds.observe_all([known for known in speeds if known is not None])
 
 
 class ServiceTally:
@@ -156,15 +178,13 @@ class ServiceTally:
         self.received = 0
         self.sent = 0
 
-    def add(self, inference: Inference) -> None:
-        """Count a finished request to a model as the exchange that it is."""
-        status = inference.status
-        self.statuses[status] = self.statuses.get(status, 0) + 1
-        self.durations.observe(inference.seconds)
-        if inference.first_byte >= 0.0:
-            self.first_bytes.observe(inference.first_byte)
-        self.received += inference.received
-        self.sent += inference.sent
+    def add(self, requests: Sequence[Finished]) -> None:
+        """Count finished requests to a model as the exchanges that they are."""
+        _count(self.statuses, [one.status for one in requests])
+        self.durations.observe_all([one.seconds for one in requests])
+        self.first_bytes.observe_all([one.first_byte for one in requests if one.first_byte >= 0.0])
+        self.received += sum([one.received for one in requests])
+        self.sent += sum([one.sent for one in requests])
 
 
 class Tallies:
@@ -173,22 +193,27 @@ class Tallies:
     Labels are bounded. A service exists from its first state to `forget`; all others count as one. A model
     gets its own once the service has answered for it, up to MAX_MODELS of them; the rest counts as one.
 
-    Requests to models are counted in batches: one after another that costs half of what it costs in between
+    Requests to models are settled in batches: one after another that costs half of what it costs in between
     of everything else that a request does.
     """
 
     def __init__(self) -> None:
         self._other = ServiceTally()
         self._services: dict[str, ServiceTally] = {OTHER: self._other}
-        self._uncounted: list[Inference] = []
+        self._listeners: list[Callable[[Sequence[Finished]], None]] = []
+        self._unsettled: list[Finished] = []
 
     def __repr__(self) -> str:
         return f"<Tallies [{len(self._services) - 1} services]>"
 
+    def listen(self, listener: Callable[[Sequence[Finished]], None]) -> None:
+        """Tell somebody of all finished requests to models, when they are settled."""
+        self._listeners.append(listener)
+
     @property
     def services(self) -> Mapping[str, ServiceTally]:
         """What was counted, by id of the service; under OTHER what belongs to none."""
-        self._count()
+        self.settle()
         return self._services
 
     def exchange(
@@ -209,32 +234,42 @@ class Tallies:
         tally.received += received
         tally.sent += sent
 
-    def inference(self, inference: Inference) -> None:
+    def finished(self, request: Finished) -> None:
         """Record a finished request to a model; see `core.ports.Recorder`."""
-        uncounted = self._uncounted
-        uncounted.append(inference)
-        if len(uncounted) >= BATCH:
-            self._count()
+        unsettled = self._unsettled
+        unsettled.append(request)
+        if len(unsettled) >= BATCH:
+            self.settle()
 
-    def _count(self) -> None:
-        """Count the requests to models that have not been."""
-        for inference in self._uncounted:
-            service = self._services.get(inference.service_id, self._other)
-            service.add(inference)
-            model = service.models.get(inference.model)
-            if model is None:
-                model = service.models.setdefault(self._label(service, inference), ModelTally())
-            model.add(inference)
-        self._uncounted.clear()
+    def settle(self) -> None:
+        """Count the requests to models that have not been, and tell of them."""
+        unsettled, self._unsettled = self._unsettled, []
+        if not unsettled:
+            return
+        by_model: defaultdict[tuple[str, str], list[Finished]] = defaultdict(list)
+        for one in unsettled:
+            by_model[one.service_id, one.model].append(one)
+        for (service_id, model), requests in by_model.items():
+            self._count(service_id, model, requests)
+        for tell in self._listeners:
+            tell(unsettled)
 
-    def _label(self, service: ServiceTally, inference: Inference) -> str:
+    def _count(self, service_id: str, model: str, requests: Sequence[Finished]) -> None:
+        """Count finished requests to one model."""
+        service = self._services.get(service_id, self._other)
+        service.add(requests)
+        tally = service.models.get(model)
+        if tally is None:
+            answered = any(one.status < 400 for one in requests)
+            tally = service.models.setdefault(self._label(service, model, answered=answered), ModelTally())
+        tally.add(requests)
+
+    def _label(self, service: ServiceTally, model: str, *, answered: bool) -> str:
         """Return the label of a model that has none of its own yet."""
         if service is self._other:
             return OTHER
-        name = inference.model
-        shown = 0 < len(name) <= MAX_MODEL_NAME and name.isprintable()
-        claims = shown and inference.status < 400 and len(service.models) < MAX_MODELS
-        return name if claims else OTHER_MODELS
+        shown = 0 < len(model) <= MAX_MODEL_NAME and model.isprintable()
+        return model if shown and answered and len(service.models) < MAX_MODELS else OTHER_MODELS
 
     def state(self, service_id: str, state: str) -> None:
         """Record that a service entered a state."""
@@ -247,7 +282,7 @@ class Tallies:
 
     def forget(self, service_id: str) -> None:
         """Drop what is held about a service that is no longer declared."""
-        self._count()
+        self.settle()
         if service_id != OTHER:
             self._services.pop(service_id, None)
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from ai_proxy.core.events import ServiceEvent
-from ai_proxy.core.ports import Clock, Tracing
+from ai_proxy.core.ports import Clock, Recorder, Tracing
 from ai_proxy.core.settings import TelemetrySettings
+from ai_proxy.core.usage import Inference
 from ai_proxy.telemetry.otel.settings import Plan
 from ai_proxy.telemetry.prometheus import render
-from ai_proxy.telemetry.recorder import TellingRecorder
 from ai_proxy.telemetry.requests import RecentRequests
 from ai_proxy.telemetry.tally import ServiceFacts, Tallies
 
@@ -29,7 +29,6 @@ class Telemetry:
 
     Attributes:
         recorder: Is told of everything.
-        recent: The requests to models that ended last.
     """
 
     def __init__(self, version: str, tallies: Tallies, export: "Export | None" = None) -> None:
@@ -37,14 +36,20 @@ class Telemetry:
         self._tallies = tallies
         self._export = export
         self._services: Callable[[], Iterable[ServiceFacts]] = tuple
-        self.recent = RecentRequests()
-        listeners = export.request_listeners if export else ()
-        self.recorder = TellingRecorder(tallies, self.recent.add, *listeners)
+        self._recent = RecentRequests()
+        self.recorder: Recorder = tallies
+        for listener in (self._recent.add, *(export.request_listeners if export else ())):
+            tallies.listen(listener)
 
     @property
     def tracing(self) -> Tracing | None:
         """What the data plane asks for every request; None when no traces are made."""
         return self._export.tracing if self._export else None
+
+    def recent(self) -> list[Inference]:
+        """Return the requests to models that ended last, the very last one first."""
+        self.recorder.settle()
+        return self._recent.newest()
 
     def metrics(self) -> tuple[bytes, str]:
         """Return everything in Prometheus' text format, and its content type."""
@@ -87,6 +92,7 @@ async def open_telemetry(
     try:
         yield Telemetry(version, tallies, export)
     finally:
+        tallies.settle()
         if export:
             await export.close()
 

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from ai_proxy.core.usage import Inference
+from ai_proxy.core.usage import Finished, Inference
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,9 @@ class CollectingRecorder:
         self.exchanges.append(RecordedExchange(service_id, status, seconds, first_byte, received, sent))
         self._recorded.set()
 
-    def inference(self, inference: Inference) -> None:
+    def finished(self, request: Finished) -> None:
         """Keep a request to a model, and its exchange."""
+        inference = request.account()
         self.inferences.append(inference)
         self.exchange(
             inference.service_id,
@@ -55,6 +56,9 @@ class CollectingRecorder:
             inference.received,
             inference.sent,
         )
+
+    def settle(self) -> None:
+        """Do nothing: all is kept at once."""
 
     def state(self, service_id: str, state: str) -> None:
         """Keep a state."""

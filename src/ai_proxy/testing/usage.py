@@ -1,9 +1,26 @@
 """Finished requests, for tests."""
 
+from dataclasses import dataclass
+
 from ai_proxy.core.usage import Inference
 
 
-def inference(**facts: object) -> Inference:
+@dataclass(slots=True)
+class FinishedRequest(Inference):
+    """A `core.usage.Finished` of which everything is known."""
+
+    streaming: bool
+
+    def tokens(self) -> tuple[int, int]:
+        """Return the tokens of the prompt and of the answer."""
+        return self.tokens_in, self.tokens_out
+
+    def account(self) -> Inference:
+        """Return itself."""
+        return self
+
+
+def finished(**facts: object) -> FinishedRequest:
     """Return a stream that took 3 seconds; `facts` replace what is plain about it."""
     plain: dict[str, object] = {
         "request_id": "req-1",
@@ -22,5 +39,10 @@ def inference(**facts: object) -> Inference:
         "tokens_out": 21,
         "loaded": True,
         "traceparent": "",
+        "parent": "",
+        "first_byte": -1.0,
+        "received": 0,
+        "sent": 0,
     }
-    return Inference(**(plain | facts))  # type: ignore[arg-type]
+    known = plain | facts
+    return FinishedRequest(**known, streaming=known["streamed"])  # type: ignore[arg-type]

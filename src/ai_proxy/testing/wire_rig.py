@@ -63,9 +63,9 @@ class WireRig:
         """The backend of the service `svc`."""
         return self.backends["svc"]
 
-    async def client(self, *, receive_buffer: int = 0) -> RawClient:
-        """Connect a client, which is closed when the test ends."""
-        client = await RawClient.connect(self.port, receive_buffer=receive_buffer)
+    async def client(self, port: int = 0, *, receive_buffer: int = 0) -> RawClient:
+        """Connect a client, to another port if one is given; it is closed when the test ends."""
+        client = await RawClient.connect(port or self.port, receive_buffer=receive_buffer)
         self._clients.append(client)
         return client
 

@@ -16,7 +16,7 @@ from ai_proxy.telemetry.otel.metrics import Snapshot, collect
 from ai_proxy.telemetry.prometheus import render
 from ai_proxy.telemetry.tally import Tallies
 from ai_proxy.testing.plane import view
-from ai_proxy.testing.usage import inference
+from ai_proxy.testing.usage import finished
 
 ROOT = Path(__file__).parents[3]
 GRAFANA = ROOT / "deploy" / "grafana" / "dashboard.json"
@@ -32,7 +32,7 @@ def tallies() -> Tallies:
     tallies.state("llama", "ready")
     tallies.started("llama", 2.0)
     tallies.exchange("llama", 200, 3.0, 1.0, 10, 100)
-    tallies.inference(inference())
+    tallies.finished(finished())
     return tallies
 
 

@@ -18,7 +18,7 @@ from ai_proxy.telemetry.otel.export import CLOSE_TIMEOUT
 from ai_proxy.telemetry.telemetry import Telemetry
 from ai_proxy.testing.otlp_sink import OtlpSink, attributes
 from ai_proxy.testing.plane import view
-from ai_proxy.testing.usage import inference
+from ai_proxy.testing.usage import finished
 
 
 @pytest.fixture(params=["grpc", "http/protobuf"])
@@ -39,7 +39,7 @@ async def test_request_arrives_as_a_child_of_the_client_with_the_id_that_the_bac
 ) -> None:
     async with opened(settings) as telemetry:
         passed = pass_on(telemetry, CLIENT)
-        telemetry.recorder.inference(inference(traceparent=passed, parent=CLIENT))
+        telemetry.recorder.finished(finished(traceparent=passed, parent=CLIENT))
 
     span = sink.span("chat llama3")
     _, trace_id, span_id, flags = passed.split("-")
@@ -74,7 +74,7 @@ async def test_load_and_forwarding_are_parts_of_the_request(
     opened: Open, settings: TelemetrySettings, sink: OtlpSink
 ) -> None:
     async with opened(settings) as telemetry:
-        telemetry.recorder.inference(inference(traceparent=pass_on(telemetry)))
+        telemetry.recorder.finished(finished(traceparent=pass_on(telemetry)))
 
     whole, load, forward = sink.span("chat llama3"), sink.span("load"), sink.span("forward")
     assert load.parent_span_id == forward.parent_span_id == whole.span_id
@@ -87,7 +87,7 @@ async def test_failed_request_tells_its_error(
     opened: Open, settings: TelemetrySettings, sink: OtlpSink
 ) -> None:
     async with opened(settings) as telemetry:
-        failed = inference(
+        failed = finished(
             traceparent=pass_on(telemetry),
             status=503,
             error="queue_full",
@@ -95,7 +95,7 @@ async def test_failed_request_tells_its_error(
             tokens_in=-1,
             tokens_out=-1,
         )
-        telemetry.recorder.inference(failed)
+        telemetry.recorder.finished(failed)
 
     span = sink.span("chat llama3")
     assert span.status.code == Status.STATUS_CODE_ERROR
@@ -132,7 +132,7 @@ async def test_metrics_arrive_with_the_numbers_that_were_counted(
     async with opened(settings) as telemetry:
         telemetry.watch(lambda: [view("llama", State.READY, in_flight=2)], lambda _: None)
         telemetry.recorder.state("llama", "ready")
-        telemetry.recorder.inference(inference())
+        telemetry.recorder.finished(finished())
 
     usage = sink.metric("gen_ai.client.token.usage").histogram.data_points
     assert {(attributes(p.attributes)["gen_ai.token.type"], p.sum, p.count) for p in usage} == {
@@ -155,7 +155,7 @@ async def test_metrics_are_sent_at_the_interval_of_the_variable(
     opened: Open, settings: TelemetrySettings, sink: OtlpSink
 ) -> None:
     async with opened(settings, {"OTEL_METRIC_EXPORT_INTERVAL": "20"}) as telemetry:
-        telemetry.recorder.inference(inference())
+        telemetry.recorder.finished(finished())
         metric = await asyncio.to_thread(sink.metric, "gen_ai.server.request.duration")
 
     assert metric.unit == "s"
@@ -210,7 +210,7 @@ async def test_everything_carries_the_name_of_the_service_and_the_headers(
         settings.otlp_endpoint, settings.otlp_protocol, {"Ingestion-Key": "k1"}, service_name="gpu-box"
     )
     async with opened(named) as telemetry:
-        telemetry.recorder.inference(inference(traceparent=pass_on(telemetry)))
+        telemetry.recorder.finished(finished(traceparent=pass_on(telemetry)))
         logger.info("a line")
 
     assert len(sink.headers) == 3  # traces, metrics and logs
@@ -221,8 +221,8 @@ async def test_everything_carries_the_name_of_the_service_and_the_headers(
 async def test_request_that_is_not_sampled_makes_no_spans(opened: Open, sink: OtlpSink) -> None:
     unsampled = CLIENT[:-1] + "0"
     async with opened(TelemetrySettings(sink.grpc_url)) as telemetry:
-        telemetry.recorder.inference(inference(traceparent=pass_on(telemetry, unsampled), parent=unsampled))
-        telemetry.recorder.inference(inference(traceparent=pass_on(telemetry, CLIENT), parent=CLIENT))
+        telemetry.recorder.finished(finished(traceparent=pass_on(telemetry, unsampled), parent=unsampled))
+        telemetry.recorder.finished(finished(traceparent=pass_on(telemetry, CLIENT), parent=CLIENT))
 
     assert [span.name for span in sink.spans if span.name.startswith("chat")] == ["chat llama3"]
 
@@ -250,7 +250,7 @@ async def test_a_dead_collector_holds_up_nothing(
         async with opened(TelemetrySettings(url, protocol)) as telemetry:
             began = time.monotonic()
             for _ in range(500):
-                telemetry.recorder.inference(inference(traceparent=pass_on(telemetry)))
+                telemetry.recorder.finished(finished(traceparent=pass_on(telemetry)))
             recorded = time.monotonic() - began
             logger.info("a line")
             began = time.monotonic()
@@ -258,4 +258,4 @@ async def test_a_dead_collector_holds_up_nothing(
 
     assert recorded < 2.0  # some 0.2 ms each where it was written, with all their spans
     assert closed < 2 * CLOSE_TIMEOUT + 1
-    assert len(telemetry.recent.newest()) == 500
+    assert len(telemetry.recent()) == 500

@@ -56,7 +56,25 @@ def test_check_says_that_a_file_is_ok(config: Command) -> None:
     Path("config.yaml").write_text(GOOD, encoding="utf-8")
 
     assert config("check") == Ran(0, "config.yaml: ok, 1 service\n", "")
-    assert config("check", "--format", "json").data == {"file": "config.yaml", "services": ["a"]}
+    assert config("check", "--format", "json").data == {
+        "file": "config.yaml",
+        "services": ["a"],
+        "warnings": [],
+    }
+
+
+def test_check_warns_of_a_model_and_a_program_that_are_not_here(config: Command) -> None:
+    text = """
+services:
+  a: {type: llama-cpp-server, command: [no-such-program, -m, /no/such/model.gguf, --port, "${port}"]}
+"""
+    Path("config.yaml").write_text(text, encoding="utf-8")
+
+    ran = config("check")
+
+    assert ran.code == 0
+    assert "warning: a: no-such-program is not on PATH; install it" in ran.err
+    assert "warning: a: there is no model file /no/such/model.gguf; put the file there" in ran.err
 
 
 def test_check_reports_every_problem_on_stderr_and_exits_with_1(config: Command) -> None:

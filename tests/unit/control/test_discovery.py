@@ -23,6 +23,7 @@ from ai_proxy.core.service import (
     StartPolicy,
     Upstream,
 )
+from ai_proxy.core.settings import EngineSettings
 from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.tasks import cancel, spawn
 from ai_proxy.telemetry.recorder import NullRecorder
@@ -70,7 +71,7 @@ async def house() -> AsyncIterator[House]:
         RuntimeKind.PROCESS: FakeRuntime(clock),
     }
     plane = ControlPlane(clock, runtimes, {"fake": engine}, NullRecorder())
-    discovery = Discovery(plane, detector, declare, clock, interval=INTERVAL)
+    discovery = Discovery(plane, detector, declare, clock, EngineSettings(cache_ttl=INTERVAL))
     yield House(clock, plane, engine, detector, discovery)
     closing = spawn(plane.close(), "close")
     await clock.advance(60)

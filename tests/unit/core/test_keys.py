@@ -13,6 +13,7 @@ from ai_proxy.core.keys import (
     check_grant,
     check_model,
     check_scope,
+    check_service,
     check_valid,
     key_digest,
     key_id,
@@ -120,6 +121,30 @@ def test_a_key_is_for_the_models_it_names_by_name_or_pattern() -> None:
     check_model(KEY, "anything")
     with pytest.raises(ForbiddenError, match="is for coder, llama"):
         check_model(key, "gpt")
+
+
+@pytest.mark.parametrize(
+    ("models", "whole"),
+    [
+        ({"box"}, True),
+        ({"box/*"}, True),
+        ({"*"}, True),
+        ({"*/*"}, True),
+        (set(), True),
+        ({"b*"}, False),
+        ({"box/llama"}, False),
+        ({"box/l*"}, False),
+        ({"other", "boxes/*"}, False),
+    ],
+)
+def test_a_key_is_for_a_whole_service_only_where_it_says_so(models: set[str], whole: bool) -> None:
+    key = ApiKey("k", b"", Grant("l", models=frozenset(models)), created=0.0)
+
+    if whole:
+        check_service(key, "box")
+    else:
+        with pytest.raises(ForbiddenError, match="is not for 'box'"):
+            check_service(key, "box")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,7 @@ from ai_proxy.core.policy import (
     cors_headers,
     is_allowed,
     is_local_host,
+    is_own_page,
     parse_address,
     preflight,
 )
@@ -35,6 +36,27 @@ def test_whatever_is_sent_as_an_address_is_one_or_none(text: str) -> None:
 
 def test_a_zone_does_not_hide_an_address() -> None:
     assert parse_address("fe80::1%eth0") == ip_address("fe80::1")
+
+
+@pytest.mark.parametrize(
+    "text", ["[::1]x", "[::1", "10.0.0.1:80x", "10.0.0.1%eth0", "10.0.0.1:80:90", "[]", ":", "010.0.0.1", "1"]
+)
+def test_what_is_only_like_an_address_is_none(text: str) -> None:
+    assert parse_address(text) is None
+
+
+@given(st.text(max_size=30), st.text(max_size=20))
+def test_a_page_is_ours_only_where_it_is_said_in_full(text: str, host: str) -> None:
+    assert not is_own_page(text.replace("://", ""), host)
+    assert not is_own_page(f"https://{text}.evil.example", host)
+
+
+@given(st.ip_addresses())
+def test_a_page_at_an_address_is_ours_only_on_this_machine(address: IPv4Address | IPv6Address) -> None:
+    host = f"[{address}]" if address.version == 6 else str(address)
+
+    assert is_own_page(f"http://{host}:3000", "127.0.0.1:11000") == address.is_loopback
+    assert is_own_page(f"http://{host}:3000", f"{host}:3000")
 
 
 def test_the_allowlist_lets_in_who_is_in_it_and_everybody_when_empty() -> None:

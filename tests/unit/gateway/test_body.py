@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from ai_proxy.core.abilities import Abilities, Rule, Treatment
 from ai_proxy.core.errors import InvalidRequestError, UnsupportedParameterError
 from ai_proxy.core.ports import Model
-from ai_proxy.core.routing import ModelTable, Offer
+from ai_proxy.core.routing import ModelRoute, ModelTable, Offer
 from ai_proxy.core.service import ExternalLaunch, Service
-from ai_proxy.gateway.body import Check, fit, read
+from ai_proxy.gateway.body import UNREADABLE, Plain, fit, plain_reader, read
+from ai_proxy.gateway.route import Destination, Target
 
 NAMES = st.sampled_from(["model", "stream", "temperature", "seed", "tools", "stop"])
 VALUES: st.SearchStrategy[Any] = st.sampled_from([None, 0, -1, 5, 1.5, 1e300, "x", [], True])
@@ -32,6 +33,19 @@ SERVICES = st.builds(
 )
 
 
+def plainly(body: bytes, *rules: dict[str, Rule]) -> Plain | None:
+    """Read a request that needs no change; None for any other."""
+    try:
+        return plain_reader(rules)(body)
+    except UNREADABLE:
+        return None
+
+
+def is_passed_on(body: bytes, route: ModelRoute) -> bool:
+    target = Target.of(route, Destination("svc"))
+    return bool(target.unchanged) and plainly(body, dict(route.offer.abilities.parameters)) is not None
+
+
 @given(SERVICES | st.just(settings()), RULES, st.dictionaries(NAMES, VALUES), st.sampled_from(["m", "alias"]))
 def test_what_passes_at_once_needs_no_change_and_what_does_not_is_fitted_well(
     service: Service, rules: dict[str, Rule], body: dict[str, Any], name: str
@@ -39,14 +53,15 @@ def test_what_passes_at_once_needs_no_change_and_what_does_not_is_fitted_well(
     body |= {"model": name, "stream": body.get("stream") is True}
     route = ModelTable.of([Offer(service, Abilities("Any", parameters=rules), (Model("m"),))]).find(name)
     prompt = read(json.dumps(body).encode())
+    passes = is_passed_on(json.dumps(body).encode(), route)
 
     try:
         fitted, warnings = fit(prompt, route)
     except UnsupportedParameterError:
-        assert not Check(route).passes(prompt)
+        assert not passes
         return
 
-    assert not Check(route).passes(prompt) or (fitted, warnings) == (None, ())
+    assert not passes or (fitted, warnings) == (None, ())
     sent = body if fitted is None else json.loads(fitted)
     assert sent["model"] == "m"
     assert not any(name in sent for name in service.drop_params)
@@ -66,3 +81,40 @@ def test_anything_is_read_or_refused(body: bytes) -> None:
     except InvalidRequestError:
         return
     assert prompt.model == json.loads(body)["model"]
+
+
+SPELLINGS = st.sampled_from(
+    ["model", "Model", "MODEL", "mod\\u0065l", "m\\u004fdel", "stream", "Stream", "seed", "x"]
+)
+SAID = st.sampled_from(['"a"', '"b"', "null", "1", "true", "false", "[]", '"\\ud83d\\ude00"'])
+
+
+@given(st.lists(st.tuples(SPELLINGS, SAID), max_size=5), RULES, RULES)
+def test_what_is_read_in_one_go_is_what_the_full_reading_finds(
+    members: list[tuple[str, str]], some: dict[str, Rule], others: dict[str, Rule]
+) -> None:
+    body = "{{{}}}".format(",".join(f'"{name}": {value}' for name, value in members)).encode()
+
+    plain = plainly(body, some, others)
+
+    if plain is not None:
+        prompt = read(body)
+        assert (plain.model, plain.stream is True) == (prompt.model, prompt.streamed)
+        ruled = {
+            name
+            for rules in (some, others)
+            for name, rule in rules.items()
+            if rule.treatment is not Treatment.CLAMP
+        }
+        assert all(prompt.fields[name] == b"null" for name in ruled & prompt.fields.keys())
+
+
+def test_most_requests_are_read_in_one_go() -> None:
+    body = (
+        b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}], "temperature": 1}'
+    )
+
+    plain = plainly(body, {"temperature": Rule(Treatment.CLAMP, 0, 2)})
+
+    assert plain is not None
+    assert (plain.model, plain.stream) == ("m", True)

@@ -77,5 +77,10 @@ class FaultyAudit:
     ) -> Sequence[AuditEntry]:
         return await self._store.page(after, limit, since, until)
 
+    async def newest(
+        self, limit: int = 1000, since: float | None = None, until: float | None = None
+    ) -> Sequence[AuditEntry]:
+        return await self._store.newest(limit, since, until)
+
     async def last_seq(self) -> int:
         return await self._store.last_seq()

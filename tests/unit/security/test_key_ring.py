@@ -78,19 +78,19 @@ async def test_a_revoked_key_is_refused_at_once_and_after_a_restart(
             one.verify(plain.text.encode(), clock.wall())
 
 
-async def test_what_was_found_holds_for_a_generation(ring: KeyRing, clock: FakeClock) -> None:
-    plain, key = await ring.create(GRANT)
-    generation = ring.generation
-    ring.use(key, clock.wall())
-    assert ring.generation == generation
+async def test_who_listens_hears_of_what_becomes_of_keys_but_not_of_their_use(
+    ring: KeyRing, clock: FakeClock
+) -> None:
+    changes: list[bool] = []
+    ring.listen(lambda: changes.append(ring.has_keys))
 
+    plain, key = await ring.create(GRANT)
+    ring.verify(plain.text.encode(), clock.wall())
+    ring.note_use(key, clock.wall())
+    await ring.flush()
     await ring.revoke(key.id)
 
-    assert ring.generation > generation
-    found = ring.find(plain.text.encode())
-    assert found is not None
-    with pytest.raises(InvalidKeyError):
-        ring.use(found, clock.wall())
+    assert changes == [True, True]
 
 
 async def test_revoking_twice_is_no_error_and_keeps_the_first_moment(ring: KeyRing, clock: FakeClock) -> None:

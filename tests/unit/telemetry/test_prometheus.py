@@ -8,10 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Recorder
 from ai_proxy.telemetry.prometheus import render
-from ai_proxy.telemetry.recorder import NullRecorder, TellingRecorder
-from ai_proxy.telemetry.tally import MAX_MODELS, OTHER_MODELS, REQUEST_BUCKETS, Histogram, Tallies
+from ai_proxy.telemetry.recorder import NullRecorder
+from ai_proxy.telemetry.tally import BATCH, MAX_MODELS, OTHER_MODELS, REQUEST_BUCKETS, Histogram, Tallies
 from ai_proxy.testing.plane import view
-from ai_proxy.testing.usage import inference
+from ai_proxy.testing.usage import finished
 
 type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -112,8 +112,8 @@ def test_build_and_process_are_told(recorder: Tallies) -> None:
 
 
 def test_request_to_a_model_is_counted_in_every_metric_of_the_model(recorder: Tallies) -> None:
-    recorder.inference(inference(service_id="llama3", model="tiny"))
-    recorder.inference(inference(service_id="llama3", model="tiny", status=503, tokens_in=-1, tokens_out=-1))
+    recorder.finished(finished(service_id="llama3", model="tiny"))
+    recorder.finished(finished(service_id="llama3", model="tiny", status=503, tokens_in=-1, tokens_out=-1))
 
     samples = scrape(recorder)
 
@@ -129,7 +129,7 @@ def test_request_to_a_model_is_counted_in_every_metric_of_the_model(recorder: Ta
 
 
 def test_only_streams_tell_when_the_first_token_came(recorder: Tallies) -> None:
-    recorder.inference(inference(service_id="llama3", streamed=False, first_token=2.999))
+    recorder.finished(finished(service_id="llama3", streamed=False, first_token=2.999))
 
     samples = scrape(recorder)
 
@@ -146,9 +146,9 @@ def models(samples: Samples, service: str) -> set[str]:
 
 def test_models_stay_bounded_whatever_names_are_made_up(recorder: Tallies) -> None:
     for number in range(2 * MAX_MODELS):
-        recorder.inference(inference(service_id="", model=f"unknown {number}", status=404))
-        recorder.inference(inference(service_id="llama3", model=f"refused {number}", status=404))
-        recorder.inference(inference(service_id="llama3", model=f"answered {number}"))
+        recorder.finished(finished(service_id="", model=f"unknown {number}", status=404))
+        recorder.finished(finished(service_id="llama3", model=f"refused {number}", status=404))
+        recorder.finished(finished(service_id="llama3", model=f"answered {number}"))
 
     samples = scrape(recorder)
 
@@ -164,7 +164,7 @@ def test_metrics_can_be_read_whatever_a_model_is_called(name: str) -> None:
     recorder = Tallies()
     recorder.state("llama3", "ready")
 
-    recorder.inference(inference(service_id="llama3", model=name))
+    recorder.finished(finished(service_id="llama3", model=name))
 
     (label,) = models(scrape(recorder), "llama3")
     assert label in (name, OTHER_MODELS)
@@ -193,29 +193,43 @@ def test_recording_costs_next_to_nothing(recorder: Tallies) -> None:
 
 
 def test_recording_a_request_to_a_model_costs_little(recorder: Tallies) -> None:
-    finished = inference(service_id="llama3")
+    request = finished(service_id="llama3")
 
-    fastest = min(timeit.repeat(lambda: recorder.inference(finished), number=2000, repeat=20)) / 2000
+    fastest = min(timeit.repeat(lambda: recorder.finished(request), number=2000, repeat=20)) / 2000
 
     assert fastest < 15e-6  # 2.5 us where it was written
 
 
 def test_everybody_is_told_of_a_request_to_a_model() -> None:
     told: list[object] = []
-    recorder = TellingRecorder(Tallies(), told.append)
-    finished = inference()
+    recorder = Tallies()
+    recorder.listen(told.extend)
+    request = finished()
 
-    recorder.inference(finished)
+    recorder.finished(request)
+    recorder.settle()
+    recorder.settle()
 
-    assert told == [finished]
+    assert told == [request]
 
 
-@pytest.mark.parametrize("recorder", [NullRecorder(), Tallies(), TellingRecorder(Tallies())])
+def test_what_has_ended_is_counted_by_itself_before_it_piles_up(recorder: Tallies) -> None:
+    told: list[object] = []
+    recorder.listen(told.extend)
+
+    for _ in range(2 * BATCH - 1):
+        recorder.finished(finished())
+
+    assert len(told) == BATCH
+
+
+@pytest.mark.parametrize("recorder", [NullRecorder(), Tallies()])
 def test_recorders_take_whatever_the_port_tells_them(recorder: Recorder) -> None:
     recorder.state("a", "ready")
     recorder.started("a", 1.0)
     recorder.exchange("a", 200, 1.0, -1.0, 0, 0)
-    recorder.inference(inference(service_id="a"))
+    recorder.finished(finished(service_id="a"))
+    recorder.settle()
     recorder.forget("a")
     recorder.forget("never heard of")
     recorder.forget("")

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock, Tracing
-from ai_proxy.core.usage import Inference
+from ai_proxy.core.usage import Finished
 from ai_proxy.tasks import cancel, spawn
 from ai_proxy.telemetry.operations import Operations
 from ai_proxy.telemetry.otel.aside import Work, aside
@@ -48,7 +48,11 @@ class TraceSender:
         self._provider.add_span_processor(BatchSpanProcessor(span_exporter(target)))
         self._spans = Spans(self._provider, ids, self.tracing, host)
         self._operations = Operations()
-        self.request = self._spans.request
+
+    def requests(self, finished: Iterable[Finished]) -> None:
+        """Take finished requests to models."""
+        for request in finished:
+            self._spans.request(request.account())
 
     def event(self, event: ServiceEvent) -> None:
         """Take a change of a service's state."""
@@ -131,9 +135,9 @@ class Export:
         return self._traces.tracing if self._traces else None
 
     @property
-    def request_listeners(self) -> tuple[Callable[[Inference], None], ...]:
+    def request_listeners(self) -> tuple[Callable[[Iterable[Finished]], None], ...]:
         """Who is to be told of finished requests."""
-        return (self._traces.request,) if self._traces else ()
+        return (self._traces.requests,) if self._traces else ()
 
     def watch(self, services: Callable[[], Iterable[ServiceFacts]]) -> None:
         """Read from now on how services stand."""

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_proxy.config.durations import format_duration, parse_duration
+from ai_proxy.core.durations import format_duration, parse_duration
 
 
 @given(st.integers(0, 10**11))

@@ -1,0 +1,120 @@
+"""What is told of API keys, to people and to programs."""
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+from ai_proxy.core.keys import ApiKey, Grant, Scope
+from ai_proxy.core.limits import Allowance
+
+
+class KeyState(StrEnum):
+    """Whether a key is good."""
+
+    GOOD = "good"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """What is told of a key, which is everything but the key itself. Moments are seconds since the epoch.
+
+    Attributes:
+        id: Names it in lists, logs and the audit log; no secret.
+        label: What people call it.
+        state: Whether it is good.
+        scopes: What it is good for.
+        models: Which models may be asked, as names or patterns; empty for all.
+        rpm: Requests per minute; null for as the policy says, 0 for no limit.
+        burst: Requests at once; likewise, and 0 for a minute's worth.
+        tpm: Tokens per minute, of prompts and answers together; likewise.
+        concurrency: Requests in flight; likewise.
+        created: When it was made.
+        expires: From when on it is no longer good; null for never.
+        revoked: When it was revoked; null if it was not.
+        rotated_from: Id of the key it took the place of; empty for none.
+        last_used: When it was last used, to within seconds; null for never.
+    """
+
+    id: str
+    label: str
+    state: KeyState
+    scopes: tuple[Scope, ...]
+    models: tuple[str, ...]
+    rpm: int | None
+    burst: int | None
+    tpm: int | None
+    concurrency: int | None
+    created: float
+    expires: float | None
+    revoked: float | None
+    rotated_from: str
+    last_used: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MadeKey:
+    """A new key, with the key itself, which is shown this once and kept nowhere.
+
+    Attributes:
+        plain: The key itself, to be sent as `Authorization: Bearer ...`.
+        key: What is told of it from now on.
+    """
+
+    plain: str = field(repr=False)
+    key: KeyFacts
+
+
+def key_state(key: ApiKey, now: float) -> KeyState:
+    """Tell whether a key is good at a moment, in seconds since the epoch."""
+    if key.revoked is not None:
+        return KeyState.REVOKED
+    return KeyState.EXPIRED if key.expires is not None and now >= key.expires else KeyState.GOOD
+
+
+def key_facts(key: ApiKey, now: float) -> KeyFacts:
+    """Return what is told of a key.
+
+    Args:
+        key: Of which.
+        now: Seconds since the epoch.
+    """
+    allowance = key.grant.allowance
+    return KeyFacts(
+        id=key.id,
+        label=key.grant.label,
+        state=key_state(key, now),
+        scopes=tuple(sorted(key.grant.scopes)),
+        models=tuple(sorted(key.grant.models)),
+        rpm=allowance.rpm,
+        burst=allowance.burst,
+        tpm=allowance.tpm,
+        concurrency=allowance.concurrency,
+        created=key.created,
+        expires=key.expires,
+        revoked=key.revoked,
+        rotated_from=key.rotated_from,
+        last_used=key.last_used,
+    )
+
+
+def limits(allowance: Allowance) -> str:
+    """Write what is said of limits; empty where nothing is.
+
+    >>> limits(Allowance(rpm=60, concurrency=0))
+    'rpm 60, concurrency 0'
+    """
+    return ", ".join(f"{name} {value}" for name, value in asdict(allowance).items() if value is not None)
+
+
+def described(grant: Grant) -> str:
+    """Say in a line what a grant is for.
+
+    >>> described(Grant("laptop", models=frozenset({"llama*"}), allowance=Allowance(rpm=60)))
+    "'laptop' for inference, of llama*, with rpm 60"
+    """
+    models = f", of {', '.join(sorted(grant.models))}" if grant.models else ""
+    said = limits(grant.allowance)
+    return (
+        f"{grant.label!r} for {' and '.join(sorted(grant.scopes))}{models}{f', with {said}' if said else ''}"
+    )

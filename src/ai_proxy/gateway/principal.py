@@ -1,0 +1,58 @@
+"""Who calls, as far as the head of a request tells."""
+
+from dataclasses import dataclass
+
+from ai_proxy.core.keys import ApiKey, check_model, check_service
+from ai_proxy.security.limiter import Meters
+
+ANONYMOUS = "anonymous"
+"""The name of whoever came without a key."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Principal:
+    """Who calls.
+
+    Attributes:
+        name: The id of a key, or `anonymous`.
+        address: Of the client.
+        key: None for whoever came without.
+        meters: What counts the requests; empty where nothing is limited.
+        cors: Header lines on every response, for the browser of whoever calls from a web page.
+    """
+
+    name: str = ANONYMOUS
+    address: str = ""
+    key: ApiKey | None = None
+    meters: Meters = ()
+    cors: bytes = b""
+
+    @property
+    def limited(self) -> bool:
+        """Whether there are models that the caller may not ask."""
+        return self.key is not None and bool(self.key.grant.models)
+
+    def check_model(self, *names: str) -> None:
+        """Refuse a model that the caller's key is not for.
+
+        Args:
+            names: By any of which it may be allowed.
+
+        Raises:
+            ForbiddenError: It is not.
+        """
+        if self.key is not None and self.key.grant.models:
+            check_model(self.key, *names)
+
+    def check_service(self, service_id: str) -> None:
+        """Refuse a service that the caller's key is not for as a whole.
+
+        Raises:
+            ForbiddenError: It is not.
+        """
+        if self.key is not None and self.key.grant.models:
+            check_service(self.key, service_id)
+
+
+NOBODY = Principal()
+"""Whoever calls where nobody is asked."""

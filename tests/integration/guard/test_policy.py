@@ -1,0 +1,249 @@
+"""The policy holds on every path: allowlist, pages of other origins, limits, sizes."""
+
+from pathlib import Path
+
+import pytest
+from tests.integration.gateway.models import CHAT, PLAIN, USAGE, ask, offer
+from tests.integration.guard.conftest import House, bearer, guarded
+
+from ai_proxy.core.keys import Scope
+from ai_proxy.core.limits import Allowance
+from ai_proxy.testing.raw_backend import answer, by_hand, ok
+from ai_proxy.testing.raw_http import build_request
+from ai_proxy.testing.wire_rig import eventually
+
+PATHS = [
+    b"/service/svc/x",
+    b"/v1/models",
+    b"/api/v1/services",
+    b"/docs",
+    b"/metrics",
+    b"/health",
+    b"/nowhere",
+]
+EVIL = b"Origin: https://evil.example"
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_whoever_is_not_on_the_allowlist_gets_nowhere(house: House, path: bytes) -> None:
+    await house.policy(allowlist=["10.0.0.0/8"])
+
+    response = await house.ask(path)
+
+    assert (response.status, response.error_code) == (403, b"address_refused")
+    (entry,) = await house.audit()
+    assert (entry.where_from, entry.result) == ("127.0.0.1", "address_refused")
+
+
+async def test_the_allowlist_changes_for_a_connection_that_is_open(house: House) -> None:
+    client = await house.rig.client()
+    assert [(await client.ask(build_request())).status for _ in range(3)] == [200, 200, 200]
+
+    await house.policy(allowlist=["10.0.0.0/8"])
+
+    assert (await client.ask(build_request())).status == 403
+
+
+async def test_only_a_trusted_proxy_says_who_calls(house: House) -> None:
+    await house.policy(allowlist=["10.0.0.0/8"])
+    spoofed = await house.ask(b"/service/svc/x", b"X-Forwarded-For: 10.1.2.3")
+    await house.policy(allowlist=["10.0.0.0/8"], trusted_proxies=["127.0.0.1"])
+
+    forwarded = await house.ask(b"/service/svc/x", b"X-Forwarded-For: 10.1.2.3")
+    lying = await house.ask(b"/service/svc/x", b"X-Forwarded-For: 10.1.2.3, 192.0.2.9")
+
+    assert [spoofed.status, forwarded.status, lying.status] == [403, 200, 403]
+
+
+async def test_a_page_of_another_origin_cannot_use_its_visitors_machine(house: House) -> None:
+    refused = [
+        await house.ask(b"/service/svc/x", EVIL),
+        await house.ask(b"/service/svc/x", b"Origin: null"),
+        await house.ask(b"/service/svc/x", b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Mode: no-cors"),
+    ]
+    followed = await house.ask(b"/docs", b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Mode: navigate")
+
+    assert [response.error_code for response in refused] == [b"origin_refused"] * 3
+    assert followed.status == 200
+    assert house.rig.backend.requests == []
+
+
+async def test_a_name_that_a_page_has_pointed_here_is_refused(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as house:
+        client = await house.rig.client()
+        refused = await client.ask(b"GET /service/svc/x HTTP/1.1\r\nHost: evil.example:11000\r\n\r\n")
+        served = await client.ask(b"GET /service/svc/x HTTP/1.1\r\nHost: localhost:11000\r\n\r\n")
+
+    assert (refused.error_code, served.status) == (b"host_refused", 200)
+
+
+async def test_with_a_key_any_name_will_do(house: House) -> None:
+    key, _ = await house.key()
+    client = await house.rig.client()
+
+    response = await client.ask(b"GET /service/svc/x HTTP/1.1\r\nHost: gpu.lan\r\n%b\r\n\r\n" % bearer(key))
+
+    assert response.status == 200
+
+
+async def test_a_browser_that_asks_first_is_answered_without_a_key_and_without_a_backend(
+    house: House,
+) -> None:
+    await house.key()
+    await house.policy(cors={"origins": ["https://chat.example"]})
+    wish = (b"Access-Control-Request-Method: POST", b"Access-Control-Request-Headers: authorization, x-y")
+
+    response = await house.ask(CHAT, b"Origin: https://chat.example", *wish, method=b"OPTIONS")
+
+    assert response.status == 204
+    assert response.header(b"access-control-allow-origin") == b"https://chat.example"
+    assert response.header(b"access-control-allow-headers") == b"authorization, x-y"
+    assert response.header(b"x-request-id")
+    assert house.rig.backend.requests == house.rig.management.requests == []
+
+
+async def test_a_page_that_the_policy_does_not_name_is_told_no(house: House) -> None:
+    await house.policy(cors={"origins": ["https://chat.example"]})
+
+    response = await house.ask(CHAT, EVIL, b"Access-Control-Request-Method: POST", method=b"OPTIONS")
+
+    assert (response.status, response.error_code) == (403, b"origin_refused")
+    assert response.header(b"access-control-allow-origin") is None
+
+
+async def test_after_its_preflight_the_connection_goes_on(house: House) -> None:
+    await house.policy(cors={"origins": ["https://chat.example"]})
+    client = await house.rig.client()
+    page = b"Origin: https://chat.example"
+
+    await client.ask(
+        build_request(b"/service/svc/x", page, b"Access-Control-Request-Method: PUT", method=b"OPTIONS")
+    )
+    response = await client.ask(build_request(b"/service/svc/x", page))
+
+    assert response.header(b"access-control-allow-origin") == b"https://chat.example"
+
+
+async def test_what_a_backend_says_of_other_origins_is_not_passed_on_beside_the_policy(house: House) -> None:
+    await house.policy(cors={"origins": ["https://chat.example"]})
+    house.rig.backend.script = answer(ok(b"x", b"Access-Control-Allow-Origin: *", b"A: b"))
+    client = await house.rig.client()
+
+    for _ in range(3):
+        response = await client.ask(build_request(b"/service/svc/x", b"Origin: https://chat.example"))
+
+        assert response.all(b"access-control-allow-origin") == [b"https://chat.example"]
+        assert response.header(b"a") == b"b"
+
+
+async def test_an_error_tells_a_page_that_may_call_what_it_is(house: House) -> None:
+    await house.policy(cors={"origins": ["https://chat.example"]})
+
+    response = await house.ask(b"/service/none/x", b"Origin: https://chat.example")
+
+    assert response.status == 404
+    assert response.header(b"access-control-allow-origin") == b"https://chat.example"
+
+
+async def test_too_many_requests_are_told_when_to_come_again_whatever_the_connection(house: House) -> None:
+    await house.policy(per_ip={"rpm": 60, "burst": 3})
+    client = await house.rig.client()
+
+    first = [(await client.ask(build_request())).status for _ in range(3)]
+    refused, elsewhere = await client.ask(build_request()), await house.ask()
+
+    assert first == [200, 200, 200]
+    assert (refused.status, refused.error_code) == (429, b"rate_limited")
+    assert refused.header(b"retry-after") == b"1" or refused.header(b"retry-after") == b"2"
+    assert refused.header(b"x-ratelimit-limit-requests") == b"3"
+    assert refused.header(b"x-ratelimit-remaining-requests") == b"0"
+    assert elsewhere.status == 429
+    assert {entry.result for entry in await house.audit()} == {"rate_limited"}
+
+
+async def test_pipelining_does_not_get_around_a_limit(house: House) -> None:
+    await house.policy(per_ip={"rpm": 60, "burst": 3})
+    client = await house.rig.client()
+
+    await client.send(build_request() * 5)
+
+    assert [(await client.response()).status for _ in range(5)] == [200, 200, 200, 429, 429]
+
+
+async def test_wrong_keys_count_for_the_address_they_come_from(house: House) -> None:
+    await house.key()
+    await house.policy(per_ip={"rpm": 60, "burst": 2})
+
+    statuses = [(await house.ask(b"/v1/models", bearer(b"aip_wrong"))).status for _ in range(4)]
+
+    assert statuses == [401, 401, 429, 429]
+
+
+async def test_a_place_is_free_again_when_its_request_is_over_or_its_client_gone(house: House) -> None:
+    plain, _ = await house.key(allowance=Allowance(concurrency=1))
+    house.rig.backend.script = by_hand
+    leaving = await house.rig.client()
+    await leaving.send(build_request(b"/service/svc/x", bearer(plain)))
+    await house.rig.backend.connection()
+    busy = await house.ask(b"/service/svc/x", bearer(plain))
+    leaving.reset()
+    house.rig.backend.script = answer(ok(b"x"))
+
+    await eventually(lambda: len(house.rig.admission.outcomes) == 1)
+    after = await house.ask(b"/service/svc/x", bearer(plain))
+
+    assert (busy.status, after.status) == (429, 200)
+
+
+async def test_tokens_are_a_debt_that_the_next_request_meets(house: House) -> None:
+    plain, _ = await house.key(allowance=Allowance(tpm=9))
+    house.rig.gateway.publish([offer()])
+    house.rig.backend.script = answer(ok(USAGE, b"content-type: application/json"))
+    request = ask(model="svc").replace(b"Host: test", b"Host: test\r\n" + bearer(plain))
+
+    first, second = await house.rig.ask(request), await house.rig.ask(request)
+
+    assert (first.status, second.status) == (200, 429)
+    assert b"9 tokens per minute" in second.body
+
+
+async def test_a_key_asks_for_its_own_models_only_by_whatever_name(house: House) -> None:
+    plain, _ = await house.key(models=frozenset({"mine*"}))
+    house.rig.gateway.publish([offer("svc", PLAIN, models=("mine-7b", "other"))])
+
+    async def status(model: str) -> int:
+        head = b"Host: test\r\n" + bearer(plain)
+        return (await house.rig.ask(ask(model=model).replace(b"Host: test", head))).status
+
+    assert [await status(name) for name in ("mine-7b", "svc/mine-7b", "other", "svc/other")] == [
+        200,
+        200,
+        403,
+        403,
+    ]
+    assert [entry.result for entry in await house.audit()] == ["forbidden"]
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_body_over_the_policys_size_is_refused(house: House, *, chunked: bool) -> None:
+    await house.policy(max_request_mb=1)
+    body = b"x" * (1024 * 1024 + 1)
+    client = await house.rig.client()
+    if chunked:
+        framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        await client.send(
+            build_request(b"/service/svc/x", b"Transfer-Encoding: chunked", method=b"POST") + framed
+        )
+    else:
+        await client.send(build_request(b"/service/svc/x", body=body))
+
+    response = await client.response()
+
+    assert (response.status, response.error_code) == (413, b"body_too_large")
+
+
+async def test_everything_but_the_keys_scope_is_as_the_policy_says_for_admins_too(house: House) -> None:
+    admin, _ = await house.key(Scope.ADMIN)
+    await house.policy(allowlist=["10.0.0.0/8"])
+
+    assert (await house.ask(b"/api/v1/services", bearer(admin))).error_code == b"address_refused"
