@@ -6,10 +6,34 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from ai_proxy.api import docs, engines, errors, models, ollama, requests, services, system
-from ai_proxy.api.deps import Addresses, Context, ControlPlane, MetricsRenderer, NoEngines, Requests
+from ai_proxy.api import (
+    audit,
+    docs,
+    engines,
+    errors,
+    keys,
+    models,
+    ollama,
+    policy,
+    requests,
+    services,
+    settings,
+    system,
+)
+from ai_proxy.api.audited import Audited
+from ai_proxy.api.deps import (
+    NOTHING_KEPT,
+    Addresses,
+    Context,
+    ControlPlane,
+    Keeping,
+    MetricsRenderer,
+    NoEngines,
+    Requests,
+)
 from ai_proxy.api.openapi import complete
 from ai_proxy.api.schemas import EXAMPLES
+from ai_proxy.core.errors import StoreError
 from ai_proxy.core.ports import EngineDetector
 
 DESCRIPTION = """\
@@ -18,7 +42,8 @@ One HTTP endpoint in front of every inference backend of a machine.
 Under `/v1` it speaks OpenAI's API, and Anthropic's Messages API, for every model of every backend:
 `model` says which is meant, and a backend that is stopped is started by the request. Under
 `/service/{service_id}/` each backend answers itself, everything passed on verbatim. Under `/api/v1` the
-backends are shown, started and stopped, their output is read, and what happens is followed.
+backends are shown, started and stopped, their output is read, what happens is followed, and keys, policy and
+settings are kept; whatever changes something there is in the audit log.
 
 An error of the proxy's own carries the header `X-AI-Proxy-Error`; its `code` is stable. Under `/v1` it has
 OpenAI's form, elsewhere it is a problem (RFC 9457). Errors of a backend are passed on as they are.
@@ -31,6 +56,13 @@ TAGS = [
     },
     {"name": "services", "description": "The declared backends: how they stand, starting and stopping them."},
     {"name": "engines", "description": "Engines that run by themselves: finding them."},
+    {"name": "keys", "description": "API keys: who may call, for which models, how much, and what was used."},
+    {
+        "name": "policy",
+        "description": "What holds for every request: from where, how often, from which pages.",
+    },
+    {"name": "audit", "description": "What was done by whom from where, and what was refused."},
+    {"name": "settings", "description": "Settings that are changed while the proxy runs."},
     {"name": "system", "description": "The proxy itself: health, measurements, events, configuration."},
 ]
 
@@ -42,6 +74,7 @@ def create_app(
     addresses: Addresses | None = None,
     requests: Requests | None = None,
     detector: EngineDetector | None = None,
+    keeping: Keeping | StoreError = NOTHING_KEPT,
 ) -> FastAPI:
     """Build the management application.
 
@@ -52,10 +85,18 @@ def create_app(
         addresses: Where the proxy listens; filled in when it does.
         requests: Where the requests to models are looked up.
         detector: Finds engines that run by themselves.
+        keeping: What lasts, or why it cannot be had: the endpoints about it then say so.
     """
     app = _describe(version)
+    app.add_middleware(Audited)
     app.state.context = Context(
-        plane, metrics, version, addresses or Addresses(), requests or Requests(), detector or NoEngines()
+        plane,
+        metrics,
+        version,
+        addresses or Addresses(),
+        requests or Requests(),
+        detector or NoEngines(),
+        keeping,
     )
     return app
 
@@ -89,7 +130,7 @@ def _describe(version: str) -> FastAPI:
     )
     errors.install(app)
     docs.install(app)
-    for part in (models, services, engines, requests, system, ollama):
+    for part in (models, services, engines, keys, policy, audit, settings, requests, system, ollama):
         app.include_router(part.router)
     return app
 

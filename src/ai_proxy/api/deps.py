@@ -7,13 +7,18 @@ from typing import Annotated, Protocol
 from fastapi import Depends, Request
 
 from ai_proxy.control.events import EventBus
+from ai_proxy.control.run_settings import SettingsHolder
 from ai_proxy.control.views import ModelView, ReloadReport, ServiceView
 from ai_proxy.core.detection import Detection
+from ai_proxy.core.errors import StoreError, StoreUnavailableError
+from ai_proxy.core.keys import allows_model
 from ai_proxy.core.logring import LogRing
-from ai_proxy.core.ports import EngineDetector
+from ai_proxy.core.ports import Clock, EngineDetector
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import Upstream
+from ai_proxy.core.store_ports import AuditStore, UsageStore
 from ai_proxy.core.usage import Inference, LiveRequest
+from ai_proxy.security.security import Security
 
 
 class ControlPlane(Protocol):
@@ -94,14 +99,14 @@ class Addresses:
     ollama: str | None = None
 
 
-def local_url(host: str, port: int) -> str:
+def local_url(host: str, port: int, *, tls: bool = False) -> str:
     """Return how a client on this machine reaches a listener.
 
-    >>> local_url("0.0.0.0", 11000), local_url("::1", 80), local_url("gpu-box", 11000)
-    ('http://127.0.0.1:11000', 'http://[::1]:80', 'http://gpu-box:11000')
+    >>> local_url("0.0.0.0", 11000), local_url("::1", 80), local_url("gpu-box", 11000, tls=True)
+    ('http://127.0.0.1:11000', 'http://[::1]:80', 'https://gpu-box:11000')
     """
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - to be replaced
-    return Upstream(everywhere.get(host, host), port).url
+    return Upstream(everywhere.get(host, host), port, tls=tls).url
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,54 @@ class NoEngines:
         """Do nothing."""
 
 
+class KeptStore(Protocol):
+    """What the management API reads of the store by itself."""
+
+    @property
+    def audit(self) -> AuditStore:
+        """The audit log."""
+
+    @property
+    def usage(self) -> UsageStore:
+        """Counts of what was used."""
+
+
+class Keeping(Protocol):
+    """All that the management API asks of what lasts."""
+
+    @property
+    def security(self) -> Security:
+        """Keys, policy, and the audit log to be written to."""
+
+    @property
+    def settings(self) -> SettingsHolder:
+        """Settings that are changed at run time."""
+
+    @property
+    def store(self) -> KeptStore:
+        """What is only read."""
+
+    @property
+    def clock(self) -> Clock:
+        """Tells the time."""
+
+
+NOTHING_KEPT = StoreUnavailableError("this proxy runs without a store: it keeps no keys, policy or settings")
+
+
+@dataclass
+class Deed:
+    """What a request does, for the audit log; lies in `request.state.deed`.
+
+    Attributes:
+        target: To what it is done; empty for what the path says.
+        detail: In words; empty for nothing to add.
+    """
+
+    target: str = ""
+    detail: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What the application is built around; lies in `app.state.context`."""
@@ -138,6 +191,11 @@ class Context:
     addresses: Addresses
     requests: Requests
     engines: EngineDetector
+    keeping: Keeping | StoreError
+
+
+type Allowed = Callable[[ModelView], bool]
+"""Tells whether a caller may ask a model."""
 
 
 def _context(request: Request) -> Context:
@@ -153,8 +211,33 @@ def _engines(request: Request) -> EngineDetector:
     return _context(request).engines
 
 
+def _keeping(request: Request) -> Keeping:
+    keeping = _context(request).keeping
+    if isinstance(keeping, StoreError):
+        raise StoreUnavailableError(keeping.detail) from keeping
+    return keeping
+
+
 def _principal(request: Request) -> str:
     return str(getattr(request.state, "principal", ANONYMOUS))
+
+
+def _allowed(request: Request) -> Allowed:
+    """Return whether the caller may ask a model: nobody is shown what their key is not for."""
+    keeping, principal = _context(request).keeping, _principal(request)
+    if isinstance(keeping, StoreError) or principal in (OWNER, ANONYMOUS):
+        return lambda _: True
+    key = keeping.security.keys.get(principal)
+    return lambda view: allows_model(key, *view.names)
+
+
+def _address(request: Request) -> str:
+    return str(getattr(request.state, "address", UNKNOWN_ADDRESS))
+
+
+def _deed(request: Request) -> Deed:
+    deed: Deed = request.state.deed
+    return deed
 
 
 OWNER = "owner"
@@ -163,7 +246,17 @@ OWNER = "owner"
 ANONYMOUS = "anonymous"
 """The principal whom nobody has asked for a name."""
 
+LOCAL = "local"
+"""The address behind the owner's door."""
+
+UNKNOWN_ADDRESS = "unknown"
+"""The address that nobody has told."""
+
 TheContext = Annotated[Context, Depends(_context)]
 Plane = Annotated[ControlPlane, Depends(_plane)]
 Engines = Annotated[EngineDetector, Depends(_engines)]
 Principal = Annotated[str, Depends(_principal)]
+AllowedModels = Annotated[Allowed, Depends(_allowed)]
+Address = Annotated[str, Depends(_address)]
+Kept = Annotated[Keeping, Depends(_keeping)]
+TheDeed = Annotated[Deed, Depends(_deed)]

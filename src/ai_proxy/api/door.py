@@ -5,35 +5,56 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from loguru import logger
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ai_proxy.api.deps import ANONYMOUS, OWNER
+from ai_proxy.api.deps import ANONYMOUS, LOCAL, OWNER, UNKNOWN_ADDRESS
+from ai_proxy.core.keys import redacted
 from ai_proxy.tasks import cancel, spawn
 
-PRINCIPAL_HEADER = b"x-ai-proxy-principal"
-"""Only the gateway can set it: it strips it from whatever comes in."""
+PRINCIPAL_HEADER, ADDRESS_HEADER = b"x-ai-proxy-principal", b"x-ai-proxy-client"
+"""Only the gateway can set them: it strips them from whatever comes in."""
 
 _SANE_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
 
 
-def client_principal(scope: Scope) -> str:
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls.
+
+    Attributes:
+        principal: A key's id, `owner`, or `anonymous`.
+        address: The client's; `local` for the owner.
+    """
+
+    principal: str
+    address: str
+
+
+def client_principal(scope: Scope) -> Caller:
     """Return whom the gateway says a request comes from."""
-    return (_header(scope, PRINCIPAL_HEADER) or b"").decode("latin-1") or ANONYMOUS
+    return Caller(
+        _told(scope, PRINCIPAL_HEADER) or ANONYMOUS, _told(scope, ADDRESS_HEADER) or UNKNOWN_ADDRESS
+    )
 
 
-def owner_principal(_: Scope) -> str:
+def owner_principal(_: Scope) -> Caller:
     """Return the owner: nobody else can open the owner's door."""
-    return OWNER
+    return Caller(OWNER, LOCAL)
+
+
+def _told(scope: Scope, name: bytes) -> str:
+    return (_header(scope, name) or b"").decode("latin-1")
 
 
 class Door:
     """One way into the application: names the caller and the request, logs it, and can be closed."""
 
-    def __init__(self, app: ASGIApp, principal: Callable[[Scope], str]) -> None:
+    def __init__(self, app: ASGIApp, caller: Callable[[Scope], Caller]) -> None:
         self._app = app
-        self._principal = principal
+        self._caller = caller
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -42,18 +63,21 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        request_id = _request_id(scope)
-        scope["state"] = {"principal": self._principal(scope), "request_id": request_id}
+        request_id, caller = _request_id(scope), self._caller(scope)
+        scope["state"] = {
+            "principal": caller.principal,
+            "address": caller.address,
+            "request_id": request_id,
+        }
         passage = _Passage(request_id, self._closing, receive, send)
         with logger.contextualize(request_id=request_id):
             try:
                 await self._app(scope, passage.receive, passage.send)
                 await passage.finish()
             except Exception:  # noqa: BLE001 - the client has its answer from problems.py; the log gets the reason
-                logger.exception("unexpected error in {} {}", scope["method"], scope["path"])
-            logger.debug(
-                "{} {} {} in {:.1f} ms", scope["method"], scope["path"], passage.status, passage.took
-            )
+                logger.exception("unexpected error in {} {}", scope["method"], redacted(scope["path"]))
+            path = redacted(scope["path"])
+            logger.debug("{} {} {} in {:.1f} ms", scope["method"], path, passage.status, passage.took)
 
 
 class _Passage:

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
-from ai_proxy.api.deps import Plane
+from ai_proxy.api.deps import AllowedModels, Plane
 from ai_proxy.api.errors import ApiErrorBody
 from ai_proxy.control.views import ModelView
+from ai_proxy.core.errors import UnknownModelError
 from ai_proxy.core.lifecycle import State
 
 
@@ -56,9 +57,9 @@ router = APIRouter()
 
 
 @router.get("/v1/models", summary="List the models", tags=["inference"])
-async def list_models(plane: Plane) -> OpenAIModels:
-    """Every model that can be asked for, those of stopped services included."""
-    return OpenAIModels(data=[openai_model(view) for view in plane.models()])
+async def list_models(plane: Plane, allowed: AllowedModels) -> OpenAIModels:
+    """Every model that may be asked for with this key, those of stopped services included."""
+    return OpenAIModels(data=[openai_model(view) for view in plane.models() if allowed(view)])
 
 
 @router.get(
@@ -67,9 +68,12 @@ async def list_models(plane: Plane) -> OpenAIModels:
     tags=["inference"],
     responses={404: {"model": ApiErrorBody, "description": "No service answers to that name of a model."}},
 )
-async def show_model(model_id: ModelId, plane: Plane) -> OpenAIModel:
+async def show_model(model_id: ModelId, plane: Plane, allowed: AllowedModels) -> OpenAIModel:
     """One model, found as a request for it would be."""
-    return openai_model(plane.model(model_id))
+    view = plane.model(model_id)
+    if not allowed(view):
+        raise UnknownModelError(model_id)
+    return openai_model(view)
 
 
 @router.get("/api/v1/models", summary="List the models with all facts", tags=["services"])

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse
 
-from ai_proxy.api.deps import ControlPlane, Plane
+from ai_proxy.api.deps import AllowedModels, ControlPlane, Plane
 from ai_proxy.api.errors import OLLAMA
 from ai_proxy.control.views import ModelView, ServiceView
 from ai_proxy.core.abilities import Modality
@@ -57,22 +57,27 @@ async def version() -> Facts:
 
 
 @router.api_route("/api/tags", methods=["GET", "HEAD"])
-async def tags(plane: Plane) -> Facts:
-    """List every model that can be asked for."""
-    return {"models": [tag(entry) for entry in _entries(plane)]}
+async def tags(plane: Plane, allowed: AllowedModels) -> Facts:
+    """List every model that may be asked for."""
+    return {"models": [tag(entry) for entry in _entries(plane) if allowed(entry.view)]}
 
 
 @router.get("/api/ps")
-async def ps(plane: Plane) -> Facts:
+async def ps(plane: Plane, allowed: AllowedModels) -> Facts:
     """List the models of the services that are ready."""
     now, serving = datetime.now(UTC), (State.READY, State.DRAINING)
-    return {"models": [loaded(entry, now) for entry in _entries(plane) if entry.view.state in serving]}
+    entries = [entry for entry in _entries(plane) if entry.view.state in serving]
+    return {"models": [loaded(entry, now) for entry in entries if allowed(entry.view)]}
 
 
 @router.post("/api/show")
-async def show(plane: Plane, request: Request) -> Facts:
+async def show(plane: Plane, request: Request, allowed: AllowedModels) -> Facts:
     """Tell about one model."""
-    return shown(_entry(plane, asked_model(await request.body())))
+    name = asked_model(await request.body())
+    entry = _entry(plane, name)
+    if not allowed(entry.view):
+        raise UnknownModelError(name)
+    return shown(entry)
 
 
 def asked_model(body: bytes) -> str:

@@ -9,10 +9,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from ai_proxy.core.errors import ProxyError, ServiceFailedError, StartTimeoutError, UnknownPathError
 
 MEDIA_TYPE = "application/problem+json"
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 OPERATION_FAILED = 500
 """Status of a start that was asked for by hand and failed: unlike a request, it has nothing to wait for."""
@@ -73,12 +76,24 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
         detail = f"nothing answers on {request.url.path}; GET /docs lists what does"
         return _response(members(UnknownPathError(detail), _request_id(request)), error.status_code)
     title = HTTPStatus(error.status_code).phrase
-    detail, code = error.detail, title.lower().replace(" ", "_")
+    detail, code, headers = error.detail, title.lower().replace(" ", "_"), dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "other methods")
-        detail = f"{request.method} is not possible on {request.url.path}; {allowed} is"
+        headers["Allow"] = ", ".join(allowed_methods(request))
+        detail = f"{request.method} is not possible on {request.url.path}; {headers['Allow']} is"
     problem = {**_basics(error.status_code, title, detail, code), "request_id": _request_id(request)}
-    return _response(problem, error.status_code, dict(error.headers or {}))
+    return _response(problem, error.status_code, headers)
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """Return the methods that are possible on a request's path; the router names those of one route only."""
+    scope = {name: request.scope[name] for name in ("type", "path", "headers", "root_path")}
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.router.routes
+        )
+    ]
 
 
 def _invalid_request(request: Request, error: Exception) -> JSONResponse:

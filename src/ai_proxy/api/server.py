@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp, Scope
 
-from ai_proxy.api.door import Door
+from ai_proxy.api.door import Caller, Door
 from ai_proxy.tasks import cancel, spawn
 
 GRACE = 5.0
@@ -82,16 +82,16 @@ class UnixServer(uvicorn.Server):
 
 @asynccontextmanager
 async def serve_unix(
-    app: ASGIApp, path: Path, principal: Callable[[Scope], str]
+    app: ASGIApp, path: Path, caller: Callable[[Scope], Caller]
 ) -> AsyncIterator[UnixServer]:
     """Serve an application on a Unix socket for as long as the context lasts.
 
     Args:
         app: May be served by several doors at once.
         path: Of the socket file, which only its owner can open.
-        principal: Tells who calls through this door.
+        caller: Tells who calls through this door.
     """
-    server = UnixServer(Door(app, principal), path)
+    server = UnixServer(Door(app, caller), path)
     await server.start()
     try:
         yield server

@@ -9,6 +9,8 @@ from contextlib import aclosing
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
+from ai_proxy.tasks import cancel, spawn
+
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent, so that nobody takes the connection for dead."""
 
@@ -70,6 +72,36 @@ async def follow[T](
             yield "".join(map(render, items))
     finally:
         unsubscribe()
+
+
+async def stream[T](
+    items: AsyncGenerator[T], render: Callable[[T], str], heartbeat: float = HEARTBEAT
+) -> AsyncGenerator[str]:
+    """Yield what another generator yields, as events.
+
+    Args:
+        items: Goes on until it is closed, which it is at the end.
+        render: Makes an event of an item.
+        heartbeat: Seconds of silence after which a comment is sent.
+    """
+    coming: asyncio.Task[T] | None = None
+    try:
+        yield ": following\n\n"
+        while True:
+            coming = coming or spawn(_next(items), "next event")
+            await asyncio.wait((coming,), timeout=heartbeat)
+            if coming.done():
+                item, coming = coming.result(), None
+                yield render(item)
+            else:
+                yield ": still here\n\n"
+    finally:
+        await cancel(coming)
+        await items.aclose()
+
+
+async def _next[T](items: AsyncGenerator[T]) -> T:
+    return await anext(items)
 
 
 class EventStream(StreamingResponse):

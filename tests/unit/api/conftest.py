@@ -5,6 +5,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from tests.unit.api.house import House, open_house
 
 from ai_proxy.api.application import create_app
 from ai_proxy.api.deps import Requests
@@ -49,3 +50,10 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
                 await stack.enter_async_context(aiohttp.ClientSession("http://x", connector=connector))
             )
         yield Api(plane, recorder, recent, live, *sessions)
+
+
+@pytest.fixture
+async def house(data: Path, tmp_path: Path) -> AsyncIterator[House]:
+    """The application with a store."""
+    async with open_house(data, tmp_path) as opened:
+        yield opened

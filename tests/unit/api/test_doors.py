@@ -14,13 +14,14 @@ from tests.unit.api.conftest import Api
 
 from ai_proxy.api.door import client_principal, owner_principal
 from ai_proxy.api.server import serve_unix
-from ai_proxy.api.sse import EventStream, follow
+from ai_proxy.api.sse import EventStream, follow, stream
+from ai_proxy.core.errors import StoreUnavailableError
 from ai_proxy.core.logring import LogLine, LogRing
 
 
 async def who_calls(scope: Scope, receive: Receive, send: Send) -> None:
     state = Request(scope).state
-    await PlainTextResponse(f"{state.principal} {state.request_id}")(scope, receive, send)
+    await PlainTextResponse(f"{state.principal} {state.address} {state.request_id}")(scope, receive, send)
 
 
 def over(path: Path) -> aiohttp.ClientSession:
@@ -30,22 +31,26 @@ def over(path: Path) -> aiohttp.ClientSession:
 async def test_owners_door_cannot_be_talked_out_of_the_owner(tmp_path: Path) -> None:
     path = tmp_path / "owner.sock"
     async with serve_unix(who_calls, path, owner_principal), over(path) as session:
-        said = await _text(session, {"X-AI-Proxy-Principal": "mallory"})
+        said = await _text(session, {"X-AI-Proxy-Principal": "mallory", "X-AI-Proxy-Client": "192.0.2.7"})
 
-    assert said.startswith("owner ")
+    assert said.startswith("owner local ")
 
 
 @pytest.mark.parametrize(
-    ("headers", "principal"), [({"X-AI-Proxy-Principal": "key-7"}, "key-7"), ({}, "anonymous")]
+    ("headers", "caller"),
+    [
+        ({"X-AI-Proxy-Principal": "key-7", "X-AI-Proxy-Client": "192.0.2.7"}, "key-7 192.0.2.7"),
+        ({}, "anonymous unknown"),
+    ],
 )
 async def test_clients_door_believes_the_gateway(
-    tmp_path: Path, headers: dict[str, str], principal: str
+    tmp_path: Path, headers: dict[str, str], caller: str
 ) -> None:
     path = tmp_path / "client.sock"
     async with serve_unix(who_calls, path, client_principal), over(path) as session:
         said = await _text(session, headers)
 
-    assert said.startswith(f"{principal} ")
+    assert said.startswith(f"{caller} ")
 
 
 @pytest.mark.parametrize(("given", "kept"), [("abc-123", True), ("a b", False), ("x" * 129, False)])
@@ -147,6 +152,43 @@ async def test_silence_is_filled_with_heartbeats() -> None:
     ring.append("a line", at=0.0)
     assert await anext(stream) == "a line"
     await stream.aclose()
+
+
+async def test_what_a_generator_yields_is_streamed_with_heartbeats_until_it_is_closed() -> None:
+    go_on, closed = asyncio.Event(), asyncio.Event()
+
+    async def items() -> AsyncGenerator[str]:
+        try:
+            await go_on.wait()
+            yield "first"
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    events = stream(items(), str.upper, heartbeat=0.01)
+
+    assert await anext(events) == ": following\n\n"
+    assert await anext(events) == ": still here\n\n"
+    go_on.set()
+    while (said := await anext(events)) == ": still here\n\n":
+        pass
+    assert said == "FIRST"
+    assert await anext(events) == ": still here\n\n"
+    await events.aclose()
+    assert closed.is_set()
+
+
+async def test_a_stream_breaks_with_the_error_of_its_source() -> None:
+    async def items() -> AsyncGenerator[str]:
+        yield "first"
+        raise StoreUnavailableError("locked")
+
+    events = stream(items(), str)
+    await anext(events)
+    await anext(events)
+
+    with pytest.raises(StoreUnavailableError):
+        await anext(events)
 
 
 class Watched:

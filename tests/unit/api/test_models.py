@@ -3,7 +3,9 @@ from urllib.parse import quote
 
 import pytest
 from tests.unit.api.conftest import Api
+from tests.unit.api.house import House
 
+from ai_proxy.core.keys import Grant
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Model
 from ai_proxy.testing.plane import FakePlane, view
@@ -146,3 +148,17 @@ def test_the_fake_plane_names_models_as_the_views_of_its_services_do() -> None:
     plane = FakePlane(view("a", models=("a", "gpt")), view("b"))
 
     assert [one.name for one in plane.models()] == ["a", "gpt", "b"]
+
+
+async def test_a_key_for_some_models_is_shown_no_others(house: House) -> None:
+    _, key = await house.vault.security.keys.create(Grant("some", models=frozenset({"llama*"})))
+    caller = {"X-AI-Proxy-Principal": key.id}
+
+    async with house.client.get("/v1/models", headers=caller) as response:
+        listed = [model["id"] for model in (await response.json())["data"]]
+    async with house.client.get("/v1/models/coder", headers=caller) as response:
+        shown = response.status
+    async with house.client.get("/ollama/api/tags", headers=caller) as response:
+        tagged = [model["name"] for model in (await response.json())["models"]]
+
+    assert (listed, shown, tagged) == (["llama3"], 404, ["llama3"])

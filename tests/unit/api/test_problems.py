@@ -37,9 +37,19 @@ async def test_invalid_request_names_each_wrong_part(api: Api) -> None:
     assert [line.split(":")[0] for line in body["errors"]] == ["query.tail", "query.follow"]
 
 
-async def test_method_not_allowed_says_what_is(api: Api) -> None:
-    async with api.owner.delete("/health") as response:
-        assert "GET" in response.headers["Allow"]
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/health", "GET"),
+        ("PATCH", "/api/v1/keys", "GET, POST"),
+        ("OPTIONS", "/api/v1/settings/log.level", "PUT, DELETE"),
+    ],
+)
+async def test_method_not_allowed_says_every_one_that_is(
+    api: Api, method: str, path: str, allowed: str
+) -> None:
+    async with api.owner.request(method, path) as response:
+        assert response.headers["Allow"] == allowed
 
 
 async def test_error_brings_retry_after_in_whole_seconds_and_the_log(api: Api) -> None:

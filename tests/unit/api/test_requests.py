@@ -5,7 +5,7 @@ from tests.unit.api.conftest import Api
 
 from ai_proxy.core.usage import LiveRequest, Progress
 from ai_proxy.telemetry.requests import RecentRequests
-from ai_proxy.testing.usage import inference
+from ai_proxy.testing.usage import finished
 
 
 def under_way(request_id: str, started: float, **facts: str) -> LiveRequest:
@@ -34,7 +34,7 @@ def ids(requests: list[Any]) -> list[str]:
 
 async def test_a_finished_request_is_told_with_what_it_took(api: Api) -> None:
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    api.recent.add(inference(traceparent=traceparent))
+    api.recent.add([finished(traceparent=traceparent)])
 
     (told,) = (await ask(api))["recent"]
 
@@ -61,7 +61,7 @@ async def test_a_finished_request_is_told_with_what_it_took(api: Api) -> None:
 
 async def test_what_is_not_known_of_a_request_is_null(api: Api) -> None:
     api.recent.add(
-        inference(streamed=False, tokens_in=-1, tokens_out=-1, first_token=-1.0, traceparent="x" * 60)
+        [finished(streamed=False, tokens_in=-1, tokens_out=-1, first_token=-1.0, traceparent="x" * 60)]
     )
 
     (told,) = (await ask(api))["recent"]
@@ -74,7 +74,7 @@ async def test_what_is_not_known_of_a_request_is_null(api: Api) -> None:
 
 async def test_newest_requests_come_first(api: Api) -> None:
     for name in ("first", "second"):
-        api.recent.add(inference(request_id=name))
+        api.recent.add([finished(request_id=name)])
     api.live.extend([under_way("older", 10.0), under_way("newer", 20.0)])
 
     answer = await ask(api)
@@ -85,7 +85,7 @@ async def test_newest_requests_come_first(api: Api) -> None:
 
 
 async def test_only_live_ones_are_told_when_only_they_are_asked_for(api: Api) -> None:
-    api.recent.add(inference())
+    api.recent.add([finished()])
     api.live.append(under_way("now", 10.0))
 
     for query in ("?live=true", "?live"):
@@ -107,8 +107,8 @@ async def test_requests_can_be_narrowed_down(
     api: Api, query: str, live: list[str], recent: list[str]
 ) -> None:
     api.live.extend([under_way("l1", 10.0), under_way("l2", 20.0, model="coder", service_id="other")])
-    api.recent.add(inference(request_id="r1"))
-    api.recent.add(inference(request_id="r2", model="coder", service_id="other"))
+    api.recent.add([finished(request_id="r1")])
+    api.recent.add([finished(request_id="r2", model="coder", service_id="other")])
 
     answer = await ask(api, query)
 
@@ -123,6 +123,6 @@ async def test_limit_that_makes_no_sense_is_refused(api: Api) -> None:
 def test_only_the_last_requests_are_remembered() -> None:
     recent = RecentRequests(size=2)
     for name in ("first", "second", "third"):
-        recent.add(inference(request_id=name))
+        recent.add([finished(request_id=name)])
 
     assert [request.request_id for request in recent.newest()] == ["third", "second"]

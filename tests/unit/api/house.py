@@ -1,0 +1,82 @@
+"""The application with a store, behind its two doors."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from ai_proxy.api.application import create_app
+from ai_proxy.api.door import client_principal, owner_principal
+from ai_proxy.api.server import serve_unix
+from ai_proxy.config.schema import Config
+from ai_proxy.core.store_ports import AuditEntry
+from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fake_detector import FakeDetector, detection
+from ai_proxy.testing.plane import FakePlane, view
+from ai_proxy.vault import Vault, open_vault
+
+CLIENT = {"X-AI-Proxy-Principal": "0123456789ab", "X-AI-Proxy-Client": "192.0.2.7"}
+"""What the gateway says of a client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+    @property
+    def code(self) -> str:
+        """The code of the problem; empty for none."""
+        return self.headers.get("X-AI-Proxy-Error", "")
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The application, and what it keeps."""
+
+    plane: FakePlane
+    vault: Vault
+    clock: FakeClock
+    owner: aiohttp.ClientSession
+    client: aiohttp.ClientSession
+
+    async def ask(self, method: str, path: str, body: object = None, *, as_owner: bool = False) -> Said:
+        """Ask as a client that has a key, or as the owner."""
+        session = self.owner if as_owner else self.client
+        async with session.request(method, f"/api/v1{path}", json=body) as response:
+            return Said(response.status, await response.json(content_type=None), response.headers)
+
+    async def log(self) -> list[AuditEntry]:
+        """Return what the audit log holds."""
+        return list(await self.vault.store.audit.page())
+
+
+@asynccontextmanager
+async def open_house(data: Path, sockets: Path) -> AsyncIterator[House]:
+    """Serve the application on a data directory."""
+    clock, plane = FakeClock(), FakePlane(view("llama3"), view("coder"))
+    async with open_vault(Config(), clock, {"AI_PROXY_DATA_DIR": str(data)}) as vault:
+        app = create_app(
+            plane,
+            lambda: (b"", "text/plain"),
+            "1.2.3",
+            detector=FakeDetector(detection("ollama")),
+            keeping=vault,
+        )
+        async with (
+            serve_unix(app, sockets / "owner.sock", owner_principal),
+            serve_unix(app, sockets / "client.sock", client_principal),
+            _over(sockets / "owner.sock") as owner,
+            _over(sockets / "client.sock", CLIENT) as client,
+        ):
+            yield House(plane, vault, clock, owner, client)
+
+
+def _over(path: Path, headers: Mapping[str, str] | None = None) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession("http://x", connector=aiohttp.UnixConnector(str(path)), headers=headers)
