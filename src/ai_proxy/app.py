@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import gc
 import os
-import resource
 import signal
-import sys
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import fields, replace
@@ -23,7 +21,14 @@ from ai_proxy.api.application import create_app
 from ai_proxy.api.deps import Addresses, Requests, local_url
 from ai_proxy.api.door import client_principal, owner_principal
 from ai_proxy.api.server import serve_unix
-from ai_proxy.config.build import build_services, engine_settings, server_settings, telemetry_settings
+from ai_proxy.config.build import (
+    build_services,
+    engine_settings,
+    security_settings,
+    server_settings,
+    telemetry_settings,
+    tls_settings,
+)
 from ai_proxy.config.detected import detected_services
 from ai_proxy.config.load import find_config, load_config
 from ai_proxy.config.schema import Config
@@ -32,18 +37,21 @@ from ai_proxy.control.places import own_places
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.detection import Spot, spot
-from ai_proxy.core.errors import ProxyError
-from ai_proxy.core.events import ServiceEvent
-from ai_proxy.core.lifecycle import Event, State
-from ai_proxy.core.options import ServeOptions
+from ai_proxy.core.errors import ProxyError, StoreError, StoreUnavailableError
+from ai_proxy.core.options import LogLevel, ServeOptions, overridden
+from ai_proxy.core.policy import is_exposed
 from ai_proxy.core.ports import Runtime
+from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.core.service import RuntimeKind, Service, Upstream
-from ai_proxy.core.settings import DockerSettings, ServerSettings
+from ai_proxy.core.settings import DockerSettings, EngineSettings, Limits, SecuritySettings, ServerSettings
+from ai_proxy.datadir import data_folder
 from ai_proxy.engines.cache import MemoryCache
 from ai_proxy.engines.catalog import build_engines
 from ai_proxy.engines.detect import Detector
 from ai_proxy.gateway.entries import OLLAMA, OPENAI, Front
+from ai_proxy.gateway.guard import ClosedGuard, Guard, KeyGuard
 from ai_proxy.gateway.listener import Gateway
+from ai_proxy.handles import announced
 from ai_proxy.identity import owner_id
 from ai_proxy.resources.nvidia import find_nvidia
 from ai_proxy.runtimes.docker import DockerRuntime
@@ -51,13 +59,16 @@ from ai_proxy.runtimes.docker_place import own_container
 from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.runtimes.process import ProcessRuntime
 from ai_proxy.tasks import cancel, spawn
+from ai_proxy.telemetry.eventlog import EventLog
 from ai_proxy.telemetry.logs import configure
-from ai_proxy.telemetry.telemetry import open_telemetry
+from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
+from ai_proxy.tls.serve import serve_certificates
+from ai_proxy.tuning import raise_file_limit, settle_memory
+from ai_proxy.vault import Vault, open_vault
 
-OPEN_FILES = 65_536
-"""Open files asked of the system: two per request in flight."""
-GC_THRESHOLDS = (10_000, 20, 50)
-"""Collect less often than the default: the data plane makes garbage, but next to no cycles."""
+VERSION = version("ai-inference-proxy")
+RESTART = ("engine", "telemetry", "tls", "store", "security")
+"""Sections of the configuration that take effect when the proxy is restarted."""
 
 
 class ListenError(ProxyError):
@@ -74,11 +85,11 @@ def serve(options: ServeOptions) -> int:
         RunDirError: The run directory cannot be used.
         ListenError: The address cannot be had.
     """
-    configure(options.log_level, options.log_format, options.log_file)
+    set_level = configure(options.log_level, options.log_format, options.log_file)
     path = find_config(options.config, os.environ, Path.cwd())
     config = load_config(path, os.environ) if path else Config()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(options, path, config))
+        runner.run(_serve(options, path, config, set_level))
     return 0
 
 
@@ -91,20 +102,20 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(options: ServeOptions, path: Path | None, config: Config) -> None:
+async def _serve(
+    options: ServeOptions, path: Path | None, config: Config, set_level: Callable[[LogLevel], None]
+) -> None:
     settings = _overridden(server_settings(config), options)
-    _raise_file_limit()
+    raise_file_limit()
     async with AsyncExitStack() as stack:
         folder = rundir.create_instance_folder(rundir.base_folder(options.run_dir), settings.port)
         stack.enter_context(rundir.lock_instance(folder))
+        vault = await _open_vault(stack, config)
+        handles = None if isinstance(vault, StoreError) else vault.store.handles
+        announcement = await stack.enter_async_context(announced(handles))
+        guard = _guard(vault, security_settings(config), settings.host)
         telemetry = await stack.enter_async_context(
-            open_telemetry(
-                telemetry_settings(config),
-                os.environ,
-                version("ai-inference-proxy"),
-                settings.host,
-                SystemClock(),
-            )
+            open_telemetry(telemetry_settings(config), os.environ, VERSION, settings.host, SystemClock())
         )
         connector = aiohttp.TCPConnector(limit=0)
         session = await stack.enter_async_context(
@@ -112,33 +123,25 @@ async def _serve(options: ServeOptions, path: Path | None, config: Config) -> No
         )
         runtimes = _runtimes(folder, settings.docker, stack)
         plane = ControlPlane(SystemClock(), runtimes, build_engines(session), telemetry.recorder)
-        gateway = Gateway(
-            plane.scheduler,
-            telemetry.recorder,
-            settings.limits,
-            Upstream("localhost", 80, unix_path=str(folder / "gateway.sock")),
-        )
-        gateway.tracing = telemetry.tracing
+        gateway = _gateway(plane, telemetry, settings.limits, guard, folder / "gateway.sock")
         stack.push_async_callback(_close, plane, gateway)
-        plane.publish = gateway.publish
-        plane.events.listen(EventLog())
-        telemetry.watch(plane.services, plane.events.listen)
         plane.load = _loader(path, config, options)
-        requests = Requests(telemetry.recent.newest, gateway.live)
+        requests = Requests(telemetry.recent, gateway.live)
         addresses = Addresses()
-        detector = _detector(session, plane, addresses, config)
+        detector = _detector(session, plane, addresses, config, vault)
+        discovery = _discovery(detector, plane, config, _engine_settings(engine_settings(config), options))
+        _follow_settings(vault, options, set_level, (detector.adapt, discovery.adapt))
         plane.events.listen(forget_changed(plane, detector))
-        app = create_app(
-            plane, telemetry.metrics, version("ai-inference-proxy"), addresses, requests, detector
-        )
+        app = create_app(plane, telemetry.metrics, VERSION, addresses, requests, detector, vault)
         await stack.enter_async_context(serve_unix(app, folder / "gateway.sock", client_principal))
+        certificates = overridden(tls_settings(config), options)
+        tls = await stack.enter_async_context(
+            serve_certificates(
+                certificates, data_folder() / "tls", settings.host, settings.port, SystemClock()
+            )
+        )
         # Before anything is adopted: a failure must not end it.
-        port = await _listen(gateway, settings.host, settings.port, OPENAI)
-        addresses.http = local_url(settings.host, port)
-        if settings.ollama_port is not None:
-            ollama_port = await _listen(gateway, settings.host, settings.ollama_port, OLLAMA)
-            addresses.ollama = local_url(settings.host, ollama_port)
-            logger.info("in the place of Ollama on {}", addresses.ollama)
+        port = await _listen(gateway, settings, tls, addresses)
         await plane.open(build_services(config))
         await gateway.accept()
         await stack.enter_async_context(serve_unix(app, folder / "control.sock", owner_principal))
@@ -146,20 +149,70 @@ async def _serve(options: ServeOptions, path: Path | None, config: Config) -> No
         if settings.watch and path is not None:
             watcher = spawn(_watch(path, plane), "watch configuration")
             stack.push_async_callback(cancel, watcher)
-        _announce(settings.host, port, path, len(plane.services()))
-        _settle_memory()
-        discovery = _discover(detector, plane, config, options)
-        stack.push_async_callback(cancel, discovery)
+        await announcement.serving(settings.host, port, certificates)
+        _announce(addresses, path, len(plane.services()), guard)
+        settle_memory()
+        discovering = spawn(discovery.run(), "discover engines")
+        stack.push_async_callback(cancel, discovering)
         await stop.wait()
-        await cancel(discovery)
+        await announcement.stopping()
+        await cancel(discovering)
         in_flight = sum(view.in_flight for view in plane.services())
         patience = f"at most {settings.limits.shutdown_timeout:g} s; Ctrl-C again ends them"
         logger.info("stopping: {} requests in flight{}", in_flight, f", {patience}" if in_flight else "")
         await _close(plane, gateway)
 
 
+async def _open_vault(stack: AsyncExitStack, config: Config) -> Vault | StoreError:
+    """Open what lasts; without it, the owner is served, and nobody else: who may call cannot be told."""
+    try:
+        return await stack.enter_async_context(open_vault(config, SystemClock()))
+    except StoreError as error:
+        logger.error("clients are refused until this is mended and the proxy is restarted: {}", error.detail)
+        logger.error("'ai-proxy check' says more; 'ai-proxy backup restore' brings back what was saved")
+        return error
+
+
+def _guard(vault: Vault | StoreError, settings: SecuritySettings, host: str) -> Guard:
+    """Return who decides about clients.
+
+    Raises:
+        ListenError: Everybody who can reach the listeners could use the proxy, and nobody has said that this
+            is meant.
+    """
+    if isinstance(vault, StoreError):
+        return ClosedGuard(
+            StoreUnavailableError("the proxy cannot read its API keys, and serves nobody: see its log")
+        )
+    exposed = is_exposed(host)
+    if exposed and not (settings.allow_unauthenticated or vault.security.keys.has_keys):
+        raise ListenError(
+            f"{host} can be reached from other machines, and there is no API key yet: make one first with "
+            "'ai-proxy api-keys create', listen on 127.0.0.1, or say security.allow_unauthenticated: true"
+        )
+    return KeyGuard(vault.security, settings, SystemClock(), exposed=exposed)
+
+
+def _gateway(
+    plane: ControlPlane, telemetry: Telemetry, limits: Limits, guard: Guard, management: Path
+) -> Gateway:
+    """Build the data plane, and tie it to what it asks and tells."""
+    upstream = Upstream("localhost", 80, unix_path=str(management))
+    gateway = Gateway(plane.scheduler, telemetry.recorder, limits, upstream)
+    gateway.tracing = telemetry.tracing
+    gateway.protect(guard)
+    plane.publish = gateway.publish
+    plane.events.listen(EventLog())
+    telemetry.watch(plane.services, plane.events.listen)
+    return gateway
+
+
 def _detector(
-    session: aiohttp.ClientSession, plane: ControlPlane, addresses: Addresses, config: Config
+    session: aiohttp.ClientSession,
+    plane: ControlPlane,
+    addresses: Addresses,
+    config: Config,
+    vault: Vault | StoreError,
 ) -> Detector:
     """Build what finds engines; it leaves out the proxy itself and what that runs."""
 
@@ -169,19 +222,40 @@ def _detector(
         return {**own_places(plane.runs()), **listeners}
 
     clock, settings = SystemClock(), engine_settings(config)
-    return Detector(session, clock, MemoryCache(clock, settings.cache_ttl), settings, os.environ, owners)
+    ttl = settings.cache_ttl
+    cache = vault.store.engine_cache(clock, ttl) if isinstance(vault, Vault) else MemoryCache(clock, ttl)
+    return Detector(session, clock, cache, settings, os.environ, owners)
 
 
-def _discover(
-    detector: Detector, plane: ControlPlane, config: Config, options: ServeOptions
-) -> asyncio.Task[None] | None:
-    """Begin to offer the engines that run by themselves, unless that is not wanted."""
-    settings = engine_settings(config)
-    if not (settings.detect if options.detect is None else options.detect):
-        return None
-    declare = partial(detected_services, config)
-    discovery = Discovery(plane, detector, declare, SystemClock(), settings.cache_ttl)
-    return spawn(discovery.run(), "discover engines")
+def _discovery(
+    detector: Detector, plane: ControlPlane, config: Config, settings: EngineSettings
+) -> Discovery:
+    """Build what offers the engines that run by themselves."""
+    return Discovery(plane, detector, partial(detected_services, config), SystemClock(), settings)
+
+
+def _follow_settings(
+    vault: Vault | StoreError,
+    options: ServeOptions,
+    set_level: Callable[[LogLevel], None],
+    adapt: Sequence[Callable[[EngineSettings], None]],
+) -> None:
+    """Go by the settings that are made at run time, those made before this start among them."""
+    if isinstance(vault, StoreError):
+        return
+
+    def hear(settings: RunSettings) -> None:
+        set_level(settings.log_level or options.log_level)
+        for follow in adapt:
+            follow(_engine_settings(settings.engine, options))
+
+    vault.settings.listen(hear)
+    hear(vault.settings.current)
+
+
+def _engine_settings(settings: EngineSettings, options: ServeOptions) -> EngineSettings:
+    """Return how engines are looked for once the command line had its say."""
+    return settings if options.detect is None else replace(settings, detect=options.detect)
 
 
 def _runtimes(folder: Path, docker: DockerSettings, stack: AsyncExitStack) -> Mapping[RuntimeKind, Runtime]:
@@ -192,7 +266,7 @@ def _runtimes(folder: Path, docker: DockerSettings, stack: AsyncExitStack) -> Ma
     containers = DockerRuntime(
         docker,
         owner_id(folder),
-        version("ai-inference-proxy"),
+        VERSION,
         container=own_container(),
         gpu_memory=gpus.used_by if gpus else None,
     )
@@ -231,16 +305,29 @@ def _loader(
         fresh = load_config(path, os.environ)
         settings = _overridden(server_settings(fresh), options)
         changed = [f.name for f in fields(settings) if getattr(settings, f.name) != getattr(running, f.name)]
-        telemetry = ["telemetry"] if telemetry_settings(fresh) != telemetry_settings(config) else []
-        engine = ["engine"] if engine_settings(fresh) != engine_settings(config) else []
-        return build_services(fresh), (*(f"server.{name}" for name in changed), *telemetry, *engine)
+        sections = [name for name in RESTART if getattr(fresh, name) != getattr(config, name)]
+        return build_services(fresh), (*(f"server.{name}" for name in changed), *sections)
 
     return lambda: asyncio.get_running_loop().run_in_executor(None, load)
 
 
-async def _listen(gateway: Gateway, host: str, port: int, front: Front) -> int:
+async def _listen(
+    gateway: Gateway, settings: ServerSettings, tls: ssl.SSLContext | None, addresses: Addresses
+) -> int:
+    """Bind every public address; return the port of the first."""
+    host = settings.host
+    port = await _bind(gateway, host, settings.port, OPENAI, tls)
+    addresses.http = local_url(host, port, tls=tls is not None)
+    if settings.ollama_port is not None:
+        ollama_port = await _bind(gateway, host, settings.ollama_port, OLLAMA, tls)
+        addresses.ollama = local_url(host, ollama_port, tls=tls is not None)
+        logger.info("in the place of Ollama on {}", addresses.ollama)
+    return port
+
+
+async def _bind(gateway: Gateway, host: str, port: int, front: Front, tls: ssl.SSLContext | None) -> int:
     try:
-        return await gateway.listen(host, port, front=front)
+        return await gateway.listen(host, port, tls, front)
     except OSError as error:
         setting = "--host and --port" if front is OPENAI else "server.ollama_port"
         raise ListenError(
@@ -278,57 +365,18 @@ async def _watch(path: Path, plane: ControlPlane) -> None:
             await _reload(plane)
 
 
-class EventLog:
-    """Logs what happens to services; a failure that repeats is told once, until the service is ready."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, str] = {}
-
-    def __call__(self, event: ServiceEvent) -> None:
-        """Log an event."""
-        bound = logger.bind(service=event.service_id)
-        bound.log(self._level(event), "{} is {}: {}", event.service_id, event.state, event.reason)
-
-    def _level(self, event: ServiceEvent) -> str:
-        told = self._told.get(event.service_id)
-        if event.state in (State.FAILING, State.FAILED):
-            self._told[event.service_id] = event.reason
-            return "DEBUG" if told == event.reason else "WARNING"
-        if event.event is Event.ABSENT or (told and event.state in (State.STARTING, State.LOADING)):
-            return "DEBUG"
-        self._told.pop(event.service_id, None)
-        return "INFO"
-
-
-def _announce(host: str, port: int, path: Path | None, services: int) -> None:
-    shown = f"[{host}]" if ":" in host else host
-    if not host.startswith("127.") and host not in ("localhost", "::1"):
-        logger.warning("listening on {} without authentication: whoever reaches it may use it", shown)
+def _announce(addresses: Addresses, path: Path | None, services: int, guard: Guard) -> None:
+    if isinstance(guard, KeyGuard):
+        whoever = (
+            "clients need an API key"
+            if guard.asks_for_keys
+            else "there is no API key: whoever reaches the proxy may use it"
+        )
+        logger.log("WARNING" if guard.is_open_to_others else "INFO", "{}", whoever)
     logger.info(
-        "serving {} services on http://{}:{} (configuration: {}; API documentation: http://{}:{}/docs)",
+        "serving {} services on {} (configuration: {}; API documentation: {}/docs)",
         services,
-        shown,
-        port,
+        addresses.http,
         path or "none",
-        shown,
-        port,
+        addresses.http,
     )
-
-
-def _raise_file_limit() -> None:
-    """Ask for as many open files as many connections need, and let the kernel make room for them now."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft < wanted:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    # The kernel's table of open files doubles as it fills, and everything waits while it is copied.
-    with contextlib.suppress(OSError):
-        os.close(os.dup2(sys.stderr.fileno(), min(8192, resource.getrlimit(resource.RLIMIT_NOFILE)[0]) - 1))
-
-
-def _settle_memory() -> None:
-    """Keep what was built at start out of every later garbage collection."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)

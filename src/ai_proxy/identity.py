@@ -7,8 +7,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-import platformdirs
-
+from ai_proxy.datadir import data_folder
 from ai_proxy.rundir import RunDirError
 
 
@@ -20,7 +19,7 @@ def owner_id(folder: Path, env: Mapping[str, str] = os.environ) -> str:
     Raises:
         RunDirError: The id can be neither read nor kept.
     """
-    data = Path(env.get("AI_PROXY_DATA_DIR") or platformdirs.user_data_path("ai-proxy", appauthor=False))
+    data = data_folder(env)
     file = data / "installation-id"
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What lasts, opened: the store, and the keys, policy and audit that are kept in it."""
+"""What lasts, opened: the store, and the keys, policy, settings and audit that are kept in it."""
 
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -6,9 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_proxy.config.build import store_url
+from ai_proxy.config.build import engine_settings, store_url
 from ai_proxy.config.schema import Config
+from ai_proxy.control.run_settings import SettingsHolder
 from ai_proxy.core.ports import Clock
+from ai_proxy.core.run_settings import RunSettings
+from ai_proxy.core.store_ports import SETTINGS
 from ai_proxy.datadir import data_folder
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security
@@ -24,11 +27,15 @@ class Vault:
         folder: The data directory.
         store: Everything that is kept.
         security: Keys, policy and audit, in step with the store.
+        settings: Those that are changed at run time, in step with the store.
+        clock: Tells the time.
     """
 
     folder: Path
     store: Store
     security: Security
+    settings: SettingsHolder
+    clock: Clock
 
 
 @asynccontextmanager
@@ -47,5 +54,9 @@ async def open_vault(
     """
     folder = data_folder(env)
     url = store_url(config) or file_url(folder)
-    async with open_store(url) as store, open_security(store, load_pepper(folder), clock) as security:
-        yield Vault(folder, store, security)
+    async with open_store(url) as store:
+        settings = SettingsHolder(store.settings, RunSettings(engine_settings(config)))
+        await settings.load()
+        loads = {SETTINGS: settings.load}
+        async with open_security(store, load_pepper(folder), clock, loads) as security:
+            yield Vault(folder, store, security, settings, clock)

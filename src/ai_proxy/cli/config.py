@@ -28,11 +28,28 @@ ConfigOption = Annotated[
 
 @app.command()
 def check(ctx: typer.Context, config: ConfigOption = None, output: FormatOption = None) -> None:
-    """Report every error of the configuration file, each with its line and what to do."""
+    """Report every error of the configuration file, each with its line and what to do.
+
+    Programs and models that services name and that are not here are warned of: they may yet come.
+    """
     path, loaded = _load(config, output_format(ctx, output))
-    services = list(loaded.config.services)
-    data = {"file": str(path) if path else None, "services": services}
-    show(ctx, output, data, lambda: typer.echo(_verdict(path, len(services))))
+    services, missing = list(loaded.config.services), _missing(loaded)
+    data = {"file": str(path) if path else None, "services": services, "warnings": missing}
+
+    def tell() -> None:
+        for text in missing:
+            typer.echo(f"warning: {text}", err=True)
+        typer.echo(_verdict(path, len(services)))
+
+    show(ctx, output, data, tell)
+
+
+def _missing(loaded: "Loaded") -> list[str]:
+    from ai_proxy.config.build import build_services
+    from ai_proxy.doctor.backends import find_missing
+
+    services, host = build_services(loaded.config), loaded.config.server.docker.host
+    return [f"{one.text}; {one.fix}" for one in find_missing(services, os.environ, host)]
 
 
 @app.command("show")

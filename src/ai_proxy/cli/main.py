@@ -3,6 +3,7 @@
 Everything heavy is imported inside the commands, so that `--help` is quick.
 """
 
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,26 @@ from typing import Annotated
 
 import typer
 
-from ai_proxy.cli import chat, config, engines, models, reload, services, tls
-from ai_proxy.cli.output import INTERRUPTED, OK, Format, Globals, RunDirOption, show_error
-from ai_proxy.core.options import LogFormat, LogLevel, ServeOptions
+from ai_proxy.cli import (
+    api_keys,
+    audit,
+    backup,
+    chat,
+    check,
+    config,
+    engines,
+    install,
+    models,
+    proxy,
+    reload,
+    run_settings,
+    security,
+    serve,
+    services,
+    tls,
+)
+from ai_proxy.cli.output import INTERRUPTED, OK, Format, Globals, show_error
+from ai_proxy.core.options import LogLevel
 
 app = typer.Typer(
     name="ai-proxy",
@@ -22,12 +40,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 reload.add_to(config.app)
+run_settings.add_to(config.app)
 app.add_typer(config.app, name="config")
 app.add_typer(models.app, name="models")
 app.add_typer(engines.app, name="engines")
 app.add_typer(tls.app, name="tls")
+app.add_typer(proxy.app, name="proxy")
+app.add_typer(install.app, name="service")
+app.add_typer(backup.app, name="backup")
+app.add_typer(api_keys.app, name="api-keys")
+app.add_typer(security.app, name="security")
+app.command()(serve.serve)
 services.add_to(app)
 chat.add_to(app)
+check.add_to(app)
+audit.add_to(app)
+
+GC_THRESHOLD = 100_000
+"""Objects made between two garbage collections: imports make many objects and no garbage."""
 
 LogLevelOption = Annotated[
     LogLevel,
@@ -58,44 +88,6 @@ def set_globals(
 ) -> None:
     """Keep what stands before the command."""
     ctx.obj = Globals(output, log_level)
-
-
-@app.command()
-def serve(
-    ctx: typer.Context,
-    *,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            "-c",
-            help="The configuration file; else AI_PROXY_CONFIG, ./config.yaml, or the one of the user.",
-            dir_okay=False,
-        ),
-    ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port; 0 for a free one.")] = None,
-    log_level: Annotated[
-        LogLevel | None, typer.Option("--log-level", help="The least severe log records shown.")
-    ] = None,
-    log_format: Annotated[LogFormat, typer.Option(help="For people or for machines.")] = LogFormat.TEXT,
-    log_file: Annotated[Path | None, typer.Option(help="Write the log here, too.", dir_okay=False)] = None,
-    run_dir: RunDirOption = None,
-    detect: Annotated[
-        bool | None,
-        typer.Option(
-            "--detect/--no-detect",
-            envvar="AI_PROXY_DETECT",
-            help="Look for engines that run by themselves, and offer them.",
-        ),
-    ] = None,
-) -> None:
-    """Serve, until Ctrl-C or SIGTERM."""
-    from ai_proxy.app import serve as serve_until_told
-
-    level = log_level or (ctx.find_object(Globals) or Globals()).log_level
-    options = ServeOptions(config, host, port, level, log_format, log_file, run_dir, detect)
-    raise typer.Exit(serve_until_told(options))
 
 
 @app.command()
@@ -130,6 +122,7 @@ def run(argv: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the command line of this process."""
+    gc.set_threshold(GC_THRESHOLD)
     sys.exit(run(sys.argv[1:]))
 
 

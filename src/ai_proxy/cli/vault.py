@@ -1,11 +1,16 @@
 """How commands reach what lasts: they open it themselves, so that they work whether or not a proxy runs."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ai_proxy.vault import Vault
+
+OWNER, LOCAL = "owner", "local"
+"""Who runs commands, and from where, as the audit log says it."""
 
 
 def with_vault[T](config: Path | None, work: "Callable[[Vault], Awaitable[T]]") -> T:
@@ -27,8 +32,11 @@ def with_vault[T](config: Path | None, work: "Callable[[Vault], Awaitable[T]]") 
     from ai_proxy.config.load import find_config, load_config
     from ai_proxy.config.schema import Config
     from ai_proxy.control.timing import SystemClock
+    from ai_proxy.core.options import LogLevel
+    from ai_proxy.telemetry.logs import configure
     from ai_proxy.vault import open_vault
 
+    configure(LogLevel.WARNING)
     path = find_config(config, os.environ, Path.cwd())
     settings = load_config(path, os.environ) if path else Config()
 
@@ -37,3 +45,48 @@ def with_vault[T](config: Path | None, work: "Callable[[Vault], Awaitable[T]]") 
             return await work(vault)
 
     return asyncio.run(run())
+
+
+@dataclass(slots=True)
+class Deed:
+    """What a command does, for the audit log.
+
+    Attributes:
+        what: The action, and to what.
+        detail: In words; empty for nothing to add.
+    """
+
+    what: str
+    detail: str = ""
+
+
+@asynccontextmanager
+async def audited(vault: "Vault", what: str) -> AsyncIterator[Deed]:
+    """Write what is done within to the audit log, whatever comes of it.
+
+    Where the log cannot be written, the change has been made all the same: that is logged as an error.
+
+    Args:
+        vault: Where to.
+        what: The action, and to what as far as that is known before; the deed may be told more.
+    """
+    from ai_proxy.core.errors import ProxyError
+
+    deed = Deed(what)
+    try:
+        yield deed
+    except ProxyError as error:
+        await _record(vault, deed.what, error.code, error.detail)
+        raise
+    await _record(vault, deed.what, "ok", deed.detail)
+
+
+async def _record(vault: "Vault", what: str, result: str, detail: str) -> None:
+    from loguru import logger
+
+    from ai_proxy.core.errors import StoreError
+
+    try:
+        await vault.security.audit.record(OWNER, what, LOCAL, result, detail)
+    except StoreError as error:
+        logger.error("{} is not in the audit log: {}", what, error)

@@ -1,13 +1,13 @@
 """Full, read-only, locked and damaged: each says what is wrong, and loses nothing that was kept."""
 
-import os
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests import disks
+from tests.disks import fill, make_read_only
 
 from ai_proxy.core.errors import (
     InvalidKeyError,
@@ -25,36 +25,13 @@ from ai_proxy.testing.clock import FakeClock
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB; only root can make one, others' tests skip, and fail in CI."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(command, stderr=subprocess.DEVNULL).returncode != 0:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no disk can be mounted here")
-    try:
+    with disks.small_disk(tmp_path / "disk") as disk:
         yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Leave no room at all; return the file that takes it."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-        except OSError:
-            return filler
 
 
 async def create_many(ring: KeyRing) -> None:
     for _ in range(5000):
         await ring.create(Grant("x" * 100))
-
-
-def make_read_only(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
 
 
 async def test_a_full_disk_loses_no_key_that_was_made_and_none_is_made_that_is_lost(small_disk: Path) -> None:

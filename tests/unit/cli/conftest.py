@@ -98,3 +98,31 @@ async def plane(base: Path) -> AsyncIterator[FakePlane]:
     app = create_app(plane, lambda: (b"", "text/plain"), "1.2.3")
     async with serve_unix(app, folder / "control.sock", owner_principal):
         yield plane
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Runs commands that open the data directory themselves, without a running instance."""
+
+    data: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *words: str) -> Ran:
+        """Run one command."""
+        self.capsys.readouterr()
+        return Ran(run(words), *self.capsys.readouterr())
+
+    def log(self) -> list[tuple[str, str]]:
+        """Return what the audit log holds: what was done, and the result."""
+        return [(entry["what"], entry["result"]) for entry in self("audit", "--format", "json").data]
+
+
+@pytest.fixture
+def keeper(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Keeper:
+    """Commands on an empty data directory, of which no configuration is known."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("AI_PROXY_DATA_DIR", str(data))
+    return Keeper(data, capsys)

@@ -1,0 +1,57 @@
+"""Where a listener is reached: by programs on its own machine, and by people."""
+
+import contextlib
+import socket
+
+from ai_proxy.core.settings import TlsMode, TlsSettings
+
+_OUTSIDE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+"""Addresses that nobody has: RFC 5737, section 3, and RFC 3849."""
+
+
+def local_host(host: str) -> str:
+    """Return by which address a listener is reached on its own machine.
+
+    >>> local_host("0.0.0.0"), local_host("::"), local_host("10.0.0.5")
+    ('127.0.0.1', '::1', '10.0.0.5')
+    """
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - replaced
+
+
+def endpoints(host: str, port: int, tls: TlsSettings) -> tuple[str, ...]:
+    """Return where people reach a proxy, as URLs.
+
+    Args:
+        host: Address it listens on.
+        port: Port it listens on.
+        tls: How it serves.
+
+    >>> endpoints("127.0.0.1", 11000, TlsSettings()), endpoints("::1", 80, TlsSettings())
+    (('http://127.0.0.1:11000',), ('http://[::1]',))
+    >>> from ai_proxy.core.settings import AcmeSettings
+    >>> endpoints("0.0.0.0", 443, TlsSettings(TlsMode.HTTPS_ACME, acme=AcmeSettings(("gpu.example.com",))))
+    ('https://gpu.example.com',)
+    """
+    names = tls.acme.domains if tls.mode is TlsMode.HTTPS_ACME else names_of(host)
+    scheme, usual = ("http", 80) if tls.mode is TlsMode.OFF else ("https", 443)
+    suffix = "" if port == usual else f":{port}"
+    return tuple(f"{scheme}://{f'[{name}]' if ':' in name else name}{suffix}" for name in names)
+
+
+def names_of(host: str) -> tuple[str, ...]:
+    """Return the addresses of a listener; for one on all of them, those that matter to people.
+
+    >>> names_of("10.0.0.5"), names_of("0.0.0.0")[0]
+    (('10.0.0.5',), '127.0.0.1')
+    """
+    local = local_host(host)
+    family = socket.AF_INET6 if ":" in local else socket.AF_INET
+    return (local,) if local == host else (local, *outward_address(family))
+
+
+def outward_address(family: socket.AddressFamily) -> tuple[str, ...]:
+    """Return the address by which neighbours reach this machine, if it has one; nothing is sent for it."""
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((_OUTSIDE[family], 9))
+        return (str(probe.getsockname()[0]),)
+    return ()

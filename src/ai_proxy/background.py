@@ -1,0 +1,229 @@
+"""Proxies in the background: started as processes of their own, and ended politely, or else by force."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import psutil
+
+from ai_proxy.core.errors import ProxyError
+from ai_proxy.core.options import LogFormat, ServeOptions
+from ai_proxy.core.service import Service
+from ai_proxy.core.settings import Limits
+from ai_proxy.core.store_ports import HandleStore, ProxyHandle
+from ai_proxy.handles import answers, is_here, process_of
+from ai_proxy.runtimes.session import ended
+
+POLL = 0.03
+"""Seconds between two looks whether a proxy that starts has a handle by now."""
+LOG_LINES = 20
+"""Of the log, that tell why a start failed."""
+MARGIN = 5.0
+"""Seconds granted to a proxy beyond the time that its work may take to end."""
+KILL_WITHIN = 10.0
+"""Seconds for a process that was killed to be gone; it may hang in the kernel."""
+
+
+class Outcome(StrEnum):
+    """What came of stopping a proxy."""
+
+    STOPPED = "stopped"
+    KILLED = "killed"
+    DEAD = "dead"
+
+
+class StartError(ProxyError):
+    """A proxy did not start."""
+
+    code, title = "proxy_not_started", "The proxy did not start"
+
+
+class StopError(ProxyError):
+    """A proxy could not be stopped."""
+
+    code, title = "proxy_not_stopped", "The proxy could not be stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A proxy that was started, and may not serve yet.
+
+    Attributes:
+        process: Its process, which is our child and outlives us.
+        log: Where it writes.
+        log_start: Where in the log this run begins, in bytes.
+    """
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    log_start: int
+
+    def __repr__(self) -> str:
+        return f"<Launched [pid {self.process.pid}, {self.log}]>"
+
+    def last_lines(self) -> list[str]:
+        """Return the end of what this run has written."""
+        with self.log.open("rb") as file:
+            file.seek(self.log_start)
+            return file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
+
+
+def log_path(folder: Path, port: int) -> Path:
+    """Return where the proxy of a port writes its log.
+
+    >>> log_path(Path("/srv/ai-proxy"), 11000)
+    PosixPath('/srv/ai-proxy/logs/proxy-11000.log')
+    """
+    return folder / "logs" / f"proxy-{port}.log"
+
+
+def serve_command(options: ServeOptions) -> list[str]:
+    """Return the command that serves like this, without what is as usual.
+
+    >>> serve_command(ServeOptions(port=11001, detect=False))[1:]
+    ['-P', '-m', 'ai_proxy', 'serve', '--port', '11001', '--log-level', 'info', '--no-detect']
+    """
+    values = {
+        "--config": options.config,
+        "--host": options.host,
+        "--port": options.port,
+        "--log-level": options.log_level,
+        "--log-format": None if options.log_format is LogFormat.TEXT else options.log_format,
+        "--log-file": options.log_file,
+        "--run-dir": options.run_dir,
+        "--tls-mode": options.tls_mode,
+        "--acme-email": options.acme_email,
+    }
+    given = [word for name, value in values.items() if value is not None for word in (name, str(value))]
+    domains = [word for domain in options.acme_domains for word in ("--acme-domain", domain)]
+    detect = {None: [], True: ["--detect"], False: ["--no-detect"]}[options.detect]
+    # -P: what happens to lie in the current folder is no part of this program.
+    return [sys.executable, "-P", "-m", "ai_proxy", "serve", *given, *domains, *detect]
+
+
+def launch(options: ServeOptions, log: Path) -> Launched:
+    """Start a proxy that neither the terminal nor the end of this process takes along.
+
+    Args:
+        options: How it is to serve.
+        log: Where everything it writes goes.
+
+    Raises:
+        StartError: The log cannot be written.
+    """
+    try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StartError(
+            f"cannot write the log {log}: {error.strerror}; choose another folder with AI_PROXY_DATA_DIR"
+        ) from error
+    with os.fdopen(descriptor, "ab") as output:
+        begin = os.fstat(descriptor).st_size
+        process = subprocess.Popen(
+            serve_command(options),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    return Launched(process, log, begin)
+
+
+async def until_answering(launched: Launched, handles: HandleStore, patience: float) -> ProxyHandle:
+    """Return the handle of a proxy once it answers.
+
+    Raises:
+        StartError: It ended instead, or took too long.
+        StoreError: The handles cannot be read.
+    """
+    deadline = time.monotonic() + patience
+    while launched.process.poll() is None:
+        handle = await _handle_of(launched.process.pid, handles)
+        if handle is not None and await asyncio.to_thread(answers, handle):
+            return handle
+        if time.monotonic() > deadline:
+            raise _failure(launched, f"the proxy does not answer after {patience:g} s, so it was ended")
+        await asyncio.sleep(POLL)
+    code = launched.process.returncode
+    raise _failure(launched, f"the proxy ended before it answered, with exit code {code}")
+
+
+async def _handle_of(pid: int, handles: HandleStore) -> ProxyHandle | None:
+    """Return the handle that a child of ours has left; the system cannot have given its pid to another."""
+    own = (handle for handle in await handles.all() if handle.pid == pid and is_here(handle))
+    return next((handle for handle in own if process_of(handle) is not None), None)
+
+
+def _failure(launched: Launched, what: str) -> StartError:
+    lines = launched.last_lines()
+    end = "; the end of it:" if lines else "; it is empty"
+    return StartError(
+        "\n".join([f"{what}; its log is {launched.log}{end}", *(f"  | {one}" for one in lines)])
+    )
+
+
+def give_up(launched: Launched) -> None:
+    """End a proxy that has not got to serve."""
+    launched.process.terminate()
+    try:
+        launched.process.wait(MARGIN)
+    except subprocess.TimeoutExpired:
+        launched.process.kill()
+        launched.process.wait()
+
+
+def drain_time(limits: Limits, services: Iterable[Service]) -> float:
+    """Return for how many seconds a proxy may take to end: for requests in flight, then for its backends.
+
+    >>> drain_time(Limits(shutdown_timeout=30.0), ())
+    35.0
+    """
+    return limits.shutdown_timeout + max((service.stop_grace for service in services), default=0.0) + MARGIN
+
+
+async def end(handle: ProxyHandle, patience: float) -> Outcome:
+    """End the proxy of a handle on this machine: politely, and when that does not help, by force.
+
+    Only its own process is ended by force: what it has started may be worth keeping, and the next proxy takes
+    it over.
+
+    Args:
+        handle: Of the proxy.
+        patience: Seconds it has to end by itself.
+
+    Raises:
+        StopError: We may not end it, or it does not even end by force.
+    """
+    process = process_of(handle)
+    if process is None:
+        return Outcome.DEAD
+    try:
+        process.terminate()
+        if await _ended_within(process, patience):
+            return Outcome.STOPPED
+        process.kill()
+    except psutil.NoSuchProcess:
+        return Outcome.STOPPED
+    except psutil.AccessDenied as error:
+        raise StopError(
+            f"process {process.pid} belongs to another user: stop the proxy as that user"
+        ) from error
+    if not await _ended_within(process, KILL_WITHIN):
+        raise StopError(f"process {process.pid} does not end, even by force: it hangs in the system")
+    return Outcome.KILLED
+
+
+async def _ended_within(process: psutil.Process, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await ended(process.pid)
+    except TimeoutError:
+        return False
+    return True

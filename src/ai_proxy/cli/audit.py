@@ -1,0 +1,118 @@
+"""`ai-proxy audit`: what was done, by whom, from where, and what was refused."""
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from ai_proxy.cli.config import ConfigOption
+from ai_proxy.cli.output import Format, FormatOption, UserError, output_format, show
+
+if TYPE_CHECKING:
+    from ai_proxy.core.store_ports import AuditEntry
+    from ai_proxy.vault import Vault
+
+NOTHING = "nothing is in the audit log"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to a program."""
+    app.command()(audit)
+
+
+def audit(
+    ctx: typer.Context,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with every new entry.")] = False,
+    since: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Leave out what is older: 1h, 30d.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="The last entries, at most so many.")
+    ] = 50,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write all of it as JSON lines, `-` for standard output.", allow_dash=True
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    output: FormatOption = None,
+) -> None:
+    """Show management changes and refused requests: when, who, what, from where, the result."""
+    from ai_proxy.cli.api_keys import seconds
+    from ai_proxy.cli.vault import with_vault
+
+    age = None if since is None else seconds(since, "--since")
+    as_json = output_format(ctx, output) is Format.JSON
+
+    def begin(vault: "Vault") -> float | None:
+        return None if age is None else vault.clock.wall() - age
+
+    async def read(vault: "Vault") -> "Sequence[AuditEntry]":
+        return await vault.store.audit.newest(limit, begin(vault))
+
+    async def go_on(vault: "Vault") -> None:
+        entries = await read(vault)
+        for entry in entries:
+            typer.echo(as_line(entry) if as_json else as_text(entry))
+        last = entries[-1].seq if entries else await vault.store.audit.last_seq()
+        async for entry in vault.security.audit.follow(last):
+            typer.echo(as_line(entry) if as_json else as_text(entry))
+
+    if export is not None:
+        with _opened(export) as file:
+            count = with_vault(config, lambda vault: _write(vault.security.audit.export(begin(vault)), file))
+        typer.echo(f"wrote {count} entries", err=True)
+    elif follow:
+        with_vault(config, go_on)
+    else:
+        found = with_vault(config, read)
+        text = "\n".join(map(as_text, found)) or NOTHING
+        show(ctx, output, [asdict(one) for one in found], lambda: typer.echo(text))
+
+
+def as_line(entry: "AuditEntry") -> str:
+    """Write an entry as a line of JSON."""
+    return json.dumps(asdict(entry), ensure_ascii=False)
+
+
+def as_text(entry: "AuditEntry") -> str:
+    """Write an entry as a line for people, in their time zone."""
+    moment = datetime.fromtimestamp(entry.at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    count = f" (x{entry.count})" if entry.count > 1 else ""
+    detail = f"  {' '.join(entry.detail.split())}" if entry.detail else ""
+    return f"{moment}  {entry.who:12}  {entry.where_from:15}  {entry.what}{count}  {entry.result}{detail}"
+
+
+@contextmanager
+def _opened(target: Path) -> Iterator[IO[str]]:
+    """Open a new file of the owner's, or standard output."""
+    if target == Path("-"):
+        yield typer.get_text_stream("stdout")
+        return
+    try:
+        with open(target, "x", encoding="utf-8", opener=_for_owner) as file:
+            yield file
+    except FileExistsError:
+        raise UserError(f"{target} exists already; name another, or remove it first", "file_exists") from None
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror}", "not_writable") from None
+
+
+async def _write(entries: "AsyncIterator[AuditEntry]", file: IO[str]) -> int:
+    count = 0
+    async for entry in entries:
+        file.write(f"{as_line(entry)}\n")
+        count += 1
+    return count
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,93 @@
+"""`ai-proxy check`: looks everything over, and says what to do."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ai_proxy.cli.output import OK, USER_ERROR, FormatOption, RunDirOption, show
+
+if TYPE_CHECKING:
+    from ai_proxy.doctor.finding import Finding
+
+COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(check)
+
+
+def check(
+    ctx: typer.Context,
+    *,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Put right what is safe to: permissions of files and folders.")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The configuration file.", dir_okay=False)
+    ] = None,
+    run_dir: RunDirOption = None,
+    output: FormatOption = None,
+) -> None:
+    """Look over configuration, store, keys, certificates, Docker, GPU, ports..., and say what to do."""
+    import asyncio
+    import os
+    import time
+    from dataclasses import asdict
+
+    from loguru import logger
+
+    from ai_proxy.config.load import find_config
+    from ai_proxy.datadir import data_folder
+    from ai_proxy.doctor.examine import examine
+    from ai_proxy.doctor.finding import Level, count
+    from ai_proxy.doctor.folders import repair
+    from ai_proxy.doctor.installation import look_at
+    from ai_proxy.rundir import base_folder
+
+    path = find_config(config, os.environ, Path.cwd())
+    installation = look_at(path, data_folder(), base_folder(run_dir), os.environ, time.time())
+    logger.disable("ai_proxy")  # what it would log is among the findings
+    try:
+        findings = asyncio.run(examine(installation))
+        fixed = repair(findings) if fix else []
+        if fixed:
+            findings = asyncio.run(examine(installation))
+    finally:
+        logger.enable("ai_proxy")
+    problems, warnings = count(findings, Level.PROBLEM), count(findings, Level.WARNING)
+    shown = [{key: asdict(one)[key] for key in ("subject", "level", "text", "fix")} for one in findings]
+    data = {"findings": shown, "problems": problems, "warnings": warnings, "fixed": list(map(str, fixed))}
+
+    def tell() -> None:
+        for line in _lines(findings):
+            typer.echo(line)
+        for done in fixed:
+            typer.echo(f"fixed the mode of {done}")
+        typer.echo(_verdict(problems, warnings))
+
+    show(ctx, output, data, tell)
+    raise typer.Exit(USER_ERROR if problems else OK)
+
+
+def _lines(findings: Sequence["Finding"]) -> list[str]:
+    """Return a line for each, the fix at its end."""
+    width = max(len(finding.subject) for finding in findings)
+    return [
+        f"{typer.style(f'{one.level:7}', fg=COLOURS[one.level])}  {one.subject:{width}}  {one.text}"
+        + (f" -> {one.fix}" if one.fix else "")
+        for one in findings
+    ]
+
+
+def _verdict(problems: int, warnings: int) -> str:
+    """Return how it stands, in a line.
+
+    >>> _verdict(0, 0), _verdict(1, 2)
+    ('all is well', '1 problem, 2 warnings')
+    """
+    counts = [(problems, "problem"), (warnings, "warning")]
+    parts = [f"{number} {word}{'s' if number > 1 else ''}" for number, word in counts if number]
+    return ", ".join(parts) or "all is well"

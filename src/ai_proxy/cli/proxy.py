@@ -1,0 +1,268 @@
+"""`ai-proxy proxy`: proxies in the background."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ai_proxy.cli.output import FormatOption, RunDirOption, UserError, show
+from ai_proxy.cli.serve import (
+    AcmeDomainsOption,
+    AcmeEmailOption,
+    ConfigOption,
+    DetectOption,
+    HostOption,
+    LogFormatOption,
+    LogLevelOption,
+    chosen_level,
+)
+from ai_proxy.core.options import LogFormat, ProxyMode, ServeOptions
+from ai_proxy.core.store_ports import HandleStore, ProxyHandle
+
+if TYPE_CHECKING:
+    from ai_proxy.config.schema import Config
+    from ai_proxy.vault import Vault
+
+app = typer.Typer(help="Proxies in the background.", no_args_is_help=True)
+
+
+@app.command()
+def start(
+    ctx: typer.Context,
+    *,
+    mode: Annotated[
+        ProxyMode | None, typer.Option(help="Plain HTTP, or where the certificate comes from.")
+    ] = None,
+    host: HostOption = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="TCP port; 0 for the configured one.")
+    ] = None,
+    acme_domain: AcmeDomainsOption = None,
+    acme_email: AcmeEmailOption = None,
+    config: ConfigOption = None,
+    no_daemon: Annotated[
+        bool, typer.Option("--no-daemon", help="Serve here instead, until Ctrl-C or SIGTERM.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds within which it must answer.")
+    ] = 120,
+    log_level: LogLevelOption = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    run_dir: RunDirOption = None,
+    detect: DetectOption = None,
+    output: FormatOption = None,
+) -> None:
+    """Start a proxy in the background, and return when it answers."""
+    options = ServeOptions(
+        config=config,
+        host=host,
+        port=port or None,
+        log_level=chosen_level(ctx, log_level),
+        log_format=log_format,
+        run_dir=run_dir,
+        detect=detect,
+        tls_mode=mode.tls if mode else None,
+        acme_domains=tuple(acme_domain or ()),
+        acme_email=acme_email,
+    )
+    if no_daemon:
+        from ai_proxy.app import serve
+
+        raise typer.Exit(serve(options))
+    handle, log = _start(options, timeout)
+    data = {**as_data(handle, "running"), "log": str(log)}
+    show(ctx, output, data, lambda: typer.echo(started(handle, log)))
+
+
+def _start(options: ServeOptions, patience: float) -> tuple[ProxyHandle, Path]:
+    """Start a proxy; whatever goes wrong until it answers, nothing of it is left."""
+    from ai_proxy.background import give_up, launch, log_path, until_answering
+    from ai_proxy.datadir import data_folder
+
+    log = log_path(data_folder().absolute(), options.port or _configured_port(options.config))
+    launched = launch(replace(options, log_file=log), log)
+
+    async def wait(vault: "Vault") -> ProxyHandle:
+        return await until_answering(launched, vault.store.handles, patience)
+
+    try:
+        from ai_proxy.cli.vault import with_vault
+
+        with _busy("starting the proxy"):
+            handle = with_vault(options.config, wait)
+    except BaseException:
+        give_up(launched)
+        raise
+    return handle, log
+
+
+def _configured_port(config: Path | None) -> int:
+    from ai_proxy.config.build import server_settings
+
+    return server_settings(_configuration(config)).port
+
+
+def started(handle: ProxyHandle, log: Path) -> str:
+    """Return what is told of a proxy that has been started."""
+    lines = [f"proxy {handle.id} is running (pid {handle.pid}, {handle.mode})"]
+    lines += [f"  {url}" for url in handle.endpoints]
+    if handle.mode == ProxyMode.DEV_SELFSIGNED:
+        lines.append("clients must trust the local CA: 'ai-proxy tls trust' says how")
+    lines += [f"log: {log}", f"stop it with: ai-proxy proxy stop --port {handle.port}"]
+    return "\n".join(lines)
+
+
+@app.command()
+def stop(
+    ctx: typer.Context,
+    *,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Of the proxy.")] = None,
+    proxy_id: Annotated[str | None, typer.Option("--id", help="Of the proxy, as 'status' shows it.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Stop all that run on this machine.")] = False,
+    config: ConfigOption = None,
+    output: FormatOption = None,
+) -> None:
+    """Stop a proxy: requests in flight finish, within the configured time."""
+    from ai_proxy.background import drain_time
+    from ai_proxy.cli.vault import with_vault
+    from ai_proxy.config.build import build_services, server_settings
+
+    settings = _configuration(config)
+    patience = drain_time(server_settings(settings).limits, build_services(settings))
+
+    async def end(vault: "Vault") -> list[dict[str, Any]]:
+        handles = choose(await vault.store.handles.all(), port, proxy_id, every=every)
+        return await _end_all(vault.store.handles, handles, patience)
+
+    with _busy("stopping, once requests in flight are done"):
+        ended = with_vault(config, end)
+    show(ctx, output, ended, lambda: typer.echo("\n".join(map(stopped, ended)) or none_runs(port, proxy_id)))
+
+
+def choose(
+    handles: Sequence[ProxyHandle], port: int | None, proxy_id: str | None, *, every: bool
+) -> list[ProxyHandle]:
+    """Return the handles of the proxies to stop; those of dead ones only where no other is meant.
+
+    Raises:
+        UserError: It runs on another machine, or several run and none was chosen.
+    """
+    from ai_proxy.handles import is_here, process_of
+
+    chosen = [one for one in handles if port in (None, one.port) and proxy_id in (None, one.id)]
+    here = [one for one in chosen if is_here(one)]
+    if proxy_id is not None and chosen and not here:
+        raise UserError(f"proxy {proxy_id} runs on {chosen[0].machine}; stop it there", "elsewhere")
+    alive = [one for one in here if process_of(one) is not None]
+    if len(alive) > 1 and not every:
+        ports = ", ".join(str(one.port) for one in alive)
+        raise UserError(
+            f"several are running, on ports {ports}; choose one with --port or --id, or all with --all",
+            "several_running",
+        )
+    return alive or here
+
+
+async def _end_all(
+    store: HandleStore, handles: Sequence[ProxyHandle], patience: float
+) -> list[dict[str, Any]]:
+    import asyncio
+
+    from ai_proxy.background import end
+
+    outcomes = await asyncio.gather(*(end(handle, patience) for handle in handles))
+    for handle in handles:
+        await store.drop(handle.id)  # who ends by itself has done so
+    return [
+        {"id": handle.id, "pid": handle.pid, "port": handle.port, "outcome": outcome, "limit": patience}
+        for handle, outcome in zip(handles, outcomes, strict=True)
+    ]
+
+
+def stopped(ended: Mapping[str, Any]) -> str:
+    """Return what is told of a proxy that has been stopped.
+
+    >>> stopped({"id": "3f2a91bc", "pid": 4242, "port": 11000, "outcome": "stopped", "limit": 45.0})
+    'proxy 3f2a91bc on port 11000 has stopped'
+    """
+    told = {
+        "stopped": "has stopped",
+        "killed": f"did not end within {ended['limit']:g} s and was killed; services that it ran may still be"
+        " running, and the next proxy takes them over",
+        "dead": "had ended already",
+    }
+    return f"proxy {ended['id']} on port {ended['port']} {told[ended['outcome']]}"
+
+
+def none_runs(port: int | None, proxy_id: str | None) -> str:
+    """Return what is told when there is nothing to stop.
+
+    >>> none_runs(None, None), none_runs(11001, None)
+    ('no proxy is running', 'no proxy is running on port 11001')
+    """
+    where = "" if port is None else f" on port {port}"
+    return f"no proxy is running{where}{'' if proxy_id is None else f' with the id {proxy_id}'}"
+
+
+@app.command()
+def status(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:
+    """List the proxies and how they stand; one that died is listed once."""
+    from ai_proxy.cli.tables import print_proxies
+    from ai_proxy.cli.vault import with_vault
+
+    found = with_vault(config, _look)
+    show(ctx, output, found, lambda: print_proxies(found))
+
+
+async def _look(vault: "Vault") -> list[dict[str, Any]]:
+    """Return how every proxy stands, and forget those that are dead."""
+    import asyncio
+
+    from ai_proxy.handles import Standing, standing
+
+    handles = await vault.store.handles.all()
+    standings = await asyncio.gather(*map(standing, handles))
+    for handle, how in zip(handles, standings, strict=True):
+        if how is Standing.DEAD:
+            await vault.store.handles.drop(handle.id)
+    return [as_data(handle, how) for handle, how in zip(handles, standings, strict=True)]
+
+
+def as_data(handle: ProxyHandle, state: str) -> dict[str, Any]:
+    """Return what is told of a proxy, for scripts; durations in seconds."""
+    dead = state == "dead"
+    return {
+        "id": handle.id,
+        "state": state,
+        "machine": handle.machine,
+        "pid": handle.pid,
+        "host": handle.host,
+        "port": handle.port,
+        "mode": handle.mode,
+        "endpoints": list(handle.endpoints),
+        "uptime": None if dead else round(max(0.0, time.time() - handle.started), 1),
+        "last_error": handle.last_error,
+    }
+
+
+def _configuration(chosen: Path | None) -> "Config":
+    from ai_proxy.config.load import find_config, load_config
+    from ai_proxy.config.schema import Config
+
+    path = find_config(chosen, os.environ, Path.cwd())
+    return load_config(path, os.environ) if path else Config()
+
+
+def _busy(what: str) -> AbstractContextManager[object]:
+    """Show at a terminal that something goes on."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)

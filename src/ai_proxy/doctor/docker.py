@@ -1,0 +1,66 @@
+"""Whether Docker can be used, where something needs it."""
+
+from collections.abc import Sequence
+
+from ai_proxy.config.build import server_settings
+from ai_proxy.core.errors import RuntimeFailureError
+from ai_proxy.core.service import RuntimeKind
+from ai_proxy.doctor.finding import Finding, ok, problem, shorten
+from ai_proxy.doctor.installation import Installation
+from ai_proxy.runtimes.docker_api import DockerApi
+from ai_proxy.runtimes.docker_host import fill_in, machine_of
+from ai_proxy.runtimes.docker_place import PlaceFinder, own_container
+from ai_proxy.runtimes.docker_spec import Place
+
+SUBJECT = "Docker"
+
+
+def judge_docker(version: str, trouble: str, needed_by: Sequence[str]) -> Finding:
+    """Return whether the Docker engine can be used.
+
+    Args:
+        version: Of the engine, and where it is; empty when it does not answer.
+        trouble: Why it cannot be used; empty when it can.
+        needed_by: Services that run as containers.
+
+    >>> print(judge_docker("", "no such socket", ()).text)
+    cannot be used (no such socket); no service needs it
+    """
+    if not trouble:
+        return ok(SUBJECT, version)
+    if not needed_by:
+        return ok(SUBJECT, f"cannot be used ({shorten(trouble, 120)}); no service needs it")
+    return problem(
+        SUBJECT, f"{', '.join(needed_by)} cannot start: {shorten(trouble)}", "start Docker, or see why"
+    )
+
+
+def describe_place(place: Place, remote: str | None) -> str:
+    """Say from where containers are reached.
+
+    >>> describe_place(Place(networks=("models",)), None), describe_place(Place("10.0.0.5"), "10.0.0.5")
+    ('the proxy runs in a container, too, in network models', 'on another machine, containers at 10.0.0.5')
+    >>> describe_place(Place(gateways=frozenset({"172.17.0.1"})), None), describe_place(Place(), None)
+    ('on this machine', 'beside this machine (a VM or rootless), containers at 127.0.0.1')
+    """
+    if place.networks:
+        return f"the proxy runs in a container, too, in network {place.networks[0]}"
+    if place.gateways:
+        return "on this machine"
+    where = "on another machine" if remote else "beside this machine (a VM or rootless)"
+    return f"{where}, containers at {place.address}"
+
+
+async def check_docker(installation: Installation) -> Sequence[Finding]:
+    """Ask the engine who it is, and find out how its containers are reached."""
+    needed = [one.id for one in installation.services if one.launch.runtime is RuntimeKind.DOCKER]
+    settings = fill_in(server_settings(installation.config).docker, installation.env)
+    api = DockerApi(settings.host, settings.certificates)
+    try:
+        version = (await api.get("/version"))["Version"]
+        place = await PlaceFinder(settings, api, own_container()).find()
+    except RuntimeFailureError as error:
+        return [judge_docker("", error.detail, needed)]
+    finally:
+        await api.close()
+    return [judge_docker(f"{version}, {describe_place(place, machine_of(settings.host))}", "", needed)]

@@ -1,0 +1,133 @@
+"""Whether the folders are the owner's alone, and can be written."""
+
+import asyncio
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ai_proxy.core.settings import MB
+from ai_proxy.doctor.finding import Finding, Level, ok, problem, warning
+from ai_proxy.doctor.installation import Installation
+from ai_proxy.rundir import RunDirError, check_socket_path
+
+DATA, RUN = "data directory", "run directory"
+LITTLE, SCARCE = 10 * MB, 200 * MB
+"""Bytes free on the disk below which writes are about to fail, and below which they may soon."""
+PUBLIC = frozenset({"installation-id"})
+"""Files that are no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or folder, as the system describes it.
+
+    Attributes:
+        path: Where it is.
+        folder: Whether it is a folder.
+        owner: Its owner's number.
+        mode: Its permissions.
+    """
+
+    path: Path
+    folder: bool
+    owner: int
+    mode: int
+
+
+def judge_entry(subject: str, entry: Entry, user: int) -> Finding | None:
+    """Return what is wrong with a file or folder that is to be the user's alone; None for nothing."""
+    if entry.owner != user:
+        text = f"{entry.path} belongs to another user (uid {entry.owner})"
+        return problem(subject, text, f"run ai-proxy as that user, or: chown {user} {entry.path}")
+    wanted = 0o700 if entry.folder else 0o600
+    if entry.mode & 0o077 == 0 and entry.mode & wanted == wanted:
+        return None
+    text = f"{entry.path} has mode {entry.mode:o}: " + (
+        "others may use it" if entry.mode & 0o077 else "its owner may not use it"
+    )
+    fix = f"chmod {wanted:o} {entry.path}, or: ai-proxy check --fix"
+    return Finding(subject, Level.PROBLEM, text, fix, entry.path, wanted)
+
+
+def judge_space(folder: Path, free: int) -> Finding | None:
+    """Return whether the disk is about to be full; None when it is not."""
+    shown = f"{free / MB:.0f} MB are free on the disk of {folder}"
+    if free < LITTLE:
+        return problem(DATA, f"only {shown}: keys and revocations cannot be kept", "make room there")
+    if free < SCARCE:
+        return warning(DATA, f"only {shown}", "make room there")
+    return None
+
+
+async def check_data_folder(installation: Installation) -> Sequence[Finding]:
+    """Look at the data directory and everything in it."""
+    return await asyncio.to_thread(_data_findings, installation.data)
+
+
+def _data_findings(data: Path) -> Sequence[Finding]:
+    if not data.exists():
+        above = next(parent for parent in data.parents if parent.exists())
+        if not _is_writable(above):
+            fix = f"make it and give it to this user: mkdir {data}, or choose another with AI_PROXY_DATA_DIR"
+            return [problem(DATA, f"{data} does not exist, and cannot be made", fix)]
+        return [ok(DATA, f"{data} does not exist yet; the first start makes it")]
+    if not data.is_dir():
+        return [problem(DATA, f"{data} is not a folder", "choose another with AI_PROXY_DATA_DIR")]
+    findings = _judge_all(DATA, _entries(data))
+    if not _is_writable(data):
+        fix = "give this user the right to write there, or choose another with AI_PROXY_DATA_DIR"
+        findings.append(problem(DATA, f"{data} cannot be written", fix))
+    if space := judge_space(data, shutil.disk_usage(data).free):
+        findings.append(space)
+    return findings or [ok(DATA, f"{data} is this user's alone, with room to write")]
+
+
+def _judge_all(subject: str, entries: Iterable[Entry]) -> list[Finding]:
+    user = os.geteuid()
+    return [finding for entry in entries if (finding := judge_entry(subject, entry, user))]
+
+
+def _entries(data: Path) -> Iterator[Entry]:
+    yield _entry(data)
+    for path in sorted(data.rglob("*")):
+        if path.name not in PUBLIC and not path.is_symlink():
+            yield _entry(path)
+
+
+def _entry(path: Path) -> Entry:
+    found = path.lstat()
+    return Entry(path, stat.S_ISDIR(found.st_mode), found.st_uid, stat.S_IMODE(found.st_mode))
+
+
+def _is_writable(folder: Path) -> bool:
+    """Tell whether a folder can be written; the rights alone do not tell that of a disk that is read-only."""
+    return os.access(folder, os.W_OK | os.X_OK) and not os.statvfs(folder).f_flag & os.ST_RDONLY
+
+
+async def check_run_folder(installation: Installation) -> Sequence[Finding]:
+    """Look at where sockets are kept."""
+    base, port = installation.run, installation.config.server.port
+    try:
+        check_socket_path(base.absolute() / str(port) / "gateway.sock")
+    except RunDirError as error:
+        return [problem(RUN, str(error), "set AI_PROXY_RUN_DIR to a short path, such as /run/ai-proxy")]
+    if not base.exists():
+        return [ok(RUN, f"{base} does not exist yet; the first start makes it")]
+    folders = [path for path in base.iterdir() if path.name.isdecimal() and path.is_dir()]
+    found = _judge_all(RUN, map(_entry, (base, *sorted(folders))))
+    return found or [ok(RUN, f"{base} is this user's alone")]
+
+
+def repair(findings: Iterable[Finding]) -> list[Path]:
+    """Put right what a change of mode puts right; return what was changed.
+
+    Raises:
+        OSError: It may not be changed.
+    """
+    changed = [(finding.path, finding.mode) for finding in findings if finding.path is not None]
+    for path, mode in changed:
+        path.chmod(mode)
+    return [path for path, _ in changed]

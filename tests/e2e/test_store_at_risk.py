@@ -1,0 +1,191 @@
+"""The program on a disk or a store that fails: it says what is wrong, goes on, and loses nothing."""
+
+import asyncio
+import http.client
+import json
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests import disks
+from tests.disks import fill
+from tests.e2e.conftest import Answer, Proxy, chat, eventually, fake
+from tests.integration.store.holding import held_by_another_process
+
+from ai_proxy.config.schema import Config
+from ai_proxy.control.timing import SystemClock
+from ai_proxy.core.keys import Grant, Scope
+from ai_proxy.testing.fake_engine import Behaviour
+from ai_proxy.vault import Vault, open_vault
+
+
+@pytest.fixture
+def proxy_on_small_disk(tmp_path: Path) -> Iterator[Proxy]:
+    """A proxy whose data directory is on a disk of 1 MB; what it runs is ended before that goes."""
+    with (
+        disks.small_disk(tmp_path / "disk") as disk,
+        tempfile.TemporaryDirectory(prefix="aip-") as run_dir,
+    ):
+        running = Proxy(tmp_path, Path(run_dir))
+        running.environment["AI_PROXY_DATA_DIR"] = str(disk / "data")
+        try:
+            yield running
+        finally:
+            running.clean_up()
+
+
+def data_of(proxy: Proxy) -> Path:
+    return Path(proxy.environment["AI_PROXY_DATA_DIR"])
+
+
+def database_of(proxy: Proxy) -> Path:
+    return data_of(proxy) / "ai-proxy.db"
+
+
+def make_key(proxy: Proxy, scope: Scope = Scope.INFERENCE) -> tuple[str, str]:
+    """Make a key before the proxy is started; return it and its id."""
+
+    async def make() -> tuple[str, str]:
+        async with open_vault(Config(), SystemClock(), proxy.environment) as vault:
+            plain, key = await vault.security.keys.create(Grant("test", frozenset({scope})))
+            return plain.text, key.id
+
+    return asyncio.run(make())
+
+
+def is_revoked(proxy: Proxy, key_id: str) -> bool:
+    """Tell whether a key is revoked on disk."""
+
+    async def look(vault: Vault) -> bool:
+        return any(key.id == key_id and key.revoked is not None for key in await vault.store.keys.all())
+
+    async def run() -> bool:
+        async with open_vault(Config(), SystemClock(), proxy.environment) as vault:
+            return await look(vault)
+
+    return asyncio.run(run())
+
+
+def test_a_backup_is_made_while_it_runs_and_restored_only_when_it_does_not(proxy: Proxy) -> None:
+    proxy.configure()
+    make_key(proxy)
+    proxy.serve()
+
+    created = proxy.cli("backup", "create", "backup.tar.gz")
+    refused = proxy.cli("backup", "restore", "backup.tar.gz", "--force")
+    proxy.end()
+    restored = proxy.cli("backup", "restore", "backup.tar.gz", "--force")
+
+    assert created.returncode == 0
+    assert "ai-proxy.db" in created.stdout
+    assert refused.returncode == 1
+    assert "end the ai-proxy that runs on it" in refused.stderr
+    assert restored.returncode == 0
+    assert list(data_of(proxy).glob("before-restore-*/ai-proxy.db"))
+
+
+@pytest.mark.parametrize("words", [("backup", "create"), ("check",)])
+def test_a_damaged_store_is_told_in_one_line_with_the_next_step(proxy: Proxy, words: tuple[str, ...]) -> None:
+    proxy.configure()
+    make_key(proxy)
+    with database_of(proxy).open("r+b") as file:
+        file.write(b"\xa5" * 4096)
+
+    ended = proxy.cli(*words)
+
+    (line,) = [line for line in (ended.stdout + ended.stderr).splitlines() if "is damaged" in line]
+    assert ended.returncode == 1
+    assert "ai-proxy backup restore" in line
+    assert "Traceback" not in ended.stderr
+
+
+def test_check_tells_of_a_full_disk_and_of_a_read_only_one(proxy_on_small_disk: Proxy) -> None:
+    proxy = proxy_on_small_disk
+    proxy.configure()
+    make_key(proxy)
+    disk = data_of(proxy).parent
+
+    filler = fill(disk)
+    full = proxy.cli("check")
+    filler.unlink()
+    disks.make_read_only(disk)
+    read_only = proxy.cli("check")
+    disks.make_writable(disk)
+
+    assert (full.returncode, read_only.returncode) == (1, 1)
+    assert "keys and revocations cannot be kept -> make room there" in full.stdout
+    assert "no room is left for the store" in full.stdout
+    assert "cannot be written -> give this user the right to write there" in read_only.stdout
+
+
+def ask(proxy: Proxy, key: str, method: str, path: str, body: object = None) -> Answer:
+    """Send a request with a key and read the whole answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+    try:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+    finally:
+        connection.close()
+
+
+def infer(proxy: Proxy, key: str) -> int:
+    """Ask a model, and return the status of the answer."""
+    return ask(proxy, key, "POST", "/service/a/v1/chat/completions", chat()).status
+
+
+def test_a_disk_that_fills_up_stops_no_inference_and_a_revocation_holds_and_is_kept_later(
+    proxy_on_small_disk: Proxy,
+) -> None:
+    proxy = proxy_on_small_disk
+    user, user_id = make_key(proxy)
+    other, _ = make_key(proxy)
+    admin, _ = make_key(proxy, Scope.ADMIN)
+    proxy.configure(a=fake(Behaviour.OK))
+    proxy.serve()
+    assert infer(proxy, user) == 200
+
+    filler = fill(data_of(proxy).parent)
+    exhaust_journal(proxy, admin)
+    revoked = ask(proxy, admin, "DELETE", f"/api/v1/keys/{user_id}")
+
+    assert revoked.status in (200, 507)
+    assert infer(proxy, user) == 401
+    assert infer(proxy, other) == 200
+    filler.unlink()
+    eventually(lambda: is_revoked(proxy, user_id))
+    assert proxy.end() == 0
+
+
+def exhaust_journal(proxy: Proxy, admin: str) -> None:
+    """Make keys until there is no room for another."""
+    for _ in range(500):
+        if ask(proxy, admin, "POST", "/api/v1/keys", {"label": "x" * 100}).status == 507:
+            return
+    raise AssertionError("the disk is still not full")
+
+
+def test_a_locked_database_stops_no_inference_and_a_revocation_holds_and_is_kept_later(proxy: Proxy) -> None:
+    user, user_id = make_key(proxy)
+    other, _ = make_key(proxy)
+    admin, _ = make_key(proxy, Scope.ADMIN)
+    proxy.configure(a=fake(Behaviour.OK))
+    proxy.serve()
+    assert infer(proxy, user) == 200
+
+    with ThreadPoolExecutor() as pool:
+        with held_by_another_process(database_of(proxy), "BEGIN EXCLUSIVE"):
+            revoking = pool.submit(ask, proxy, admin, "DELETE", f"/api/v1/keys/{user_id}")
+            eventually(lambda: infer(proxy, user) == 401, seconds=2)
+            held_back = not revoking.done()
+            status = infer(proxy, other)
+        revoked = revoking.result()
+
+    assert held_back
+    assert status == 200
+    assert revoked.status == 200
+    assert is_revoked(proxy, user_id)
+    assert proxy.end() == 0

@@ -1,0 +1,200 @@
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+from loguru import logger
+
+from ai_proxy.core.errors import StoreError
+from ai_proxy.core.options import ProxyMode
+from ai_proxy.core.settings import TlsMode, TlsSettings
+from ai_proxy.core.store_ports import HandleStore, ProxyHandle
+from ai_proxy.handles import Standing, announced, own_handle, process_of, standing
+from ai_proxy.notify import READY, STOPPING, notify
+from ai_proxy.store.database import file_url
+from ai_proxy.store.store import open_store
+
+
+@pytest.fixture
+async def handles(tmp_path: Path) -> AsyncIterator[HandleStore]:
+    async with open_store(file_url(tmp_path)) as store:
+        yield store.handles
+
+
+@contextmanager
+def http_server(status: int = 200) -> Iterator[int]:
+    """Answer everything with a status; yield the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def handle(port: int = 1) -> ProxyHandle:
+    """Return a handle of the process that runs the tests."""
+    return own_handle("127.0.0.1", port, ProxyMode.LOCAL_HTTP, (f"http://127.0.0.1:{port}",))
+
+
+async def test_a_proxy_has_a_handle_from_when_it_serves_until_its_end(handles: HandleStore) -> None:
+    async with announced(handles) as announcement:
+        before = await handles.all()
+        await announcement.serving("127.0.0.1", 8443, TlsSettings(TlsMode.DEV_SELFSIGNED))
+        (during,) = await handles.all()
+
+    assert before == []
+    assert (during.pid, during.machine) == (os.getpid(), socket.gethostname())
+    assert during.started == psutil.Process().create_time()
+    assert (during.mode, during.endpoints) == ("dev-selfsigned", ("https://127.0.0.1:8443",))
+    assert await handles.all() == []
+
+
+async def test_a_proxy_that_fails_leaves_no_handle(handles: HandleStore) -> None:
+    async def fail() -> None:
+        async with announced(handles) as announcement:
+            await announcement.serving("127.0.0.1", 1, TlsSettings())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+
+    assert await handles.all() == []
+
+
+async def test_errors_that_are_logged_are_told_by_the_handle(handles: HandleStore) -> None:
+    async with announced(handles) as announcement:
+        logger.error("no certificate")
+        await announcement.serving("127.0.0.1", 1, TlsSettings())
+        await until_told(handles, "no certificate")
+
+        logger.warning("a warning is none")
+        await asyncio.to_thread(logger.error, "renewal failed")
+        await until_told(handles, "renewal failed")
+
+
+async def until_told(handles: HandleStore, error: str) -> None:
+    async with asyncio.timeout(5):
+        while not any(one.last_error.endswith(error) for one in await handles.all()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_one_that_died_is_forgotten_when_another_takes_its_place(handles: HandleStore) -> None:
+    dead = replace(handle(7), started=1.0)
+    await handles.put(replace(dead, id="dead"))
+    await handles.put(replace(dead, id="dead-on-another-port", port=8))
+    await handles.put(replace(dead, id="elsewhere", machine="another"))
+
+    async with announced(handles) as announcement:
+        await announcement.serving("127.0.0.1", 7, TlsSettings())
+
+    assert {one.id for one in await handles.all()} == {"dead-on-another-port", "elsewhere"}
+
+
+class BrokenHandles:
+    """A store that has gone away."""
+
+    async def all(self) -> list[ProxyHandle]:
+        raise StoreError("gone")
+
+    async def put(self, handle: ProxyHandle) -> None:
+        raise StoreError("gone")
+
+    async def drop(self, handle_id: str) -> None:
+        raise StoreError("gone")
+
+
+async def test_a_broken_store_keeps_nobody_from_serving() -> None:
+    told: list[str] = []
+    sink = logger.add(told.append, level="WARNING", format="{message}")
+
+    async with announced(BrokenHandles()) as announcement:
+        await announcement.serving("127.0.0.1", 1, TlsSettings())
+        await announcement.stopping()
+
+    logger.remove(sink)
+    assert set(told) == {"'ai-proxy proxy status' does not tell how this proxy stands: gone\n"}
+
+
+async def test_a_proxy_that_answers_is_running() -> None:
+    with http_server() as port:
+        assert await standing(handle(port)) is Standing.RUNNING
+
+
+async def test_one_that_wants_a_key_is_running() -> None:
+    with http_server(401) as port:
+        assert await standing(handle(port)) is Standing.RUNNING
+
+
+async def test_one_that_refuses_connections_or_fails_is_not_answering() -> None:
+    with closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        assert await standing(handle(bound.getsockname()[1])) is Standing.NOT_ANSWERING
+    with http_server(502) as port:
+        assert await standing(handle(port)) is Standing.NOT_ANSWERING
+
+
+async def test_one_that_is_about_to_end_is_stopping(handles: HandleStore) -> None:
+    async with announced(handles) as announcement:
+        await announcement.serving("127.0.0.1", 1, TlsSettings())
+        await announcement.stopping()
+        (found,) = await handles.all()
+
+    assert await standing(found) is Standing.STOPPING
+
+
+async def test_a_pid_that_another_process_has_by_now_is_no_life() -> None:
+    reused = replace(handle(), started=psutil.Process().create_time() - 60)
+
+    assert process_of(reused) is None
+    assert await standing(reused) is Standing.DEAD
+
+
+async def test_a_process_that_ended_is_dead_also_before_it_is_reaped() -> None:
+    process = await asyncio.create_subprocess_exec("sleep", "60")
+    started = psutil.Process(process.pid).create_time()
+    ours = replace(handle(), pid=process.pid, started=started)
+
+    alive = process_of(ours)
+    process.kill()
+    await process.wait()
+
+    assert alive is not None
+    assert await standing(ours) is Standing.DEAD
+
+
+async def test_one_on_another_machine_is_not_judged() -> None:
+    assert await standing(replace(handle(), machine="another", pid=1)) is Standing.ELSEWHERE
+
+
+@pytest.mark.parametrize("name", ["path", "abstract"])
+def test_the_service_manager_is_told(name: str, tmp_path: Path) -> None:
+    address = str(tmp_path / "notify") if name == "path" else f"@ai-proxy-test-{os.getpid()}"
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.bind(address.replace("@", "\0"))
+
+        notify(READY, {"NOTIFY_SOCKET": address})
+        notify(STOPPING, {"NOTIFY_SOCKET": address})
+
+        assert [manager.recv(100), manager.recv(100)] == [b"READY=1", b"STOPPING=1"]
+
+
+def test_a_service_manager_that_is_away_harms_nothing(tmp_path: Path) -> None:
+    notify(READY, {"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    notify(READY, {})
