@@ -1,10 +1,13 @@
-"""A data directory for each test: a copy of an empty one, which is quicker than to make one."""
+"""What unit tests of several folders share."""
 
 import asyncio
+import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from ai_proxy.config.schema import Config
 from ai_proxy.testing.clock import FakeClock
@@ -25,6 +28,18 @@ def empty_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    """Leave logging as it was, after something that configures it for the whole process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logger.remove()
+
+
+@pytest.fixture
 def data(empty_data: Path, tmp_path: Path) -> Path:
-    """A data directory of the test's own."""
+    """A data directory of the test's own: a copy, which is quicker than to make one."""
     return shutil.copytree(empty_data, tmp_path / "data")

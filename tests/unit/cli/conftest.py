@@ -19,6 +19,11 @@ from ai_proxy.rundir import create_instance_folder
 from ai_proxy.testing.plane import FakePlane, view
 
 
+@pytest.fixture(autouse=True)
+def _own_logging(logging_as_it_was: None) -> None:
+    """Commands configure logging."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What a command did."""
