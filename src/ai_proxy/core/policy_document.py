@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from ipaddress import ip_network
+from ipaddress import IPv4Network, ip_network
 
 from ai_proxy.core.errors import InvalidPolicyError
 from ai_proxy.core.limits import MAX_LIMIT, Allowance
@@ -51,6 +51,8 @@ def _allowance(description: str) -> Schema:
 
 
 _NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
+_MAPPED_BITS = 96
+"""Of an IPv6 address before the IPv4 address within it (RFC 4291 section 2.5.5.2)."""
 _NETWORK = r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"
 
 POLICY_SCHEMA: Schema = {
@@ -216,10 +218,22 @@ def _networks(document: Mapping[str, object], name: str, problems: list[str]) ->
     found: list[Network] = []
     for index, text in enumerate(_list(document, name)):
         try:
-            found.append(ip_network(text))
+            found.append(_plain_network(ip_network(text)))
         except ValueError as error:
             problems.append(f"{name}[{index}]: {error}; write 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32")
     return tuple(found)
+
+
+def _plain_network(network: Network) -> Network:
+    """Return a network as clients are seen: IPv4 within IPv6 is IPv4.
+
+    >>> _plain_network(ip_network("::ffff:10.0.0.0/104")), _plain_network(ip_network("::/0"))
+    (IPv4Network('10.0.0.0/8'), IPv6Network('::/0'))
+    """
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED_BITS:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
 
 
 def _cors(document: Mapping[str, object], problems: list[str]) -> Cors:

@@ -18,6 +18,7 @@ from ai_proxy.core.errors import (
     UpstreamTimeoutError,
 )
 from ai_proxy.core.service import Outcome
+from ai_proxy.gateway.counted import CountedExchange
 from ai_proxy.gateway.entries import Entry, Front
 from ai_proxy.gateway.exchange import READING, Exchange
 from ai_proxy.gateway.inference import ModelExchange
@@ -186,7 +187,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _exchange(self, request: Request, entry: Entry | None) -> Exchange:
         if entry is None:
-            kind = PreflightExchange if request.preflight else Exchange
+            if request.preflight:
+                return PreflightExchange(self, self.gateway, request)
+            kind = CountedExchange if request.principal.counts_tokens else Exchange
             return kind(self, self.gateway, request)
         if request.is_json or not is_multipart(request.header(b"content-type")):
             return ModelExchange(self, self.gateway, request, entry)

@@ -28,6 +28,11 @@ class Principal:
     cors: bytes = b""
 
     @property
+    def counts_tokens(self) -> bool:
+        """Whether there is a limit of tokens."""
+        return bool(self.meters) and any(meter.limits_tokens for meter in self.meters)
+
+    @property
     def limited(self) -> bool:
         """Whether there are models that the caller may not ask."""
         return self.key is not None and bool(self.key.grant.models)

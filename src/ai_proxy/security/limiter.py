@@ -112,6 +112,11 @@ class Meter:
             lines += standing_lines(b"tokens", self._tokens, self._tokens_full_at, now)
         return lines
 
+    @property
+    def limits_tokens(self) -> bool:
+        """Whether tokens are limited."""
+        return self._tokens is not None
+
     def is_idle(self, now: float) -> bool:
         """Tell whether it can be forgotten: a new one would be no different."""
         return not self.active and max(self._requests_full_at, self._tokens_full_at) <= now

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.integration.gateway.models import CHAT, PLAIN, USAGE, ask, offer
+from tests.integration.gateway.models import CHAT, CHUNKED, DONE, EVENT, PLAIN, USAGE, ask, chunk, offer
 from tests.integration.guard.conftest import House, bearer, guarded
 
 from ai_proxy.core.keys import Scope
@@ -202,6 +202,20 @@ async def test_tokens_are_a_debt_that_the_next_request_meets(house: House) -> No
     request = ask(model="svc").replace(b"Host: test", b"Host: test\r\n" + bearer(plain))
 
     first, second = await house.rig.ask(request), await house.rig.ask(request)
+
+    assert (first.status, second.status) == (200, 429)
+    assert b"9 tokens per minute" in second.body
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_tokens_count_by_path_as_well(house: House, *, streamed: bool) -> None:
+    plain, _ = await house.key(allowance=Allowance(tpm=9))
+    last = CHUNKED + chunk(EVENT) + chunk(b"data: " + USAGE + b"\n\n") + DONE
+    house.rig.backend.script = answer(last if streamed else ok(USAGE, b"content-type: application/json"))
+    client = await house.rig.client()
+    request = build_request(b"/service/svc/v1/chat/completions", bearer(plain))
+
+    first, second = await client.ask(request), await client.ask(request)
 
     assert (first.status, second.status) == (200, 429)
     assert b"9 tokens per minute" in second.body
