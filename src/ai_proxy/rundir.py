@@ -142,6 +142,10 @@ def lock_instance(folder: Path) -> Iterator[None]:
             file.truncate(0)
 
 
+MODELS = "models.sock"
+"""Where the owner asks models, in an instance's folder: like the proxy's address, but without a key or TLS."""
+
+
 def find_instance(base: Path, port: int | None = None) -> Path:
     """Return the folder of the one running instance, or of the one on `port`.
 

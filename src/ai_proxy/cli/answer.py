@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
@@ -142,12 +143,12 @@ class Answer:
 
 
 async def receive(
-    url: str, question: Mapping[str, object], answer: Answer, on: Callable[[Piece], None]
+    door: Path, question: Mapping[str, object], answer: Answer, on: Callable[[Piece], None]
 ) -> None:
     """Ask, and take the answer in as it comes.
 
     Args:
-        url: Of the proxy.
+        door: The socket where the proxy lets its owner ask.
         question: Body of the request, but for what makes it a stream.
         answer: Takes it in; holds what has come when this is cancelled.
         on: Told each piece.
@@ -160,7 +161,12 @@ async def receive(
     endless = aiohttp.ClientTimeout(total=None, sock_read=None)
     try:
         async with (
-            aiohttp.ClientSession(url, timeout=endless, read_bufsize=MAX_LINE) as session,
+            aiohttp.ClientSession(
+                "http://ai-proxy",
+                connector=aiohttp.UnixConnector(str(door)),
+                timeout=endless,
+                read_bufsize=MAX_LINE,
+            ) as session,
             session.post(CHAT_PATH, json=body) as response,
         ):
             await _raise_for_error(response)

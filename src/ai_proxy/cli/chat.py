@@ -4,6 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,9 +53,11 @@ def chat(
 ) -> None:
     """Talk to a model; its answer streams to standard output, what it took is told on standard error."""
     from ai_proxy.cli.client import ask
+    from ai_proxy.rundir import MODELS, base_folder, find_instance
 
-    url, models = ask(run_dir, port, _look_up)
-    talk = Conversation(url, model or the_model(models), system)
+    folder = find_instance(base_folder(run_dir), port)
+    models = ask(run_dir, port, _list_models)
+    talk = Conversation(folder / MODELS, model or the_model(models), system)
     if prompt is None and sys.stdin.isatty():
         _converse(talk)
         return
@@ -70,9 +73,9 @@ def chat(
         raise typer.Exit(INTERRUPTED)
 
 
-async def _look_up(server: "Server") -> tuple[str, list[dict[str, Any]]]:
-    """Return where the proxy listens, and its models."""
-    return (await server.get("/api/v1/server"))["url"], (await server.get("/api/v1/models"))["models"]
+async def _list_models(server: "Server") -> list[dict[str, Any]]:
+    models: list[dict[str, Any]] = (await server.get("/api/v1/models"))["models"]
+    return models
 
 
 def the_model(models: Sequence[Mapping[str, Any]]) -> str:
@@ -97,13 +100,13 @@ class Conversation:
     """What has been said to a model, and by it.
 
     Attributes:
-        url: Of the proxy.
+        door: The socket where the proxy lets its owner ask.
         model: Who is asked.
         system: Instructions; None for none.
         turns: What was said, in OpenAI's form.
     """
 
-    url: str
+    door: Path
     model: str
     system: str | None
     turns: list[dict[str, str]] = field(default_factory=list)
@@ -124,7 +127,7 @@ class Conversation:
 
         answer, turn = Answer(), {"role": "user", "content": words}
         try:
-            asyncio.run(receive(self.url, self._question(turn), answer, on))
+            asyncio.run(receive(self.door, self._question(turn), answer, on))
         except KeyboardInterrupt:
             answer.finish = INTERRUPTED_BY_USER
         self.turns += [turn, {"role": "assistant", "content": answer.text}]

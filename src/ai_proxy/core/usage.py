@@ -90,6 +90,10 @@ class Finished(Protocol):
     received: int
     sent: int
 
+    @property
+    def key_id(self) -> str:
+        """The API key that it came with; empty for none."""
+
     def tokens(self) -> tuple[int, int]:
         """Return the tokens of the prompt and of the answer; UNKNOWN for what cannot be told."""
 

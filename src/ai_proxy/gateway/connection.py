@@ -21,6 +21,7 @@ from ai_proxy.core.service import Outcome
 from ai_proxy.gateway.counted import CountedExchange
 from ai_proxy.gateway.entries import Entry, Front
 from ai_proxy.gateway.exchange import READING, Exchange
+from ai_proxy.gateway.guard import Guard
 from ai_proxy.gateway.inference import ModelExchange
 from ai_proxy.gateway.memo import MAX_MISSES, RequestMemo
 from ai_proxy.gateway.multipart import is_multipart
@@ -56,6 +57,7 @@ class ClientConnection(asyncio.Protocol):
         "fed",
         "front",
         "gateway",
+        "guard",
         "headers",
         "heads",
         "in_head",
@@ -80,9 +82,10 @@ class ClientConnection(asyncio.Protocol):
         "write_paused",
     )
 
-    def __init__(self, gateway: "Gateway", front: Front) -> None:
+    def __init__(self, gateway: "Gateway", front: Front, guard: Guard | None = None) -> None:
         self.gateway = gateway
         self.front = front
+        self.guard = guard or gateway.guard
         self.max_head = gateway.limits.max_head
         self.max_headers = gateway.limits.max_headers
         self.transport: asyncio.Transport
@@ -182,7 +185,7 @@ class ClientConnection(asyncio.Protocol):
         self.misses = 0
         self.current = exchange = self._exchange(memo.request, memo.entry)
         if memo.request.principal.meters:
-            exchange.enter()
+            exchange.enter(memo.request.principal.meters, exchange.started)
         exchange.repeat(memo, body)
 
     def _exchange(self, request: Request, entry: Entry | None) -> Exchange:
@@ -264,7 +267,7 @@ class ClientConnection(asyncio.Protocol):
         request.read(self.headers, may_upgrade=may_upgrade)
         self.body_follows = may_upgrade and request.has_body
         entry = self.front.entry(self.target) if request.method == b"POST" else None
-        self.gateway.guard.inspect(request, self.headers, self.peer, self.front.scope(self.target))
+        self.guard.inspect(request, self.headers, self.peer, self.front.scope(self.target))
         self.reading = exchange = self._exchange(request, entry)
         exchange.route()
         if self.current is None:
@@ -363,8 +366,9 @@ class ClientConnection(asyncio.Protocol):
                 if exchange.wants_continue():
                     self.transport.write(CONTINUE)
                 break
-            if exchange.request.principal.meters:
-                exchange.enter()
+            meters = exchange.request.principal.meters
+            if meters and not exchange.meters:
+                exchange.enter(meters, self.gateway.now())
             exchange.begin()
 
     def exchange_done(self, exchange: Exchange) -> None:

@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 
 from ai_proxy.gateway.exchange import Exchange
 from ai_proxy.gateway.request import Request
-from ai_proxy.gateway.tokens import KEPT, SEARCHED, count_tokens
+from ai_proxy.gateway.tokens import KEPT, SEARCHED, count_tokens, known
 
 if TYPE_CHECKING:
     from ai_proxy.gateway.connection import ClientConnection
     from ai_proxy.gateway.listener import Gateway
+
+EVENT = b"data: {"
+"""How an event with something in it begins, as engines write them."""
 
 
 class CountedExchange(Exchange):
@@ -25,24 +28,19 @@ class CountedExchange(Exchange):
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Send the head of the response on."""
-        self._see(body)
+        self.first = body
+        self.events = body.count(EVENT)
         super().response_head(status, head, body)
 
     def response_body(self, data: bytes) -> None:
         """Send bytes of the body on."""
-        self._see(data)
-        super().response_body(data)
-
-    def _see(self, data: bytes) -> None:
-        self.events += data.count(b"data: {")
-        piece = data[-SEARCHED:]
-        if self.last is not None:
-            self.last.append(piece)
-        elif self.first:
-            self.last = deque((self.first, piece), KEPT)
-        else:
-            self.first = data[:SEARCHED] if len(data) > SEARCHED else data
+        self.events += data.count(EVENT)
+        if self.last is None:
+            self.first, self.last = self.first[:SEARCHED], deque((self.first[-SEARCHED:],), KEPT)
+        self.last.append(data[-SEARCHED:])
+        self.sent += len(data)
+        self.client.transport.write(data)
 
     def tokens_used(self) -> int:
         """Return what counts against a limit of tokens."""
-        return sum(max(0, count) for count in count_tokens(self.first, self.last, self.events))
+        return known(count_tokens(self.first, self.last, self.events))

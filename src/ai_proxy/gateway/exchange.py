@@ -20,7 +20,7 @@ from ai_proxy.gateway.respond import problem
 from ai_proxy.gateway.route import Destination
 from ai_proxy.gateway.upstream import UpstreamConnection
 from ai_proxy.gateway.wire import BUSY, CLIENT, CONTINUE, PRINCIPAL, without_cors
-from ai_proxy.security.limiter import Meters, enter, leave, standing_of
+from ai_proxy.security.limiter import Meters, enter, standing_of
 from ai_proxy.tasks import spawn
 
 if TYPE_CHECKING:
@@ -231,15 +231,13 @@ class Exchange:
             self._send_or_hold(b"0\r\n\r\n")
         self.request_done = True
 
-    def enter(self) -> None:
-        """Be counted, once; an error is noted."""
-        principal = self.request.principal
-        if not self.meters:
-            try:
-                enter(principal.meters, self.gateway.now())
-                self.meters = principal.meters
-            except RateLimitedError as error:
-                self.error = error
+    def enter(self, meters: Meters, now: float) -> None:
+        """Be counted; an error is noted."""
+        try:
+            enter(meters, now)
+            self.meters = meters
+        except RateLimitedError as error:
+            self.error = error
 
     def begin(self) -> None:
         """Its turn has come: answer an error, or get a connection to the backend and forward."""
@@ -482,7 +480,9 @@ class Exchange:
         now = self.gateway.now()
         self._record(now - self.started)
         if self.meters:
-            leave(self.meters, now, self.tokens_used())
+            tokens = self.tokens_used() if self.request.principal.counts_tokens else 0
+            for meter in self.meters:
+                meter.end(now, tokens)
         self.client.exchange_done(self)
 
     def _record(self, seconds: float) -> None:

@@ -27,7 +27,7 @@ from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.respond import refusal
 from ai_proxy.gateway.route import Destination, Target
 from ai_proxy.gateway.shaping import Shaper, in_header, is_event_stream
-from ai_proxy.gateway.tokens import KEPT, SEARCHED, count_tokens
+from ai_proxy.gateway.tokens import KEPT, SEARCHED, count_tokens, known
 from ai_proxy.gateway.wire import origin_form
 from ai_proxy.tasks import spawn
 
@@ -223,7 +223,7 @@ class ModelExchange(Exchange):
     def _choose(self, target: Target) -> None:
         """Ask this model, if the caller may."""
         principal = self.request.principal
-        if principal.key is not None:
+        if principal.limited:
             principal.check_model(*target.route.names)
         self.route_to = target.route
         self.destination = target.destination
@@ -428,9 +428,15 @@ class ModelExchange(Exchange):
         extra = self.extra_lines(error)
         return refusal(error, request_id, body, JSON, head_only=head_only, close=self.close, extra=extra)
 
+    @property
+    def key_id(self) -> str:
+        """The API key that the request came with; empty for none."""
+        key = self.request.principal.key
+        return key.id if key is not None else ""
+
     def tokens_used(self) -> int:
         """Return what counts against a limit of tokens."""
-        return sum(max(0, count) for count in self.tokens())
+        return known(self.tokens())
 
     def tokens(self) -> tuple[int, int]:
         """Return the tokens of prompt and answer, UNKNOWN for what cannot be told; for when it is over."""

@@ -135,6 +135,17 @@ class Gateway:
         bound: int = server.sockets[0].getsockname()[1]
         return bound
 
+    async def listen_to_owner(self, listener: socket.socket) -> None:
+        """Serve whoever may open a Unix socket without asking for a key; from `accept` on.
+
+        Args:
+            listener: Bound.
+        """
+        server = await asyncio.get_running_loop().create_unix_server(
+            lambda: ClientConnection(self, OPENAI, OpenGuard()), sock=listener, start_serving=False
+        )
+        self._servers.append(server)
+
     async def accept(self) -> None:
         """Take clients on every address that was bound."""
         for server in self._servers:

@@ -1,6 +1,6 @@
 """Who calls, as far as the head of a request tells."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ai_proxy.core.keys import ApiKey, check_model, check_service
 from ai_proxy.security.limiter import Meters
@@ -19,6 +19,8 @@ class Principal:
         key: None for whoever came without.
         meters: What counts the requests; empty where nothing is limited.
         cors: Header lines on every response, for the browser of whoever calls from a web page.
+        limited: Whether there are models that the caller may not ask; follows from `key`.
+        counts_tokens: Whether there is a limit of tokens; follows from `meters`.
     """
 
     name: str = ANONYMOUS
@@ -26,16 +28,13 @@ class Principal:
     key: ApiKey | None = None
     meters: Meters = ()
     cors: bytes = b""
+    limited: bool = field(init=False)
+    counts_tokens: bool = field(init=False)
 
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether there is a limit of tokens."""
-        return bool(self.meters) and any(meter.limits_tokens for meter in self.meters)
-
-    @property
-    def limited(self) -> bool:
-        """Whether there are models that the caller may not ask."""
-        return self.key is not None and bool(self.key.grant.models)
+    def __post_init__(self) -> None:
+        limited = self.key is not None and bool(self.key.grant.models)
+        object.__setattr__(self, "limited", limited)
+        object.__setattr__(self, "counts_tokens", any(meter.limits_tokens for meter in self.meters))
 
     def check_model(self, *names: str) -> None:
         """Refuse a model that the caller's key is not for.
@@ -46,7 +45,7 @@ class Principal:
         Raises:
             ForbiddenError: It is not.
         """
-        if self.key is not None and self.key.grant.models:
+        if self.key is not None and self.limited:
             check_model(self.key, *names)
 
     def check_service(self, service_id: str) -> None:
@@ -55,7 +54,7 @@ class Principal:
         Raises:
             ForbiddenError: It is not.
         """
-        if self.key is not None and self.key.grant.models:
+        if self.key is not None and self.limited:
             check_service(self.key, service_id)
 
 

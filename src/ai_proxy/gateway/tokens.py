@@ -60,6 +60,16 @@ def count_tokens(first: bytes, last: deque[bytes] | None, events: int) -> tuple[
     return prompt, answer
 
 
+def known(tokens: tuple[int, int]) -> int:
+    """Return the tokens of prompt and answer together, as far as they are known.
+
+    >>> known((9, 12)), known((UNKNOWN, 12))
+    (21, 12)
+    """
+    prompt, answer = tokens
+    return (max(0, prompt)) + (max(0, answer))
+
+
 def _told_by_answer(end: bytes) -> tuple[int, int] | None:
     """Return what a whole answer says, quickly; None when it is not one.
 

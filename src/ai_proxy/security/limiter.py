@@ -14,7 +14,6 @@ from ai_proxy.core.limits import (
     Allowance,
     Rate,
     changed,
-    charge,
     duration,
     standing_lines,
 )
@@ -42,6 +41,7 @@ class Meter:
         "_requests",
         "_requests_full_at",
         "_requests_room",
+        "_token_interval",
         "_tokens",
         "_tokens_full_at",
         "_tokens_room",
@@ -60,7 +60,7 @@ class Meter:
         self.limits = False
         self._requests: Rate | None = None
         self._tokens: Rate | None = None
-        self._interval = 0.0
+        self._interval = self._token_interval = 0.0
         self._places = self._requests_room = self._tokens_room = inf
 
     def allow(self, own: Allowance, base: Allowance, now: float) -> None:
@@ -71,6 +71,7 @@ class Meter:
         self._tokens_full_at = changed(self._tokens, tokens, self._tokens_full_at, now)
         self._requests, self._tokens = requests, tokens
         self._interval = requests.interval if requests else 0.0
+        self._token_interval = tokens.interval if tokens else 0.0
         self._requests_room = requests.room if requests else inf
         self._tokens_room = tokens.room if tokens else inf
         self._places = allowance.concurrency or inf
@@ -100,8 +101,8 @@ class Meter:
     def end(self, now: float, tokens: int) -> None:
         """Count the end of a request, and charge what it used."""
         self.active -= 1
-        if self._tokens and tokens > 0:
-            self._tokens_full_at = charge(self._tokens, self._tokens_full_at, now, tokens)
+        if tokens > 0:
+            self._tokens_full_at = max(now, self._tokens_full_at) + tokens * self._token_interval
 
     def lines(self, now: float) -> bytes:
         """Return the header lines that tell how it stands; empty where only concurrency is limited."""
@@ -145,25 +146,15 @@ def enter(meters: Meters, now: float) -> None:
     Raises:
         RateLimitedError: Says when to try again.
     """
-    for place, meter in enumerate(meters):
-        try:
+    taken = 0
+    try:
+        for meter in meters:
             meter.take(now)
-        except RateLimitedError:
-            for earlier in meters[:place]:
-                earlier.give_back()
-            raise
-
-
-def leave(meters: Meters, now: float, tokens: int) -> None:
-    """Count the end of a request, once.
-
-    Args:
-        meters: With which it entered.
-        now: Monotonic seconds.
-        tokens: What it used, of prompt and answer; charged as a debt where that is too much.
-    """
-    for meter in meters:
-        meter.end(now, tokens)
+            taken += 1
+    except RateLimitedError:
+        for meter in meters[:taken]:
+            meter.give_back()
+        raise
 
 
 def standing_of(meters: Meters, now: float) -> bytes:

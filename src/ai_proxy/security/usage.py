@@ -1,10 +1,12 @@
 """Counts what keys use of models, and writes it in batches."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.store_ports import Usage, UsageStore
+from ai_proxy.core.usage import Finished
 from ai_proxy.security.text import storable
 
 MAX_PENDING = 2000
@@ -31,6 +33,12 @@ class UsageLedger:
 
     def __repr__(self) -> str:
         return f"<UsageLedger [{len(self._pending)} pending]>"
+
+    def note_all(self, requests: Iterable[Finished]) -> None:
+        """Count those of some finished requests that came with a key."""
+        for one in requests:
+            if one.key_id:
+                self.note(one.key_id, one.model, *one.tokens())
 
     def note(self, key_id: str, model: str, tokens_in: int = 0, tokens_out: int = 0) -> None:
         """Count a request.

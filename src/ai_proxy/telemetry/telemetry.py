@@ -1,6 +1,6 @@
 """All that is measured and told, put together."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ from loguru import logger
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock, Recorder, Tracing
 from ai_proxy.core.settings import TelemetrySettings
-from ai_proxy.core.usage import Inference
+from ai_proxy.core.usage import Finished, Inference
 from ai_proxy.telemetry.otel.settings import Plan
 from ai_proxy.telemetry.prometheus import render
 from ai_proxy.telemetry.requests import RecentRequests
@@ -50,6 +50,10 @@ class Telemetry:
         """Return the requests to models that ended last, the very last one first."""
         self.recorder.settle()
         return self._recent.newest()
+
+    def listen(self, listener: Callable[[Sequence[Finished]], None]) -> None:
+        """Tell somebody of all requests to models that are over, in batches."""
+        self._tallies.listen(listener)
 
     def metrics(self) -> tuple[bytes, str]:
         """Return everything in Prometheus' text format, and its content type."""

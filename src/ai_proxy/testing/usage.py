@@ -10,6 +10,7 @@ class FinishedRequest(Inference):
     """A `core.usage.Finished` of which everything is known."""
 
     streaming: bool
+    key_id: str = ""
 
     def tokens(self) -> tuple[int, int]:
         """Return the tokens of the prompt and of the answer."""

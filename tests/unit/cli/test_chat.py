@@ -11,17 +11,15 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.cli.conftest import CommandLine, running
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.deps import Addresses
 from ai_proxy.api.door import owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.cli.answer import Answer, Piece
-from ai_proxy.rundir import create_instance_folder
+from ai_proxy.rundir import MODELS, create_instance_folder
 from ai_proxy.testing.plane import FakePlane, view
 
 
@@ -85,10 +83,12 @@ async def serving(base: Path, plane: FakePlane) -> AsyncIterator[Proxy]:
     proxy, public = Proxy(), web.Application()
     public.router.add_post("/v1/chat/completions", proxy.answer)
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(TestServer(public, handler_cancellation=True))
-        addresses = Addresses(http=str(server.make_url("")).rstrip("/"))
-        app = create_app(plane, lambda: (b"", "text/plain"), "1.2.3", addresses)
         folder = create_instance_folder(base, 11000)
+        runner = web.AppRunner(public, handler_cancellation=True)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.UnixSite(runner, str(folder / MODELS)).start()
+        app = create_app(plane, lambda: (b"", "text/plain"), "1.2.3")
         await stack.enter_async_context(serve_unix(app, folder / "control.sock", owner_principal))
         yield proxy
 

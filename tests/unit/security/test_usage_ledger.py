@@ -7,6 +7,7 @@ from ai_proxy.core.usage import UNKNOWN
 from ai_proxy.security.usage import MAX_PENDING, OTHER_MODELS, UsageLedger
 from ai_proxy.store.store import Store
 from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.usage import finished
 
 DAY = "2023-11-14"
 
@@ -63,3 +64,13 @@ async def test_whatever_a_client_or_a_backend_says_can_be_written(store: Store, 
     [usage] = await store.usage.totals()
     assert len(usage.model) == 200
     assert (usage.tokens_in, usage.tokens_out) == (10**9, 0)
+
+
+async def test_finished_requests_count_for_the_keys_they_came_with(store: Store, clock: FakeClock) -> None:
+    ledger = UsageLedger(store.usage, clock)
+
+    ledger.note_all([finished(key_id="k1"), finished(key_id="k1", tokens_out=UNKNOWN), finished()])
+    await ledger.flush()
+
+    (row,) = await store.usage.totals()
+    assert (row.key_id, row.model, row.requests, row.tokens_in, row.tokens_out) == ("k1", "llama3", 2, 18, 21)
