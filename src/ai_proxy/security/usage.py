@@ -35,9 +35,9 @@ class UsageLedger:
         return f"<UsageLedger [{len(self._pending)} pending]>"
 
     def note_all(self, requests: Iterable[Finished]) -> None:
-        """Count those of some finished requests that came with a key."""
+        """Count those of some finished requests that came with a key and found somebody to answer."""
         for one in requests:
-            if one.key_id:
+            if one.key_id and one.service_id:
                 self.note(one.key_id, one.model, *one.tokens())
 
     def note(self, key_id: str, model: str, tokens_in: int = 0, tokens_out: int = 0) -> None:

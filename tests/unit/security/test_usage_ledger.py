@@ -69,7 +69,14 @@ async def test_whatever_a_client_or_a_backend_says_can_be_written(store: Store, 
 async def test_finished_requests_count_for_the_keys_they_came_with(store: Store, clock: FakeClock) -> None:
     ledger = UsageLedger(store.usage, clock)
 
-    ledger.note_all([finished(key_id="k1"), finished(key_id="k1", tokens_out=UNKNOWN), finished()])
+    ledger.note_all(
+        [
+            finished(key_id="k1"),
+            finished(key_id="k1", tokens_out=UNKNOWN),
+            finished(),
+            finished(key_id="k1", service_id=""),
+        ]
+    )
     await ledger.flush()
 
     (row,) = await store.usage.totals()
