@@ -19,6 +19,7 @@ from typing import IO
 import msgspec
 
 from ai_proxy.core.errors import ProxyError, StoreDamagedError, StoreNewerError
+from ai_proxy.private import for_owner, to_disk
 from ai_proxy.store.backup import copy_database, database_problems, schema_of, sole_use
 from ai_proxy.store.database import FILE_NAME
 from ai_proxy.store.migrate import SCRIPTS
@@ -109,12 +110,12 @@ def create_backup(data: Path, target: Path, *, database: Path | None, program: s
         created = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
         manifest = Manifest(FORMAT, program, schema, created, files)
         partial = staging / "archive"
-        with open(partial, "xb", opener=_for_owner) as out:
+        with open(partial, "xb", opener=for_owner) as out:
             _pack(out, manifest, staging, int(now))
             out.flush()
             os.fsync(out.fileno())
         partial.rename(target)
-        _to_disk(target.parent)
+        to_disk(target.parent)
     return manifest
 
 
@@ -225,7 +226,7 @@ def _move_all(moves: Sequence[tuple[Path, Path]]) -> None:
             shutil.move(source, target)
             undo.callback(shutil.move, target, source)
         for folder in {path.parent for move in moves for path in move}:
-            _to_disk(folder)
+            to_disk(folder)
         undo.pop_all()
 
 
@@ -253,7 +254,7 @@ def _unpack(file: Path, folder: Path) -> Manifest | None:
         raise _foreign(file, "what it holds is not what it says")
     for unpacked in folder.rglob("*"):
         unpacked.chmod(0o700 if unpacked.is_dir() else 0o600)
-        _to_disk(unpacked)
+        to_disk(unpacked)
     return manifest
 
 
@@ -365,15 +366,3 @@ def _explained(what: str) -> Iterator[None]:
         raise BackupError(
             f"{what}: {error.strerror or error}; make room there, or see who may write"
         ) from error
-
-
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

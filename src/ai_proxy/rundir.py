@@ -143,7 +143,7 @@ def lock_instance(folder: Path) -> Iterator[None]:
 
 
 MODELS = "models.sock"
-"""Where the owner asks models, in an instance's folder: like the proxy's address, but without a key or TLS."""
+"""Where the owner asks models, in an instance's folder: as at the proxy's address, without a key or TLS."""
 
 
 def find_instance(base: Path, port: int | None = None) -> Path:

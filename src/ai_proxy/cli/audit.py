@@ -1,7 +1,6 @@
 """`ai-proxy audit`: what was done, by whom, from where, and what was refused."""
 
 import json
-import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import typer
 
 from ai_proxy.cli.config import ConfigOption
 from ai_proxy.cli.output import Format, FormatOption, UserError, output_format, show
+from ai_proxy.private import for_owner
 
 if TYPE_CHECKING:
     from ai_proxy.core.store_ports import AuditEntry
@@ -98,7 +98,7 @@ def _opened(target: Path) -> Iterator[IO[str]]:
         yield typer.get_text_stream("stdout")
         return
     try:
-        with open(target, "x", encoding="utf-8", opener=_for_owner) as file:
+        with open(target, "x", encoding="utf-8", opener=for_owner) as file:
             yield file
     except FileExistsError:
         raise UserError(f"{target} exists already; name another, or remove it first", "file_exists") from None
@@ -112,7 +112,3 @@ async def _write(entries: "AsyncIterator[AuditEntry]", file: IO[str]) -> int:
         file.write(f"{as_line(entry)}\n")
         count += 1
     return count
-
-
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

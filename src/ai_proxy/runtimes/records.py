@@ -2,11 +2,11 @@
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from urllib.parse import quote
 
 from ai_proxy.core.service import Handle, Upstream
+from ai_proxy.private import for_owner
 
 HOST = "127.0.0.1"
 """Where processes are told to listen."""
@@ -45,7 +45,7 @@ class Records:
         )
         path = self._path(handle.service_id)
         temporary = path.with_suffix(".tmp")
-        with open(temporary, "w", encoding="utf-8", opener=_for_owner) as file:
+        with open(temporary, "w", encoding="utf-8", opener=for_owner) as file:
             file.write(text)
         temporary.replace(path)
 
@@ -64,10 +64,6 @@ class Records:
 
     def _path(self, service_id: str) -> Path:
         return self._folder / f"{quote(service_id, safe='')}.json"
-
-
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _parse(path: Path) -> Handle | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ai_proxy.core.errors import StoreDamagedError, StoreFullError, StoreReadOnlyError
 from ai_proxy.core.keys import PEPPER_BYTES
 from ai_proxy.core.store_ports import SettingStore
+from ai_proxy.private import for_owner
 
 FILE_NAME = "pepper"
 SETTING = "security.pepper_fingerprint"
@@ -66,7 +67,7 @@ def _make(file: Path) -> None:
     """Write a new pepper; whoever comes second takes what is there."""
     fresh = file.with_name(f"{file.name}.{os.getpid()}")
     try:
-        with open(fresh, "x", encoding="ascii", opener=_for_owner) as out:
+        with open(fresh, "x", encoding="ascii", opener=for_owner) as out:
             out.write(f"{secrets.token_hex(PEPPER_BYTES)}\n")
             out.flush()
             os.fsync(out.fileno())
@@ -75,7 +76,3 @@ def _make(file: Path) -> None:
         return
     finally:
         fresh.unlink(missing_ok=True)
-
-
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ai_proxy.core.errors import StoreDamagedError, StoreError, StoreUnavailableError
+from ai_proxy.private import to_disk
 from ai_proxy.store.database import FILE_NAME, parse_url
 from ai_proxy.store.failures import explained
 
@@ -82,9 +83,9 @@ def copy_database(source: Path, target: Path) -> None:
             with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(partial)) as new:
                 old.backup(new)
                 new.execute("PRAGMA journal_mode = DELETE")
-            _to_disk(partial)
+            to_disk(partial)
             partial.replace(target)
-            _to_disk(target.parent)
+            to_disk(target.parent)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -161,11 +162,3 @@ def _reading(file: Path) -> Iterator[sqlite3.Connection]:
     address = f"{file.absolute().as_uri()}?mode=ro"
     with explained(str(file)), closing(sqlite3.connect(address, uri=True)) as found:
         yield found
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

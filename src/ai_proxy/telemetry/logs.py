@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from loguru import logger
 
 from ai_proxy.core.options import LogFormat, LogLevel
+from ai_proxy.private import for_owner
 
 if TYPE_CHECKING:
     from loguru import FormatFunction, Record
@@ -88,7 +89,7 @@ def _add_sinks(
             rotation=ROTATION,
             retention=RETENTION,
             encoding="utf-8",
-            opener=_open_private,
+            opener=for_owner,
         )
 
 
@@ -100,10 +101,6 @@ def _is_stderr(log_file: Path | None) -> bool:
         return os.path.samestat(log_file.stat(), os.fstat(sys.stderr.fileno()))
     except (OSError, ValueError):  # there is no such file yet, or standard error is none
         return False
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _text_shape(record: "Record") -> str:
