@@ -1,6 +1,10 @@
 """Own certificate files, and every way in which they are wrong."""
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +21,9 @@ from ai_proxy.tls.errors import (
     CertificateKeyMismatchError,
     CertificateUnreadableError,
 )
+
+SOMEBODY = 65534
+"""The user who owns nothing."""
 
 
 def test_says_what_a_certificate_is_for_and_until_when(tmp_path: Path, ca: trustme.CA) -> None:
@@ -45,12 +52,31 @@ def test_a_folder_is_not_a_key(files: PemFiles, tmp_path: Path) -> None:
         read_certificate(PemFiles(files.certificate, tmp_path))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_of_somebody_else_is_named(files: PemFiles) -> None:
-    files.key_file.chmod(0)
+@contextmanager
+def as_somebody() -> Iterator[None]:
+    """Be a user who may not read everything."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(SOMEBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
 
-    with pytest.raises(CertificateUnreadableError, match=r"key\.pem cannot be read: Permission denied"):
-        read_certificate(files)
+
+def test_a_file_of_somebody_else_is_named(files: PemFiles) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        certificate, key = Path(folder) / "cert.pem", Path(folder) / "key.pem"
+        shutil.copy(files.certificate, certificate)
+        shutil.copy(files.key_file, key)
+        for path, mode in ((Path(folder), 0o755), (certificate, 0o644), (key, 0)):
+            path.chmod(mode)
+
+        with (
+            as_somebody(),
+            pytest.raises(CertificateUnreadableError, match=r"key\.pem cannot be read: Permission denied"),
+        ):
+            read_certificate(PemFiles(certificate, key))
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff\x00", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
