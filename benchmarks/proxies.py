@@ -162,7 +162,19 @@ def _ai_proxy(setting: Setting) -> Recipe:
     if not program.exists():
         raise UnavailableError(f"{program} is not there; install the project into this environment")
     command = (str(program), "serve", "--config", str(config), "--port", str(setting.port))
-    return Recipe(command, f"ai-proxy {importlib.metadata.version('ai-inference-proxy')}", {})
+    version = f"ai-proxy {importlib.metadata.version('ai-inference-proxy')}"
+    recipe = Recipe(command, version, {"AI_PROXY_DATA_DIR": str(setting.folder / "data")})
+    _make_store(program, environment(setting, recipe), setting.folder)
+    return recipe
+
+
+def _make_store(program: Path, env: Mapping[str, str], folder: Path) -> None:
+    """Have the store made now, as it is once in its life, and not by the first start that is timed."""
+    done = subprocess.run(
+        [program, "api-keys", "list"], env=env, cwd=folder, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise UnavailableError(f"its store cannot be made: {done.stderr.strip()}")
 
 
 def _nginx(setting: Setting) -> Recipe:

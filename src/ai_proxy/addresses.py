@@ -2,11 +2,26 @@
 
 import contextlib
 import socket
+from dataclasses import dataclass
 
+from ai_proxy.core.service import Upstream
 from ai_proxy.core.settings import TlsMode, TlsSettings
 
 _OUTSIDE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 """Addresses that nobody has: RFC 5737, section 3, and RFC 3849."""
+
+
+@dataclass(slots=True)
+class Addresses:
+    """Where the proxy listens, as a client on this machine reaches it; known once it does.
+
+    Attributes:
+        http: Of the public listener.
+        ollama: Of the listener with Ollama's API; None without one.
+    """
+
+    http: str = ""
+    ollama: str | None = None
 
 
 def local_host(host: str) -> str:
@@ -16,6 +31,15 @@ def local_host(host: str) -> str:
     ('127.0.0.1', '::1', '10.0.0.5')
     """
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - replaced
+
+
+def local_url(host: str, port: int, *, tls: bool = False) -> str:
+    """Return how a client on this machine reaches a listener.
+
+    >>> local_url("0.0.0.0", 11000), local_url("::1", 80), local_url("gpu-box", 11000, tls=True)
+    ('http://127.0.0.1:11000', 'http://[::1]:80', 'https://gpu-box:11000')
+    """
+    return Upstream(local_host(host), port, tls=tls).url
 
 
 def endpoints(host: str, port: int, tls: TlsSettings) -> tuple[str, ...]:

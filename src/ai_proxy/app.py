@@ -15,12 +15,13 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from loguru import logger
+from starlette.types import ASGIApp
 
 from ai_proxy import rundir
-from ai_proxy.api.application import create_app
-from ai_proxy.api.deps import Addresses, Requests, local_url
+from ai_proxy.addresses import Addresses, local_url
 from ai_proxy.api.door import client_principal, owner_principal
-from ai_proxy.api.server import serve_unix
+from ai_proxy.api.late import LateApplication
+from ai_proxy.api.server import listen_private, serve_unix
 from ai_proxy.config.build import (
     build_services,
     engine_settings,
@@ -117,6 +118,8 @@ async def _serve(
         telemetry = await stack.enter_async_context(
             open_telemetry(telemetry_settings(config), os.environ, VERSION, settings.host, SystemClock())
         )
+        if isinstance(vault, Vault):
+            telemetry.listen(vault.security.usage.note_all)
         connector = aiohttp.TCPConnector(limit=0)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, auto_decompress=False)
@@ -126,14 +129,13 @@ async def _serve(
         gateway = _gateway(plane, telemetry, settings.limits, guard, folder / "gateway.sock")
         stack.push_async_callback(_close, plane, gateway)
         plane.load = _loader(path, config, options)
-        requests = Requests(telemetry.recent, gateway.live)
         addresses = Addresses()
         detector = _detector(session, plane, addresses, config, vault)
         discovery = _discovery(detector, plane, config, _engine_settings(engine_settings(config), options))
         _follow_settings(vault, options, set_level, (detector.adapt, discovery.adapt))
         plane.events.listen(forget_changed(plane, detector))
-        app = create_app(plane, telemetry.metrics, VERSION, addresses, requests, detector, vault)
-        await stack.enter_async_context(serve_unix(app, folder / "gateway.sock", client_principal))
+        management = LateApplication()
+        await stack.enter_async_context(serve_unix(management, folder / "gateway.sock", client_principal))
         certificates = overridden(tls_settings(config), options)
         tls = await stack.enter_async_context(
             serve_certificates(
@@ -142,10 +144,13 @@ async def _serve(
         )
         # Before anything is adopted: a failure must not end it.
         port = await _listen(gateway, settings, tls, addresses)
+        await gateway.listen_to_owner(listen_private(folder / rundir.MODELS))
         await plane.open(build_services(config))
         await gateway.accept()
-        await stack.enter_async_context(serve_unix(app, folder / "control.sock", owner_principal))
+        await stack.enter_async_context(serve_unix(management, folder / "control.sock", owner_principal))
         stop = _handle_signals(plane, gateway)
+        settle_memory()
+        await management.come(partial(_application, plane, telemetry, gateway, addresses, detector, vault))
         if settings.watch and path is not None:
             watcher = spawn(_watch(path, plane), "watch configuration")
             stack.push_async_callback(cancel, watcher)
@@ -205,6 +210,22 @@ def _gateway(
     plane.events.listen(EventLog())
     telemetry.watch(plane.services, plane.events.listen)
     return gateway
+
+
+def _application(
+    plane: ControlPlane,
+    telemetry: Telemetry,
+    gateway: Gateway,
+    addresses: Addresses,
+    detector: Detector,
+    vault: Vault | StoreError,
+) -> ASGIApp:
+    """Build the management application; imported here, since models can be asked without it."""
+    from ai_proxy.api.application import create_app
+    from ai_proxy.api.deps import Requests
+
+    requests = Requests(telemetry.recent, gateway.live)
+    return create_app(plane, telemetry.metrics, VERSION, addresses, requests, detector, vault)
 
 
 def _detector(

@@ -25,7 +25,9 @@ def raise_file_limit() -> None:
 
 
 def settle_memory() -> None:
-    """Keep what was built at start out of every later garbage collection."""
-    gc.collect()
+    """Keep what was built so far out of every later garbage collection.
+
+    Nothing is collected before: a start leaves next to no garbage, and looking for it takes 0.1 s.
+    """
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from ai_proxy.addresses import Addresses
 from ai_proxy.api import (
     audit,
     docs,
@@ -23,7 +24,6 @@ from ai_proxy.api import (
 from ai_proxy.api.audited import Audited
 from ai_proxy.api.deps import (
     NOTHING_KEPT,
-    Addresses,
     Context,
     ControlPlane,
     Keeping,

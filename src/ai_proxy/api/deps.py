@@ -6,6 +6,8 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
+from ai_proxy.addresses import Addresses
+from ai_proxy.api.door import ANONYMOUS, OWNER, UNKNOWN_ADDRESS
 from ai_proxy.control.events import EventBus
 from ai_proxy.control.run_settings import SettingsHolder
 from ai_proxy.control.views import ModelView, ReloadReport, ServiceView
@@ -15,7 +17,6 @@ from ai_proxy.core.keys import allows_model
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Clock, EngineDetector
 from ai_proxy.core.routing import Offer
-from ai_proxy.core.service import Upstream
 from ai_proxy.core.store_ports import AuditStore, UsageStore
 from ai_proxy.core.usage import Inference, LiveRequest
 from ai_proxy.security.security import Security
@@ -84,29 +85,6 @@ class ControlPlane(Protocol):
 
 type MetricsRenderer = Callable[[], tuple[bytes, str]]
 """Returns all metrics and their content type."""
-
-
-@dataclass(slots=True)
-class Addresses:
-    """Where the proxy listens, as a client on this machine reaches it; known once it does.
-
-    Attributes:
-        http: Of the public listener.
-        ollama: Of the listener with Ollama's API; None without one.
-    """
-
-    http: str = ""
-    ollama: str | None = None
-
-
-def local_url(host: str, port: int, *, tls: bool = False) -> str:
-    """Return how a client on this machine reaches a listener.
-
-    >>> local_url("0.0.0.0", 11000), local_url("::1", 80), local_url("gpu-box", 11000, tls=True)
-    ('http://127.0.0.1:11000', 'http://[::1]:80', 'https://gpu-box:11000')
-    """
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - to be replaced
-    return Upstream(everywhere.get(host, host), port, tls=tls).url
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,18 +217,6 @@ def _deed(request: Request) -> Deed:
     deed: Deed = request.state.deed
     return deed
 
-
-OWNER = "owner"
-"""The principal behind the owner's door: whoever may open the socket file."""
-
-ANONYMOUS = "anonymous"
-"""The principal whom nobody has asked for a name."""
-
-LOCAL = "local"
-"""The address behind the owner's door."""
-
-UNKNOWN_ADDRESS = "unknown"
-"""The address that nobody has told."""
 
 TheContext = Annotated[Context, Depends(_context)]
 Plane = Annotated[ControlPlane, Depends(_plane)]

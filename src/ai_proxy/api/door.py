@@ -10,9 +10,20 @@ from dataclasses import dataclass
 from loguru import logger
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ai_proxy.api.deps import ANONYMOUS, LOCAL, OWNER, UNKNOWN_ADDRESS
 from ai_proxy.core.keys import redacted
 from ai_proxy.tasks import cancel, spawn
+
+OWNER = "owner"
+"""The principal behind the owner's door: whoever may open the socket file."""
+
+ANONYMOUS = "anonymous"
+"""The principal whom nobody has asked for a name."""
+
+LOCAL = "local"
+"""The address behind the owner's door."""
+
+UNKNOWN_ADDRESS = "unknown"
+"""The address that nobody has told."""
 
 PRINCIPAL_HEADER, ADDRESS_HEADER = b"x-ai-proxy-principal", b"x-ai-proxy-client"
 """Only the gateway can set them: it strips them from whatever comes in."""

@@ -8,7 +8,8 @@ from loguru import logger
 from pydantic import BaseModel, Field, GetJsonSchemaHandler, RootModel
 from pydantic_core import CoreSchema
 
-from ai_proxy.api.deps import OWNER, Address, Kept, Principal, TheDeed
+from ai_proxy.api.deps import Address, Kept, Principal, TheDeed
+from ai_proxy.api.door import OWNER
 from ai_proxy.api.keys import NOT_KEPT, REFUSED
 from ai_proxy.api.problems import Problem
 from ai_proxy.api.services import Flag

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 import statistics
@@ -71,7 +72,7 @@ async def run_demo(*, model: Path | None, port: int | None, once: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="ai-proxy-demo-") as name:
         folder = Path(name)
         command = _prepare(folder, port, model or demo_model_path(), private=once)
-        async with _child(command, folder / "log") as server, aiohttp.ClientSession(_url(port)) as session:
+        async with _child(command, folder) as server, aiohttp.ClientSession(_url(port)) as session:
             await _until_healthy(session, server, folder / "log")
             await _show(session, port, folder / "log")
             if not once:
@@ -142,11 +143,15 @@ def _end_on_sigterm() -> None:
 
 
 @asynccontextmanager
-async def _child(command: list[str], log: Path) -> AsyncIterator[Process]:
-    """Run a program for as long as the context lasts; in its own session, since Ctrl-C is for us alone."""
-    with log.open("wb") as output:
+async def _child(command: list[str], folder: Path) -> AsyncIterator[Process]:
+    """Run the proxy for as long as the context lasts; in its own session, since Ctrl-C is for us alone.
+
+    What it logs and keeps is below a folder: the keys and policy of the user are neither needed nor touched.
+    """
+    environment = {**os.environ, "AI_PROXY_DATA_DIR": str(folder / "data")}
+    with (folder / "log").open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=DEVNULL, stdout=output, stderr=output, start_new_session=True
+            *command, stdin=DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
         )
     try:
         yield process

@@ -1,6 +1,5 @@
 """Which service a request is for, by the name of a service or of a model."""
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -23,6 +22,8 @@ def near_names(name: str, known: Iterable[str], count: int = 3) -> tuple[str, ..
     >>> near_names("lama3", ["coder", "llama3", "llama2"])
     ('llama3', 'llama2')
     """
+    import difflib  # slow to import, and a misspelt name is rare
+
     by_fold = {candidate.casefold(): candidate for candidate in known}
     return tuple(by_fold[m] for m in difflib.get_close_matches(name.casefold(), by_fold, n=count, cutoff=0.6))
 

@@ -3,11 +3,15 @@
 https://docs.nvidia.com/deploy/nvml-api/
 """
 
+import ctypes
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from loguru import logger
+
+DRIVER = "libnvidia-ml.so.1"
+"""The library that the driver brings."""
 
 
 class Process(Protocol):
@@ -87,7 +91,9 @@ def find_nvidia(nvml: Nvml | None = None) -> NvidiaMemory | None:
         nvml: The library; None for NVIDIA's own.
     """
     if nvml is None:
-        import pynvml
+        if not _has_driver():
+            return None
+        import pynvml  # 2 MiB that a machine without a driver does without
 
         return find_nvidia(pynvml)
     try:
@@ -96,3 +102,11 @@ def find_nvidia(nvml: Nvml | None = None) -> NvidiaMemory | None:
         logger.debug("no NVIDIA GPUs: {}", error)
         return None
     return NvidiaMemory(nvml)
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL(DRIVER)
+    except OSError:
+        return False
+    return True

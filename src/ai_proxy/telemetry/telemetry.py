@@ -11,7 +11,6 @@ from ai_proxy.core.ports import Clock, Recorder, Tracing
 from ai_proxy.core.settings import TelemetrySettings
 from ai_proxy.core.usage import Finished, Inference
 from ai_proxy.telemetry.otel.settings import Plan
-from ai_proxy.telemetry.prometheus import render
 from ai_proxy.telemetry.requests import RecentRequests
 from ai_proxy.telemetry.tally import ServiceFacts, Tallies
 
@@ -57,6 +56,8 @@ class Telemetry:
 
     def metrics(self) -> tuple[bytes, str]:
         """Return everything in Prometheus' text format, and its content type."""
+        from ai_proxy.telemetry.prometheus import render  # a web server comes with its package: only if asked
+
         return render(self._tallies.services, self._services(), self._version)
 
     def watch(
