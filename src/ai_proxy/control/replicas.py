@@ -24,27 +24,30 @@ class Replicas:
     """Gives each request the best replica there is.
 
     A service is never refused for resting replicas alone: when all rest, the one that is back first is used.
+
+    Attributes:
+        only: The upstream of a service that has just one: it may be used without asking, and nobody keeps count.
     """
 
     def __init__(self, upstreams: Sequence[Upstream], clock: Clock) -> None:
         self._clock = clock
         self._replicas = [Replica(upstream) for upstream in upstreams]
-        self._only = upstreams[0] if len(upstreams) == 1 else None
+        self.only = upstreams[0] if len(upstreams) == 1 else None
 
     def __repr__(self) -> str:
         return f"<Replicas [{', '.join(f'{r.upstream.url}: {r.in_flight}' for r in self._replicas)}]>"
 
     def take(self) -> Upstream:
         """Return the upstream for a request."""
-        if self._only is not None:
-            return self._only
+        if self.only is not None:
+            return self.only
         standings = self._standings()
         index = choose(standings, self._clock.now())
         return self._use(self._replicas[soonest(standings) if index is None else index])
 
     def move(self, lease: Lease, outcome: Outcome, retry_after: float) -> bool:
         """Put a lease on another replica after its own failed; False when every other one rests."""
-        if self._only is not None:
+        if self.only is not None:
             return False
         self._judge(lease, outcome, retry_after)
         index = choose(self._standings(), self._clock.now())
@@ -57,7 +60,7 @@ class Replicas:
 
     def give_back(self, lease: Lease, outcome: Outcome) -> None:
         """Take note of how the request of a lease ended."""
-        if self._only is not None:
+        if self.only is not None:
             return
         if not lease.judged:
             self._judge(lease, outcome, 0.0)

@@ -61,7 +61,8 @@ class Scheduler:
         if supervisor is None or supervisor.replicas is None:
             return None
         supervisor.in_flight += 1
-        return Lease(service_id, supervisor.replicas.take())
+        replicas = supervisor.replicas
+        return Lease(service_id, replicas.only or replicas.take())
 
     async def admit(self, service_id: str) -> Lease:
         """Wait for a lease, starting the service if need be.

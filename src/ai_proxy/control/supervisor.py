@@ -425,7 +425,7 @@ class Supervisor:
     def lease_ended(self, lease: Lease, outcome: Outcome) -> None:
         """Take note of a lease that was given back."""
         self.in_flight -= 1
-        if self.replicas is not None:
+        if self.replicas is not None and self.replicas.only is None:
             self.replicas.give_back(lease, outcome)
         if not self.in_flight:
             self.last_used = self.clock.now()

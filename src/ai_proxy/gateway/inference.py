@@ -322,16 +322,16 @@ class ModelExchange(Exchange):
 
     def _render(self, pool: Pool) -> bytes:
         """Return the request as it goes to the backend."""
-        body = self.body
-        return b"".join((self._head_for(pool), b"content-length: %d\r\n\r\n" % len(body), body))
+        request, body = self.request, self.body
+        known = request.rendered_for == (pool, self.destination, self.path)
+        head = request.rendered if known else self._render_head(pool)
+        return b"".join((head, self.traceparent, b"content-length: %d\r\n\r\n" % len(body), body))
 
-    def _head_for(self, pool: Pool) -> bytes:
-        """Return the head but for its framing; what all requests share that go the same way is kept."""
-        request, way = self.request, (pool, self.destination, self.path)
-        if request.rendered_for != way:
-            self._render_head(pool)
-            request.rendered_for = way
-        return request.rendered + self.traceparent
+    def _render_head(self, pool: Pool) -> bytes:
+        """Return all of the head but its framing, and keep it for requests that go the same way."""
+        head = super()._render_head(pool)
+        self.request.rendered_for = (pool, self.destination, self.path)
+        return head
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Send the head of the response on, or have another written in its place."""
@@ -346,7 +346,9 @@ class ModelExchange(Exchange):
                 return
             self.framed = self.streaming
         self.original = b""
-        self.send_head(status, head, body)
+        if self.warnings:
+            head.append(self._warning())
+        super().response_head(status, head, body)
         if body:
             self.first, self.first_token = body, self.first_byte
             if self.streaming:
@@ -359,8 +361,11 @@ class ModelExchange(Exchange):
     def send_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Send a head, with the warnings there are."""
         if self.warnings:
-            head.append(b"x-ai-proxy-warning: %b\r\n" % in_header(self.warnings))
+            head.append(self._warning())
         super().response_head(status, head, body)
+
+    def _warning(self) -> bytes:
+        return b"x-ai-proxy-warning: %b\r\n" % in_header(self.warnings)
 
     def response_body(self, data: bytes) -> None:
         """Send bytes of the body on, as they are if they may."""

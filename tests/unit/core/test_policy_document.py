@@ -12,7 +12,8 @@ from ai_proxy.core.policy import Cors, Policy
 from ai_proxy.core.policy_document import POLICY_SCHEMA, parse_policy, policy_document
 
 limits = st.none() | st.integers(0, 10**12)
-networks = st.lists(st.ip_addresses().map(lambda address: ip_network(f"{address}")), max_size=3).map(tuple)
+addresses = st.ip_addresses().map(lambda address: getattr(address, "ipv4_mapped", None) or address)
+networks = st.lists(addresses.map(lambda address: ip_network(f"{address}")), max_size=3).map(tuple)
 allowances = st.builds(Allowance, limits, limits, limits, limits)
 policies = st.builds(
     Policy,
