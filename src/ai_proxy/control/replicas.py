@@ -26,7 +26,7 @@ class Replicas:
     A service is never refused for resting replicas alone: when all rest, the one that is back first is used.
 
     Attributes:
-        only: The upstream of a service that has just one: it may be used without asking, and nobody keeps count.
+        only: The upstream of a service that has just one: it can be used without asking; else None.
     """
 
     def __init__(self, upstreams: Sequence[Upstream], clock: Clock) -> None:

@@ -68,4 +68,6 @@ class Upload(ModelExchange):
             length, ahead = -1, b"%x\r\n%b\r\n" % (len(ahead), ahead)
         else:
             length = request.length + len(ahead) - len(self.field.held)
-        return b"".join((self._render_head(pool), self.traceparent, request.framing(length), ahead, self.body))
+        return b"".join(
+            (self._render_head(pool), self.traceparent, request.framing(length), ahead, self.body)
+        )
