@@ -36,9 +36,10 @@ class UsageLedger:
 
     def note_all(self, requests: Iterable[Finished]) -> None:
         """Count those of some finished requests that came with a key and found somebody to answer."""
+        today = self._today()
         for one in requests:
             if one.key_id and one.service_id:
-                self.note(one.key_id, one.model, *one.tokens())
+                self._count(one.key_id, one.model, today, *one.tokens())
 
     def note(self, key_id: str, model: str, tokens_in: int = 0, tokens_out: int = 0) -> None:
         """Count a request.
@@ -49,7 +50,12 @@ class UsageLedger:
             tokens_in: Of the prompt; less than 0 where that is not known.
             tokens_out: Of the answer; likewise.
         """
-        day = datetime.fromtimestamp(self._clock.wall(), UTC).date().isoformat()
+        self._count(key_id, model, self._today(), tokens_in, tokens_out)
+
+    def _today(self) -> str:
+        return datetime.fromtimestamp(self._clock.wall(), UTC).date().isoformat()
+
+    def _count(self, key_id: str, model: str, day: str, tokens_in: int, tokens_out: int) -> None:
         name = (key_id, storable(model, MAX_NAME), day)
         if name not in self._pending and len(self._pending) >= MAX_PENDING:
             name = (key_id, OTHER_MODELS, day)
