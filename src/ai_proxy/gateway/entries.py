@@ -90,11 +90,13 @@ class Front:
         entries: By path.
         resolve: Finds the destination of every other target, and the target to ask of it.
         scope: Tells what a key has to be good for to ask for a target; None: everybody may.
+        errors: How they are told where no API of somebody else's is spoken; None for as problems (RFC 9457).
     """
 
     entries: Mapping[bytes, Entry] = field(default_factory=dict)
     resolve: Callable[[RoutingTable, bytes], tuple[Destination, bytes]] = RoutingTable.resolve
     scope: Callable[[bytes], Scope | None] = scope_of
+    errors: Dialect | None = None
 
     def entry(self, target: bytes) -> Entry | None:
         """Return on which entry a request is; None for any other path."""
@@ -102,6 +104,14 @@ class Front:
         if entry is None and not (target.startswith(b"/") and target.find(b"?") < 0):
             entry = self.entries.get(origin_form(target).partition(b"?")[0])
         return entry
+
+
+def dialect_of(front: Front, target: bytes) -> Dialect | None:
+    """Return how an error is told about a request to a target, whatever its method; None for as a problem."""
+    entry = front.entry(target)
+    if entry is not None:
+        return entry.dialect
+    return OPENAI_ERRORS if origin_form(target).startswith(b"/v1/") else front.errors
 
 
 OLLAMA_READING = frozenset({b"/api/tags", b"/api/show", b"/api/ps", b"/api/version"})
@@ -168,5 +178,5 @@ def _ollama() -> dict[bytes, Entry]:
 OPENAI = Front(_openai())
 """Everything: services, the management API, models in OpenAI's and Anthropic's dialects."""
 
-OLLAMA = Front(_openai() | _ollama(), resolve_ollama, lambda _: Scope.INFERENCE)
+OLLAMA = Front(_openai() | _ollama(), resolve_ollama, lambda _: Scope.INFERENCE, OLLAMA_ERRORS)
 """In the place of an Ollama server."""

@@ -13,10 +13,11 @@ from ai_proxy.core.errors import (
     UpstreamInvalidError,
 )
 from ai_proxy.core.service import Lease, Outcome
+from ai_proxy.gateway.entries import dialect_of
 from ai_proxy.gateway.memo import RequestMemo
 from ai_proxy.gateway.pool import Pool
 from ai_proxy.gateway.request import Request
-from ai_proxy.gateway.respond import problem
+from ai_proxy.gateway.respond import JSON, problem, refusal
 from ai_proxy.gateway.route import Destination
 from ai_proxy.gateway.upstream import UpstreamConnection
 from ai_proxy.gateway.wire import BUSY, CLIENT, CONTINUE, PRINCIPAL, without_cors
@@ -435,9 +436,12 @@ class Exchange:
 
     def _refusal(self, error: ProxyError, *, head_only: bool) -> tuple[bytes, int]:
         """Return a response that tells of an error, and how many bytes of it are its body."""
-        return problem(
-            error, self.request_id(), head_only=head_only, close=self.close, extra=self.extra_lines(error)
-        )
+        dialect = dialect_of(self.client.front, self.request.target)
+        request_id, extra = self.request_id(), self.extra_lines(error)
+        if dialect is None:
+            return problem(error, request_id, head_only=head_only, close=self.close, extra=extra)
+        body = dialect.body(error, request_id.decode())
+        return refusal(error, request_id, body, JSON, head_only=head_only, close=self.close, extra=extra)
 
     def extra_lines(self, error: ProxyError) -> bytes:
         """Return the header lines that a response of our own has for this caller."""

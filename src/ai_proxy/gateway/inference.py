@@ -24,7 +24,7 @@ from ai_proxy.gateway.entries import Entry
 from ai_proxy.gateway.exchange import ADMITTING, DONE, FORWARDING, READING, RESPONDING, Exchange
 from ai_proxy.gateway.pool import Pool
 from ai_proxy.gateway.request import Request
-from ai_proxy.gateway.respond import refusal
+from ai_proxy.gateway.respond import JSON
 from ai_proxy.gateway.route import Destination, Target
 from ai_proxy.gateway.shaping import Shaper, in_header, is_event_stream
 from ai_proxy.gateway.tokens import KEPT, SEARCHED, count_tokens, known
@@ -39,7 +39,6 @@ CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie"})
 """Headers by which a client proves who it is: to the proxy, never to a backend."""
 NOT_FORWARDED = CREDENTIALS | {b"content-type", b"accept-encoding"}
 """Headers that are replaced or left out: a compressed answer could not be read for its usage."""
-JSON = b"application/json"
 PROGRESS = {READING: Progress.READING, ADMITTING: Progress.WAITING, FORWARDING: Progress.FORWARDING}
 EVENT_ENDS = (b"\n\n\r\n", b"\r\n\r\n\r\n")
 """How a piece ends where both an event and the chunk that holds it are complete."""
@@ -426,12 +425,6 @@ class ModelExchange(Exchange):
         """Tell whether what the client has seen so far ends with an event."""
         latest = self.last[-1] if self.last is not None else self.first
         return self.framed and (not latest or latest.endswith(EVENT_ENDS))
-
-    def _refusal(self, error: ProxyError, *, head_only: bool) -> tuple[bytes, int]:
-        request_id = self.request_id()
-        body = self.entry.dialect.body(error, request_id.decode())
-        extra = self.extra_lines(error)
-        return refusal(error, request_id, body, JSON, head_only=head_only, close=self.close, extra=extra)
 
     @property
     def key_id(self) -> str:

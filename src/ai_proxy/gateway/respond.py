@@ -8,7 +8,7 @@ from math import ceil
 from ai_proxy.core.errors import ProxyError
 from ai_proxy.gateway.wire import status_line
 
-PROBLEM = b"application/problem+json"
+PROBLEM, JSON = b"application/problem+json", b"application/json"
 
 
 def problem(

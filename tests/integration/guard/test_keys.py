@@ -1,6 +1,7 @@
 """Who has a key gets through, and no backend ever sees it."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -224,3 +225,22 @@ async def test_a_stream_that_breaks_is_seen_to_break(house: House) -> None:
 
     assert b"chunked" in head
     assert await client.until_closed() == b""  # and no last chunk
+
+
+@pytest.mark.parametrize("path", [b"/v1/models", b"/v1/nowhere", b"/v1/chat/completions"])
+async def test_under_v1_a_refusal_is_told_as_openai_tells_errors(house: House, path: bytes) -> None:
+    await house.key()
+
+    response = await house.ask(path)
+
+    error = json.loads(response.body)["error"]
+    assert (response.status, error["code"]) == (401, "missing_api_key")
+    assert error["request_id"] == (response.header(b"x-request-id") or b"").decode()
+
+
+async def test_under_v1_messages_it_is_told_as_anthropic_does(house: House) -> None:
+    await house.key()
+
+    response = await house.ask(b"/v1/messages")
+
+    assert json.loads(response.body)["error"]["type"] == "authentication_error"
