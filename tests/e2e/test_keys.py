@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +59,7 @@ def test_a_key_opens_models_and_nothing_else_until_it_is_revoked(proxy: Proxy) -
     assert used[0]["tokens_out"] > 0
 
     proxy.cli("api-keys", "revoke", key_id)
-    revoked = time.monotonic()
     eventually(lambda: ask(proxy, CHAT, plain, chat(model="tiny")).status == 401)
-    assert time.monotonic() - revoked < 5  # a second, on a machine that has nothing else to do
 
     audit = proxy.cli("audit", "--format", "json").stdout
     assert f"key.create {key_id}" in audit
