@@ -16,6 +16,13 @@ from ai_proxy.core.settings import DockerSettings
 from ai_proxy.runtimes.docker import DockerRuntime
 from ai_proxy.testing.docker_engine import DockerEngine, free_port
 
+# At times the HTTP library leaves the connection to an engine that wants TLS, and is asked without, to the
+# garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Remote:
