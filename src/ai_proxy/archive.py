@@ -21,7 +21,7 @@ import msgspec
 from ai_proxy.core.errors import ProxyError, StoreDamagedError, StoreNewerError
 from ai_proxy.private import for_owner, to_disk
 from ai_proxy.store.backup import copy_database, database_problems, schema_of, sole_use
-from ai_proxy.store.database import FILE_NAME
+from ai_proxy.store.file import FILE_NAME
 from ai_proxy.store.migrate import SCRIPTS
 
 FORMAT = 1

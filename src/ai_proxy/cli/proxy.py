@@ -22,12 +22,11 @@ from ai_proxy.cli.serve import (
     LogLevelOption,
     chosen_level,
 )
-from ai_proxy.core.options import LogFormat, ProxyMode, ServeOptions
+from ai_proxy.core.options import LogFormat, LogLevel, ProxyMode, ServeOptions
 from ai_proxy.core.store_ports import HandleStore, ProxyHandle
 
 if TYPE_CHECKING:
     from ai_proxy.config.schema import Config
-    from ai_proxy.vault import Vault
 
 app = typer.Typer(help="Proxies in the background.", no_args_is_help=True)
 
@@ -82,20 +81,17 @@ def start(
 
 def _start(options: ServeOptions, patience: float) -> tuple[ProxyHandle, Path]:
     """Start a proxy; whatever goes wrong until it answers, nothing of it is left."""
+    import asyncio
+
     from ai_proxy.background import give_up, launch, log_path, until_answering
     from ai_proxy.datadir import data_folder
 
     log = log_path(data_folder().absolute(), options.port or _configured_port(options.config))
     launched = launch(replace(options, log_file=log), log)
-
-    async def wait(vault: "Vault") -> ProxyHandle:
-        return await until_answering(launched, vault.store.handles, patience)
-
     try:
-        from ai_proxy.cli.vault import with_vault
-
         with _busy("starting the proxy"):
-            handle = with_vault(options.config, wait)
+            handles = _handles(_configuration(options.config))
+            handle = asyncio.run(until_answering(launched, handles, patience))
     except BaseException:
         give_up(launched)
         raise
@@ -129,19 +125,20 @@ def stop(
     output: FormatOption = None,
 ) -> None:
     """Stop a proxy: requests in flight finish, within the configured time."""
+    import asyncio
+
     from ai_proxy.background import drain_time
-    from ai_proxy.cli.vault import with_vault
     from ai_proxy.config.build import build_services, server_settings
 
     settings = _configuration(config)
+    store = _handles(settings)
     patience = drain_time(server_settings(settings).limits, build_services(settings))
 
-    async def end(vault: "Vault") -> list[dict[str, Any]]:
-        handles = choose(await vault.store.handles.all(), port, proxy_id, every=every)
-        return await _end_all(vault.store.handles, handles, patience)
+    async def end() -> list[dict[str, Any]]:
+        return await _end_all(store, choose(await store.all(), port, proxy_id, every=every), patience)
 
     with _busy("stopping, once requests in flight are done"):
-        ended = with_vault(config, end)
+        ended = asyncio.run(end())
     show(ctx, output, ended, lambda: typer.echo("\n".join(map(stopped, ended)) or none_runs(port, proxy_id)))
 
 
@@ -177,8 +174,10 @@ async def _end_all(
     from ai_proxy.background import end
 
     outcomes = await asyncio.gather(*(end(handle, patience) for handle in handles))
+    left = {handle.id for handle in await store.all()}  # who ends by itself forgets its own
     for handle in handles:
-        await store.drop(handle.id)  # who ends by itself has done so
+        if handle.id in left:
+            await store.drop(handle.id)
     return [
         {"id": handle.id, "pid": handle.pid, "port": handle.port, "outcome": outcome, "limit": patience}
         for handle, outcome in zip(handles, outcomes, strict=True)
@@ -213,24 +212,25 @@ def none_runs(port: int | None, proxy_id: str | None) -> str:
 @app.command()
 def status(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:
     """List the proxies and how they stand; one that died is listed once."""
-    from ai_proxy.cli.tables import print_proxies
-    from ai_proxy.cli.vault import with_vault
+    import asyncio
 
-    found = with_vault(config, _look)
+    from ai_proxy.cli.tables import print_proxies
+
+    found = asyncio.run(_look(_handles(_configuration(config))))
     show(ctx, output, found, lambda: print_proxies(found))
 
 
-async def _look(vault: "Vault") -> list[dict[str, Any]]:
+async def _look(store: HandleStore) -> list[dict[str, Any]]:
     """Return how every proxy stands, and forget those that are dead."""
     import asyncio
 
     from ai_proxy.handles import Standing, standing
 
-    handles = await vault.store.handles.all()
+    handles = await store.all()
     standings = await asyncio.gather(*map(standing, handles))
     for handle, how in zip(handles, standings, strict=True):
         if how is Standing.DEAD:
-            await vault.store.handles.drop(handle.id)
+            await store.drop(handle.id)
     return [as_data(handle, how) for handle, how in zip(handles, standings, strict=True)]
 
 
@@ -257,6 +257,16 @@ def _configuration(chosen: Path | None) -> "Config":
 
     path = find_config(chosen, os.environ, Path.cwd())
     return load_config(path, os.environ) if path else Config()
+
+
+def _handles(config: "Config") -> HandleStore:
+    from ai_proxy.config.build import store_url
+    from ai_proxy.datadir import data_folder
+    from ai_proxy.store.quick_handles import QuickHandles
+    from ai_proxy.telemetry.logs import configure
+
+    configure(LogLevel.WARNING)
+    return QuickHandles(store_url(config), data_folder().absolute())
 
 
 def _busy(what: str) -> AbstractContextManager[object]:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from ai_proxy.core.errors import StoreDamagedError, StoreError, StoreUnavailableError
 from ai_proxy.private import to_disk
-from ai_proxy.store.database import FILE_NAME, parse_url
+from ai_proxy.store.database import parse_url
 from ai_proxy.store.failures import explained
+from ai_proxy.store.file import FILE_NAME
 
 KEPT = 5
 """Copies from before migrations that are kept."""

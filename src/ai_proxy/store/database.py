@@ -1,6 +1,5 @@
 """Connections to the database: SQLite in a file of the owner's, or PostgreSQL."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,10 +9,10 @@ from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from ai_proxy.core.errors import StoreError, StoreReadOnlyError
+from ai_proxy.core.errors import StoreError
 from ai_proxy.store.failures import explained
+from ai_proxy.store.file import FILE_NAME
 
-FILE_NAME = "ai-proxy.db"
 PATIENCE = 5.0
 """Seconds to wait for another process that writes."""
 POSTGRES_CONNECTIONS = 5
@@ -102,25 +101,6 @@ class Database:
                 connection = await plain.execution_options(writes=True)
                 async with connection.begin():
                     yield connection
-
-
-def make_private(path: Path) -> None:
-    """Make a database's folder and file, for the owner only; SQLite's files beside it inherit that.
-
-    Raises:
-        StoreReadOnlyError: They can be neither made nor written.
-    """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        path.chmod(0o600)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(None, "the folder may not be written")
-    except OSError as error:
-        raise StoreReadOnlyError(
-            f"the store {path} cannot be used: {error.strerror}; give this user the right to write the file"
-            " and its folder, or choose another folder with AI_PROXY_DATA_DIR"
-        ) from error
 
 
 def _postgres_engine(url: URL) -> AsyncEngine:

@@ -10,8 +10,9 @@ from ai_proxy.store.audit import Audit
 from ai_proxy.store.backup import database_problems
 from ai_proxy.store.certificates import Certificates
 from ai_proxy.store.changes import Changes
-from ai_proxy.store.database import PATIENCE, Database, make_private, parse_url
+from ai_proxy.store.database import PATIENCE, Database, parse_url
 from ai_proxy.store.engine_cache import StoredEngineCache
+from ai_proxy.store.file import make_private
 from ai_proxy.store.handles import Handles
 from ai_proxy.store.keys import Keys
 from ai_proxy.store.memory import MemoryPeaks

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ai_proxy.store.database import FILE_NAME, file_url
+from ai_proxy.store.database import file_url
+from ai_proxy.store.file import FILE_NAME
 from ai_proxy.store.store import Store, open_store
 from ai_proxy.testing.clock import FakeClock
 
