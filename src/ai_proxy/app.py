@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from loguru import logger
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from ai_proxy import rundir
@@ -134,7 +135,7 @@ async def _serve(
         discovery = _discovery(detector, plane, config, _engine_settings(engine_settings(config), options))
         _follow_settings(vault, options, set_level, (detector.adapt, discovery.adapt))
         plane.events.listen(forget_changed(plane, detector))
-        management = LateApplication()
+        management = LateApplication({"/health": JSONResponse({"status": "ok", "version": VERSION})})
         await stack.enter_async_context(serve_unix(management, folder / "gateway.sock", client_principal))
         certificates = overridden(tls_settings(config), options)
         tls = await stack.enter_async_context(
@@ -150,12 +151,12 @@ async def _serve(
         await stack.enter_async_context(serve_unix(management, folder / "control.sock", owner_principal))
         stop = _handle_signals(plane, gateway)
         settle_memory()
-        await management.come(partial(_application, plane, telemetry, gateway, addresses, detector, vault))
         if settings.watch and path is not None:
             watcher = spawn(_watch(path, plane), "watch configuration")
             stack.push_async_callback(cancel, watcher)
         await announcement.serving(settings.host, port, certificates)
         _announce(addresses, path, len(plane.services()), guard)
+        await management.come(partial(_application, plane, telemetry, gateway, addresses, detector, vault))
         settle_memory()
         discovering = spawn(discovery.run(), "discover engines")
         stack.push_async_callback(cancel, discovering)
