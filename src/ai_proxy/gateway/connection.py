@@ -184,8 +184,8 @@ class ClientConnection(asyncio.Protocol):
         """Take a request like the one before it on this connection."""
         self.misses = 0
         self.current = exchange = self._exchange(memo.request, memo.entry)
-        if memo.request.principal.meters:
-            exchange.enter(memo.request.principal.meters, exchange.started)
+        if meters := memo.request.principal.meters:
+            exchange.enter(meters, exchange.started)
         exchange.repeat(memo, body)
 
     def _exchange(self, request: Request, entry: Entry | None) -> Exchange:

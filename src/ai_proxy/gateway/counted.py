@@ -1,15 +1,9 @@
 """Requests to a service, by path, of callers whose tokens are limited."""
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from ai_proxy.gateway.exchange import Exchange
-from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.tokens import KEPT, SEARCHED, count_tokens, known
-
-if TYPE_CHECKING:
-    from ai_proxy.gateway.connection import ClientConnection
-    from ai_proxy.gateway.listener import Gateway
 
 EVENT = b"data: {"
 """How an event with something in it begins, as engines write them."""
@@ -20,15 +14,13 @@ class CountedExchange(Exchange):
 
     __slots__ = ("events", "first", "last")
 
-    def __init__(self, client: "ClientConnection", gateway: "Gateway", request: Request) -> None:
-        super().__init__(client, gateway, request)
-        self.first = b""
-        self.last: deque[bytes] | None = None
-        self.events = 0
+    first: bytes
+    last: deque[bytes] | None
+    events: int
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Send the head of the response on."""
-        self.first = body
+        self.first, self.last = body, None
         self.events = body.count(EVENT)
         super().response_head(status, head, body)
 
@@ -43,4 +35,4 @@ class CountedExchange(Exchange):
 
     def tokens_used(self) -> int:
         """Return what counts against a limit of tokens."""
-        return known(count_tokens(self.first, self.last, self.events))
+        return known(count_tokens(self.first, self.last, self.events)) if self.first_byte >= 0 else 0

@@ -21,7 +21,7 @@ from ai_proxy.gateway.respond import JSON, problem, refusal
 from ai_proxy.gateway.route import Destination
 from ai_proxy.gateway.upstream import UpstreamConnection
 from ai_proxy.gateway.wire import BUSY, CLIENT, CONTINUE, PRINCIPAL, without_cors
-from ai_proxy.security.limiter import Meters, enter, standing_of
+from ai_proxy.security.limiter import Meters, enter, leave, standing_of
 from ai_proxy.tasks import spawn
 
 if TYPE_CHECKING:
@@ -484,9 +484,7 @@ class Exchange:
         now = self.gateway.now()
         self._record(now - self.started)
         if self.meters:
-            tokens = self.tokens_used() if self.request.principal.counts_tokens else 0
-            for meter in self.meters:
-                meter.end(now, tokens)
+            leave(self.meters, now, self.tokens_used() if self.request.principal.counts_tokens else 0)
         self.client.exchange_done(self)
 
     def _record(self, seconds: float) -> None:

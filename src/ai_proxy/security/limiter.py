@@ -26,91 +26,71 @@ RETRY_WHEN_BUSY = 1.0
 
 
 class Meter:
-    """What one key or address has taken.
+    """What one key or address has taken, and how much it may.
 
     Attributes:
         own: What it is allowed of its own,
         base: and where that says nothing.
         limits: Whether there is any limit.
-        active: Requests in flight.
+        active: Requests in flight, and
+        places: how many there may be.
+        requests_full_at: When its bucket of requests is full again, in monotonic seconds,
+        requests_room: how far from full it may be, and
+        request_interval: how long it takes to fill up after one.
+        tokens_full_at: The same three of its bucket of tokens.
+        tokens_room: See there.
+        token_interval: See there.
     """
 
     __slots__ = (
-        "_interval",
-        "_places",
         "_requests",
-        "_requests_full_at",
-        "_requests_room",
-        "_token_interval",
         "_tokens",
-        "_tokens_full_at",
-        "_tokens_room",
         "_whose",
         "active",
         "base",
         "limits",
         "own",
+        "places",
+        "request_interval",
+        "requests_full_at",
+        "requests_room",
+        "token_interval",
+        "tokens_full_at",
+        "tokens_room",
     )
 
     def __init__(self, whose: str) -> None:
         self._whose = whose
-        self._requests_full_at = self._tokens_full_at = FULL
+        self.requests_full_at = self.tokens_full_at = FULL
         self.active = 0
         self.own = self.base = UNSAID
         self.limits = False
         self._requests: Rate | None = None
         self._tokens: Rate | None = None
-        self._interval = self._token_interval = 0.0
-        self._places = self._requests_room = self._tokens_room = inf
+        self.request_interval = self.token_interval = 0.0
+        self.places = self.requests_room = self.tokens_room = inf
 
     def allow(self, own: Allowance, base: Allowance, now: float) -> None:
         """Apply an allowance from now on; what was taken stays taken."""
         allowance = own.over(base)
         requests, tokens = allowance.requests, allowance.tokens
-        self._requests_full_at = changed(self._requests, requests, self._requests_full_at, now)
-        self._tokens_full_at = changed(self._tokens, tokens, self._tokens_full_at, now)
+        self.requests_full_at = changed(self._requests, requests, self.requests_full_at, now)
+        self.tokens_full_at = changed(self._tokens, tokens, self.tokens_full_at, now)
         self._requests, self._tokens = requests, tokens
-        self._interval = requests.interval if requests else 0.0
-        self._token_interval = tokens.interval if tokens else 0.0
-        self._requests_room = requests.room if requests else inf
-        self._tokens_room = tokens.room if tokens else inf
-        self._places = allowance.concurrency or inf
+        self.request_interval = requests.interval if requests else 0.0
+        self.token_interval = tokens.interval if tokens else 0.0
+        self.requests_room = requests.room if requests else inf
+        self.tokens_room = tokens.room if tokens else inf
+        self.places = allowance.concurrency or inf
         self.own, self.base, self.limits = own, base, allowance.limits
-
-    def take(self, now: float) -> None:
-        """Count a request, unless it is too much.
-
-        Raises:
-            RateLimitedError: Says when to try again.
-        """
-        full_at = self._requests_full_at
-        if (
-            self.active >= self._places
-            or full_at - now > self._requests_room
-            or self._tokens_full_at - now > self._tokens_room
-        ):
-            raise self._refusal(now)
-        self.active += 1
-        self._requests_full_at = (full_at if full_at > now else now) + self._interval  # noqa: FURB136 - hot
-
-    def give_back(self) -> None:
-        """Undo what was just counted."""
-        self.active -= 1
-        self._requests_full_at -= self._interval
-
-    def end(self, now: float, tokens: int) -> None:
-        """Count the end of a request, and charge what it used."""
-        self.active -= 1
-        if tokens > 0:
-            self._tokens_full_at = max(now, self._tokens_full_at) + tokens * self._token_interval
 
     def lines(self, now: float) -> bytes:
         """Return the header lines that tell how it stands; empty where only concurrency is limited."""
         lines = b""
         if self._requests:
-            lines = standing_lines(b"requests", self._requests, self._requests_full_at, now)
+            lines = standing_lines(b"requests", self._requests, self.requests_full_at, now)
         if self._tokens:
-            lines += standing_lines(b"tokens", self._tokens, self._tokens_full_at, now)
+            lines += standing_lines(b"tokens", self._tokens, self.tokens_full_at, now)
         return lines
 
     @property
@@ -120,17 +100,18 @@ class Meter:
 
     def is_idle(self, now: float) -> bool:
         """Tell whether it can be forgotten: a new one would be no different."""
-        return not self.active and max(self._requests_full_at, self._tokens_full_at) <= now
+        return not self.active and max(self.requests_full_at, self.tokens_full_at) <= now
 
-    def _refusal(self, now: float) -> RateLimitedError:
-        if self.active >= self._places:
-            may, wait = f"have {self._places} requests in flight", RETRY_WHEN_BUSY
-        elif self._requests and self._requests_full_at - now > self._requests_room:
+    def refusal(self, now: float) -> RateLimitedError:
+        """Return what is said to a request that is too much."""
+        if self.active >= self.places:
+            may, wait = f"have {self.places} requests in flight", RETRY_WHEN_BUSY
+        elif self._requests and self.requests_full_at - now > self.requests_room:
             may = f"make {self._requests.per_minute} requests per minute"
-            wait = self._requests_full_at - now - self._requests_room
+            wait = self.requests_full_at - now - self.requests_room
         else:
             may = f"use {self._tokens.per_minute if self._tokens else 0} tokens per minute"
-            wait = self._tokens_full_at - now - self._tokens_room
+            wait = self.tokens_full_at - now - self.tokens_room
         return RateLimitedError(
             f"{self._whose} may {may}; try again in {duration(wait)}", retry_after=wait + SLACK
         )
@@ -146,15 +127,26 @@ def enter(meters: Meters, now: float) -> None:
     Raises:
         RateLimitedError: Says when to try again.
     """
-    taken = 0
-    try:
-        for meter in meters:
-            meter.take(now)
-            taken += 1
-    except RateLimitedError:
-        for meter in meters[:taken]:
-            meter.give_back()
-        raise
+    for meter in meters:
+        if (
+            meter.active >= meter.places
+            or meter.requests_full_at - now > meter.requests_room
+            or meter.tokens_full_at - now > meter.tokens_room
+        ):
+            raise meter.refusal(now)
+    for meter in meters:
+        meter.active += 1
+        full_at = meter.requests_full_at
+        meter.requests_full_at = (full_at if full_at > now else now) + meter.request_interval  # noqa: FURB136 - hot
+
+
+def leave(meters: Meters, now: float, tokens: int) -> None:
+    """Count the end of a request, and charge what it used."""
+    for meter in meters:
+        meter.active -= 1
+        if tokens:
+            full_at = meter.tokens_full_at
+            meter.tokens_full_at = (full_at if full_at > now else now) + tokens * meter.token_interval  # noqa: FURB136 - hot
 
 
 def standing_of(meters: Meters, now: float) -> bytes:

@@ -9,7 +9,7 @@ from ai_proxy.core.errors import RateLimitedError
 from ai_proxy.core.keys import ApiKey, Grant
 from ai_proxy.core.limits import UNSAID, Allowance
 from ai_proxy.core.policy import Policy
-from ai_proxy.security.limiter import MAX_METERS, Limiter, Meters, enter, standing_of
+from ai_proxy.security.limiter import MAX_METERS, Limiter, Meters, enter, leave, standing_of
 
 
 class Request:
@@ -24,8 +24,7 @@ class Request:
         return dict(line.split(": ") for line in lines)
 
     def end(self, tokens: int = 0) -> None:
-        for meter in self._meters:
-            meter.end(self._rig.now, tokens)
+        leave(self._meters, self._rig.now, tokens)
 
 
 class Rig:
