@@ -77,8 +77,13 @@ def speed(seconds: float, first_token: float, tokens_out: int) -> float | None:
 
 
 class Finished(Protocol):
-    """A request to a model that is over: what is counted of each; see `Inference`."""
+    """A request to a model that is over: what is counted of each; see `Inference`.
 
+    Attributes:
+        key_id: The API key that it came with; empty for none.
+    """
+
+    key_id: str
     model: str
     service_id: str
     status: int
@@ -89,10 +94,6 @@ class Finished(Protocol):
     first_byte: float
     received: int
     sent: int
-
-    @property
-    def key_id(self) -> str:
-        """The API key that it came with; empty for none."""
 
     def tokens(self) -> tuple[int, int]:
         """Return the tokens of the prompt and of the answer; UNKNOWN for what cannot be told."""

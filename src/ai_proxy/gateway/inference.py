@@ -59,6 +59,7 @@ class ModelExchange(Exchange):
         "first",
         "first_token",
         "framed",
+        "key_id",
         "last",
         "model",
         "original",
@@ -94,6 +95,7 @@ class ModelExchange(Exchange):
         self.error_code = ""
         self.traceparent = b""
         self.counted: tuple[int, int] | None = None
+        self.key_id: str
         self.seconds: float
 
     def route(self) -> None:
@@ -426,12 +428,6 @@ class ModelExchange(Exchange):
         latest = self.last[-1] if self.last is not None else self.first
         return self.framed and (not latest or latest.endswith(EVENT_ENDS))
 
-    @property
-    def key_id(self) -> str:
-        """The API key that the request came with; empty for none."""
-        key = self.request.principal.key
-        return key.id if key is not None else ""
-
     def tokens_used(self) -> int:
         """Return what counts against a limit of tokens."""
         return known(self.tokens())
@@ -446,6 +442,7 @@ class ModelExchange(Exchange):
     def _record(self, seconds: float) -> None:
         """Have the request counted, later; what is kept of it until then is small."""
         self.seconds = seconds
+        self.key_id = self.request.principal.key_id
         if self.waited < 0:
             self.waited = seconds
         self.body = self.original = b""

@@ -17,6 +17,7 @@ class Principal:
         name: The id of a key, or `anonymous`.
         address: Of the client.
         key: None for whoever came without.
+        key_id: Of that key; empty likewise.
         meters: What counts the requests; empty where nothing is limited.
         cors: Header lines on every response, for the browser of whoever calls from a web page.
         limited: Whether there are models that the caller may not ask; follows from `key`.
@@ -28,10 +29,12 @@ class Principal:
     key: ApiKey | None = None
     meters: Meters = ()
     cors: bytes = b""
+    key_id: str = field(init=False)
     limited: bool = field(init=False)
     counts_tokens: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "key_id", self.key.id if self.key is not None else "")
         limited = self.key is not None and bool(self.key.grant.models)
         object.__setattr__(self, "limited", limited)
         object.__setattr__(self, "counts_tokens", any(meter.limits_tokens for meter in self.meters))

@@ -33,7 +33,8 @@ class _Answer(msgspec.Struct, gc=False):
     usage: _Usage
 
 
-_ANSWER = msgspec.json.Decoder(_Answer)
+_read_answer = msgspec.json.Decoder(_Answer).decode
+"""Reads the end of a whole answer, from its usage on; raises MsgspecError at anything else."""
 
 
 def count_tokens(first: bytes, last: deque[bytes] | None, events: int) -> tuple[int, int]:
@@ -47,9 +48,21 @@ def count_tokens(first: bytes, last: deque[bytes] | None, events: int) -> tuple[
         last: The last pieces, when there are several.
         events: Events in the stream.
     """
-    start = first.rfind(b'"usage"') if last is None else -1
-    if start >= 0 and (told := _told_by_answer(b"{" + first[start:])) is not None:
-        return told
+    if last is None and (start := first.rfind(b'"usage"')) >= 0:
+        try:
+            usage = _read_answer(b"{" + first[start:]).usage  # the brace makes an object of it again
+        except msgspec.MsgspecError:
+            pass  # there is more to it, or it is no whole answer
+        else:
+            if usage.prompt_tokens != UNKNOWN:
+                return usage.prompt_tokens, usage.completion_tokens
+            if usage.input_tokens != UNKNOWN:
+                return usage.input_tokens + usage.cache_read_input_tokens, usage.output_tokens
+    return _search(first, last, events)
+
+
+def _search(first: bytes, last: deque[bytes] | None, events: int) -> tuple[int, int]:
+    """Return the same for an answer in pieces, or in another form."""
     prompt, answer = _told(b"".join(last)[-SEARCHED:] if last else first[-SEARCHED:])
     if prompt == UNKNOWN or answer == UNKNOWN:
         begun = _told(first[:SEARCHED])
@@ -68,23 +81,6 @@ def known(tokens: tuple[int, int]) -> int:
     """
     prompt, answer = tokens
     return (prompt if prompt > 0 else 0) + (answer if answer > 0 else 0)  # noqa: FURB136 - max() costs more
-
-
-def _told_by_answer(end: bytes) -> tuple[int, int] | None:
-    """Return what a whole answer says, quickly; None when it is not one.
-
-    Args:
-        end: The answer from its usage on, with a brace before, which makes an object of it again.
-    """
-    try:
-        usage = _ANSWER.decode(end).usage
-    except msgspec.MsgspecError:
-        return None
-    if usage.prompt_tokens != UNKNOWN:
-        return usage.prompt_tokens, usage.completion_tokens
-    if usage.input_tokens != UNKNOWN:
-        return usage.input_tokens + usage.cache_read_input_tokens, usage.output_tokens
-    return None
 
 
 def _told(text: bytes) -> tuple[int, int]:

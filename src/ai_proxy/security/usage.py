@@ -36,9 +36,11 @@ class UsageLedger:
 
     def note_all(self, requests: Iterable[Finished]) -> None:
         """Count those of some finished requests that came with a key and found somebody to answer."""
+        if not (with_key := [one for one in requests if one.key_id]):
+            return
         today = self._today()
-        for one in requests:
-            if one.key_id and one.service_id:
+        for one in with_key:
+            if one.service_id:
                 self._count(one.key_id, one.model, today, *one.tokens())
 
     def note(self, key_id: str, model: str, tokens_in: int = 0, tokens_out: int = 0) -> None:

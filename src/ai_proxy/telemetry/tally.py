@@ -7,7 +7,8 @@ asks for them.
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from ai_proxy.core.lifecycle import State
@@ -129,10 +130,31 @@ class Histogram:
         return buckets
 
 
-def _count(totals: dict[int, int], values: Iterable[int]) -> None:
-    """Add to the number of times that each value was seen."""
-    for value, count in Counter(values).items():
-        totals[value] = totals.get(value, 0) + count
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Finished requests to one model, and what is counted of them more than once.
+
+    Attributes:
+        requests: At least one.
+        statuses: How many had each status.
+        seconds: How long they took, in order.
+    """
+
+    requests: Sequence[Finished]
+    statuses: Mapping[int, int]
+    seconds: Sequence[float]
+
+
+def _batch(requests: Sequence[Finished]) -> Batch:
+    return Batch(
+        requests, Counter([one.status for one in requests]), sorted([one.seconds for one in requests])
+    )
+
+
+def _count(totals: dict[int, int], statuses: Mapping[int, int]) -> None:
+    """Add to the number of times that each status was seen."""
+    for status, count in statuses.items():
+        totals[status] = totals.get(status, 0) + count
 
 
 class ModelTally:
@@ -149,10 +171,11 @@ class ModelTally:
         self.tokens_in = Histogram(TOKEN_BUCKETS)
         self.tokens_out = Histogram(TOKEN_BUCKETS)
 
-    def add(self, requests: Sequence[Finished]) -> None:
+    def add(self, batch: Batch) -> None:
         """Count finished requests; only a stream tells when its first token came."""
-        _count(self.statuses, [one.status for one in requests])
-        self.durations.observe_all([one.seconds for one in requests])
+        requests = batch.requests
+        _count(self.statuses, batch.statuses)
+        self.durations.observe_all(batch.seconds)
         self.waits.observe_all([one.waited for one in requests])
         tokens_in, tokens_out = zip(*[one.tokens() for one in requests], strict=True)
         self.tokens_in.observe_all([count for count in tokens_in if count >= 0])
@@ -178,10 +201,11 @@ class ServiceTally:
         self.received = 0
         self.sent = 0
 
-    def add(self, requests: Sequence[Finished]) -> None:
+    def add(self, batch: Batch) -> None:
         """Count finished requests to a model as the exchanges that they are."""
-        _count(self.statuses, [one.status for one in requests])
-        self.durations.observe_all([one.seconds for one in requests])
+        requests = batch.requests
+        _count(self.statuses, batch.statuses)
+        self.durations.observe_all(batch.seconds)
         self.first_bytes.observe_all([one.first_byte for one in requests if one.first_byte >= 0.0])
         self.received += sum([one.received for one in requests])
         self.sent += sum([one.sent for one in requests])
@@ -250,19 +274,19 @@ class Tallies:
         for one in unsettled:
             by_model[one.service_id, one.model].append(one)
         for (service_id, model), requests in by_model.items():
-            self._count(service_id, model, requests)
+            self._count(service_id, model, _batch(requests))
         for tell in self._listeners:
             tell(unsettled)
 
-    def _count(self, service_id: str, model: str, requests: Sequence[Finished]) -> None:
+    def _count(self, service_id: str, model: str, batch: Batch) -> None:
         """Count finished requests to one model."""
         service = self._services.get(service_id, self._other)
-        service.add(requests)
+        service.add(batch)
         tally = service.models.get(model)
         if tally is None:
-            answered = any(one.status < 400 for one in requests)
+            answered = any(status < 400 for status in batch.statuses)
             tally = service.models.setdefault(self._label(service, model, answered=answered), ModelTally())
-        tally.add(requests)
+        tally.add(batch)
 
     def _label(self, service: ServiceTally, model: str, *, answered: bool) -> str:
         """Return the label of a model that has none of its own yet."""
