@@ -93,7 +93,7 @@ async def test_issues_then_renews_with_streams_open_then_keeps_the_old_one_when_
             for stream in streams:
                 assert await stream.echo(b"not dropped") == b"not dropped"
                 await stream.close()
-    told = next(line for line in log if "no new TLS certificate" in line)  # it may have been tried again since
+    told = next(line for line in log if "no new TLS certificate" in line)  # it may have been tried again
     assert "cannot be reached: [Errno 111] Connection refused" in told
     assert "the old one stays in use, it is valid until" in told
 
@@ -135,7 +135,7 @@ async def test_an_authority_that_is_away_does_not_keep_the_proxy_from_starting(
         assert await connection.echo(b"x") == b"x"
         await connection.close()
 
-    told = next(line for line in log if "no new TLS certificate" in line)  # it may have been tried again since
+    told = next(line for line in log if "no new TLS certificate" in line)  # it may have been tried again
     assert "cannot be reached: [Errno 111] Connection refused" in told
     assert "clients are shown one that nobody trusts" in told
 
