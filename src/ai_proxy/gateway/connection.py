@@ -171,7 +171,7 @@ class ClientConnection(asyncio.Protocol):
             self._after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._malformed(error)
-        if self.fed > self.max_head and self.divert is None:
+        if self.fed > self.max_head:
             self._limit_overhead()
         if alone and self.heads == 1 and self.misses < MAX_MISSES:
             self._learn(data)
@@ -220,6 +220,8 @@ class ClientConnection(asyncio.Protocol):
     def _limit_overhead(self) -> None:
         """Stop a head, or what surrounds the chunks of a body (extensions, trailers), that does not end."""
         limit = self.max_head
+        if self.divert is not None:
+            return
         if self.in_head:
             self._refuse(HeadTooLargeError(f"a request head may have {limit} bytes at most"))
         elif self.reading is not None:

@@ -105,7 +105,7 @@ class Meter:
     def refusal(self, now: float) -> RateLimitedError:
         """Return what is said to a request that is too much."""
         if self.active >= self.places:
-            may, wait = f"have {self.places} requests in flight", RETRY_WHEN_BUSY
+            may, wait = f"have {self.places:g} requests in flight", RETRY_WHEN_BUSY
         elif self._requests and self.requests_full_at - now > self.requests_room:
             may = f"make {self._requests.per_minute} requests per minute"
             wait = self.requests_full_at - now - self.requests_room
