@@ -49,7 +49,7 @@ class Audited:
         except asyncio.CancelledError:
             await _record(scope, INTERRUPTED, "")
             raise
-        except Exception:
+        except Exception:  # whatever it is, it is written down, and goes on
             await _record(scope, ProxyError.code, "")
             raise
 

@@ -1,0 +1,312 @@
+"""Builds the parts of a proxy from its configuration, and ties them together; nothing is served yet."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+from loguru import logger
+from starlette.types import ASGIApp
+
+from ai_proxy.addresses import Addresses
+from ai_proxy.config.build import (
+    build_services,
+    engine_settings,
+    security_settings,
+    server_settings,
+    telemetry_settings,
+)
+from ai_proxy.config.detected import detected_services
+from ai_proxy.config.load import load_config
+from ai_proxy.config.schema import Config
+from ai_proxy.control.discovery import Discovery, forget_changed
+from ai_proxy.control.places import own_places
+from ai_proxy.control.plane import ControlPlane
+from ai_proxy.control.timing import SystemClock
+from ai_proxy.core.detection import Spot, spot
+from ai_proxy.core.errors import ProxyError, StoreError, StoreUnavailableError
+from ai_proxy.core.options import LogLevel, ServeOptions
+from ai_proxy.core.policy import is_exposed
+from ai_proxy.core.ports import Runtime
+from ai_proxy.core.run_settings import RunSettings
+from ai_proxy.core.service import RuntimeKind, Service, Upstream
+from ai_proxy.core.settings import DockerSettings, EngineSettings, Limits, SecuritySettings, ServerSettings
+from ai_proxy.engines.cache import MemoryCache
+from ai_proxy.engines.catalog import build_engines
+from ai_proxy.engines.detect import Detector
+from ai_proxy.gateway.guard import ClosedGuard, Guard, KeyGuard
+from ai_proxy.gateway.listener import Gateway
+from ai_proxy.handles import Announcement, announced
+from ai_proxy.identity import owner_id
+from ai_proxy.resources.nvidia import find_nvidia
+from ai_proxy.runtimes.docker import DockerRuntime
+from ai_proxy.runtimes.docker_place import own_container
+from ai_proxy.runtimes.external import ExternalRuntime
+from ai_proxy.runtimes.process import ProcessRuntime
+from ai_proxy.telemetry.eventlog import EventLog
+from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
+from ai_proxy.vault import Vault, open_vault
+
+VERSION = version("ai-inference-proxy")
+CLIENT_SOCKET = "gateway.sock"
+"""Where the gateway finds the management application, in the instance's folder."""
+RESTART = ("engine", "telemetry", "tls", "store", "security")
+"""Sections of the configuration that take effect when the proxy is restarted."""
+
+
+class ListenError(ProxyError):
+    """The address cannot be listened on."""
+
+    code, title = "cannot_listen", "Cannot listen"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a proxy is made of.
+
+    Attributes:
+        settings: How it is to behave, once the command line had its say.
+        vault: What lasts; or why that cannot be had.
+        announcement: Tells others of this proxy.
+        guard: Decides about clients.
+        telemetry: Measures.
+        plane: Runs the services.
+        gateway: Serves clients.
+        addresses: Where they do; filled in when it listens.
+        detector: Finds engines.
+        discovery: Offers those that run by themselves.
+    """
+
+    settings: ServerSettings
+    vault: Vault | StoreError
+    announcement: Announcement
+    guard: Guard
+    telemetry: Telemetry
+    plane: ControlPlane
+    gateway: Gateway
+    addresses: Addresses
+    detector: Detector
+    discovery: Discovery
+
+
+async def assemble(
+    stack: AsyncExitStack,
+    options: ServeOptions,
+    path: Path | None,
+    config: Config,
+    folder: Path,
+    set_level: Callable[[LogLevel], None],
+) -> Parts:
+    """Build everything, in order.
+
+    Args:
+        stack: Takes it down again in reverse.
+        options: What the command line says.
+        path: Of the configuration file; None without one.
+        config: What it says.
+        folder: Of this instance.
+        set_level: Changes how much is logged.
+
+    Raises:
+        ListenError: It would be open to everybody.
+    """
+    settings = overridden_settings(config, options)
+    vault = await _open_vault(stack, config)
+    handles = None if isinstance(vault, StoreError) else vault.store.handles
+    announcement = await stack.enter_async_context(announced(handles))
+    guard = _guard(vault, security_settings(config), settings.host)
+    telemetry = await stack.enter_async_context(
+        open_telemetry(telemetry_settings(config), os.environ, VERSION, settings.host, SystemClock())
+    )
+    if isinstance(vault, Vault):
+        telemetry.listen(vault.security.usage.note_all)
+    connector = aiohttp.TCPConnector(limit=0)
+    session = await stack.enter_async_context(
+        aiohttp.ClientSession(connector=connector, auto_decompress=False)
+    )
+    runtimes = _runtimes(folder, settings.docker, stack)
+    plane = ControlPlane(SystemClock(), runtimes, build_engines(session), telemetry.recorder)
+    gateway = _gateway(plane, telemetry, settings.limits, guard, folder / CLIENT_SOCKET)
+    stack.push_async_callback(close, plane, gateway)
+    plane.load = _loader(path, config, options)
+    addresses = Addresses()
+    detector = _detector(session, plane, addresses, config, vault)
+    discovery = _discovery(detector, plane, config, _engine_settings(engine_settings(config), options))
+    _follow_settings(vault, options, set_level, (detector.adapt, discovery.adapt))
+    plane.events.listen(forget_changed(plane, detector))
+    return Parts(
+        settings, vault, announcement, guard, telemetry, plane, gateway, addresses, detector, discovery
+    )
+
+
+def application(parts: Parts) -> ASGIApp:
+    """Build the management application; imported here, since models can be asked without it."""
+    from ai_proxy.api.application import create_app
+    from ai_proxy.api.deps import Requests
+
+    requests = Requests(parts.telemetry.recent, parts.gateway.live)
+    return create_app(
+        parts.plane,
+        parts.telemetry.metrics,
+        VERSION,
+        parts.addresses,
+        requests,
+        parts.detector,
+        parts.vault,
+    )
+
+
+async def close(plane: ControlPlane, gateway: Gateway) -> None:
+    """End the data plane first: the services have then nothing left to do."""
+    plane.scheduler.close()
+    await gateway.close()
+    await plane.close()
+
+
+def overridden_settings(config: Config, options: ServeOptions) -> ServerSettings:
+    """Return how the proxy is to behave once the command line had its say."""
+    settings = server_settings(config)
+    return replace(
+        settings,
+        host=settings.host if options.host is None else options.host,
+        port=settings.port if options.port is None else options.port,
+    )
+
+
+async def _open_vault(stack: AsyncExitStack, config: Config) -> Vault | StoreError:
+    """Open what lasts; without it, the owner is served, and nobody else: who may call cannot be told."""
+    try:
+        return await stack.enter_async_context(open_vault(config, SystemClock()))
+    except StoreError as error:
+        logger.error("clients are refused until this is mended and the proxy is restarted: {}", error.detail)
+        logger.error("'ai-proxy check' says more; 'ai-proxy backup restore' brings back what was saved")
+        return error
+
+
+def _guard(vault: Vault | StoreError, settings: SecuritySettings, host: str) -> Guard:
+    """Return who decides about clients.
+
+    Raises:
+        ListenError: Everybody who can reach the listeners could use the proxy, and nobody has said that this
+            is meant.
+    """
+    if isinstance(vault, StoreError):
+        return ClosedGuard(
+            StoreUnavailableError("the proxy cannot read its API keys, and serves nobody: see its log")
+        )
+    exposed = is_exposed(host)
+    if exposed and not (settings.allow_unauthenticated or vault.security.keys.has_keys):
+        raise ListenError(
+            f"{host} can be reached from other machines, and there is no API key yet: make one first with "
+            "'ai-proxy api-keys create', listen on 127.0.0.1, or say security.allow_unauthenticated: true"
+        )
+    return KeyGuard(vault.security, settings, SystemClock(), exposed=exposed)
+
+
+def _gateway(
+    plane: ControlPlane, telemetry: Telemetry, limits: Limits, guard: Guard, management: Path
+) -> Gateway:
+    """Build the data plane, and tie it to what it asks and tells."""
+    upstream = Upstream("localhost", 80, unix_path=str(management))
+    gateway = Gateway(plane.scheduler, telemetry.recorder, limits, upstream)
+    gateway.tracing = telemetry.tracing
+    gateway.protect(guard)
+    plane.publish = gateway.publish
+    plane.events.listen(EventLog())
+    telemetry.watch(plane.services, plane.events.listen)
+    return gateway
+
+
+def _detector(
+    session: aiohttp.ClientSession,
+    plane: ControlPlane,
+    addresses: Addresses,
+    config: Config,
+    vault: Vault | StoreError,
+) -> Detector:
+    """Build what finds engines; it leaves out the proxy itself and what that runs."""
+
+    def owners() -> Mapping[Spot, str]:
+        ours = (urlsplit(url) for url in (addresses.http, addresses.ollama) if url)
+        listeners = {spot(one.hostname or "", one.port or 80): "ai-proxy itself" for one in ours}
+        return {**own_places(plane.runs()), **listeners}
+
+    clock, settings = SystemClock(), engine_settings(config)
+    ttl = settings.cache_ttl
+    cache = vault.store.engine_cache(clock, ttl) if isinstance(vault, Vault) else MemoryCache(clock, ttl)
+    return Detector(session, clock, cache, settings, os.environ, owners)
+
+
+def _discovery(
+    detector: Detector, plane: ControlPlane, config: Config, settings: EngineSettings
+) -> Discovery:
+    """Build what offers the engines that run by themselves."""
+    return Discovery(plane, detector, partial(detected_services, config), SystemClock(), settings)
+
+
+def _follow_settings(
+    vault: Vault | StoreError,
+    options: ServeOptions,
+    set_level: Callable[[LogLevel], None],
+    adapt: Sequence[Callable[[EngineSettings], None]],
+) -> None:
+    """Go by the settings that are made at run time, those made before this start among them."""
+    if isinstance(vault, StoreError):
+        return
+
+    def hear(settings: RunSettings) -> None:
+        set_level(settings.log_level or options.log_level)
+        for follow in adapt:
+            follow(_engine_settings(settings.engine, options))
+
+    vault.settings.listen(hear)
+    hear(vault.settings.current)
+
+
+def _engine_settings(settings: EngineSettings, options: ServeOptions) -> EngineSettings:
+    """Return how engines are looked for once the command line had its say."""
+    return settings if options.detect is None else replace(settings, detect=options.detect)
+
+
+def _runtimes(folder: Path, docker: DockerSettings, stack: AsyncExitStack) -> Mapping[RuntimeKind, Runtime]:
+    """Build every runtime; none does anything before it is asked."""
+    processes = ProcessRuntime(folder / "process", owner=str(folder))
+    stack.push_async_callback(processes.close)
+    gpus = find_nvidia()
+    containers = DockerRuntime(
+        docker,
+        owner_id(folder),
+        VERSION,
+        container=own_container(),
+        gpu_memory=gpus.used_by if gpus else None,
+    )
+    stack.push_async_callback(containers.close)
+    return {
+        RuntimeKind.PROCESS: processes,
+        RuntimeKind.DOCKER: containers,
+        RuntimeKind.EXTERNAL: ExternalRuntime(),
+    }
+
+
+def _loader(
+    path: Path | None, config: Config, options: ServeOptions
+) -> Callable[[], "asyncio.Future[tuple[Sequence[Service], tuple[str, ...]]]"] | None:
+    """Return what reads the configuration again, for a reload; None without a file."""
+    if path is None:
+        return None
+    running = overridden_settings(config, options)
+
+    def load() -> tuple[Sequence[Service], tuple[str, ...]]:
+        fresh = load_config(path, os.environ)
+        settings = overridden_settings(fresh, options)
+        changed = [f.name for f in fields(settings) if getattr(settings, f.name) != getattr(running, f.name)]
+        sections = [name for name in RESTART if getattr(fresh, name) != getattr(config, name)]
+        return build_services(fresh), (*(f"server.{name}" for name in changed), *sections)
+
+    return lambda: asyncio.get_running_loop().run_in_executor(None, load)
