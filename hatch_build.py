@@ -5,6 +5,7 @@ mypyc makes C extensions of typed Python: https://mypyc.readthedocs.io/.
 
 import contextlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,11 @@ class CompiledDataPlane(BuildHookInterface[Any]):
         """Compile, unless it is an editable install, which runs from the sources."""
         if not self._wanted or version == "editable":
             return
+        if shutil.which(os.environ.get("CC", "cc")) is None:
+            self.app.abort(
+                "AI_PROXY_COMPILE=1 takes a C compiler (on Debian: apt-get install build-essential python3-dev); "
+                "without the variable, ai-proxy is installed as it is"
+            )
         self._folder = tempfile.TemporaryDirectory(prefix="aip-")
         extensions = compile_modules(Path(self.root), Path(self._folder.name))
         build_data["force_include"].update(extensions)
