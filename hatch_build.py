@@ -52,8 +52,8 @@ class CompiledDataPlane(BuildHookInterface[Any]):
             return
         if shutil.which(os.environ.get("CC", "cc")) is None:
             self.app.abort(
-                "AI_PROXY_COMPILE=1 takes a C compiler (on Debian: apt-get install build-essential python3-dev); "
-                "without the variable, ai-proxy is installed as it is"
+                "AI_PROXY_COMPILE=1 takes a C compiler; on Debian: apt-get install build-essential "
+                "python3-dev; without the variable, ai-proxy is installed as it is"
             )
         self._folder = tempfile.TemporaryDirectory(prefix="aip-")
         extensions = compile_modules(Path(self.root), Path(self._folder.name))
