@@ -50,7 +50,7 @@ class CompiledDataPlane(BuildHookInterface[Any]):
         """Compile, unless it is an editable install, which runs from the sources."""
         if not self._wanted or version == "editable":
             return
-        if shutil.which(os.environ.get("CC", "cc")) is None:
+        if shutil.which((os.environ.get("CC") or "cc").split()[0]) is None:
             self.app.abort(
                 "AI_PROXY_COMPILE=1 takes a C compiler; on Debian: apt-get install build-essential "
                 "python3-dev; without the variable, ai-proxy is installed as it is"

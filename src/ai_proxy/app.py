@@ -1,4 +1,4 @@
-"""The composition root: builds everything, in order, and takes it down again in reverse."""
+"""The composition root: has the parts built, serves with them, and ends in reverse order."""
 
 import asyncio
 import contextlib

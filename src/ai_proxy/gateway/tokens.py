@@ -2,6 +2,7 @@
 
 import re
 from collections import deque
+from typing import Annotated
 
 import msgspec
 
@@ -21,12 +22,16 @@ _CACHED = re.compile(rb'"(?:cache_read_input_tokens|cache_n)"\s*:\s*(\d{1,9})')
 _OUT = re.compile(rb'"(?:completion_tokens|output_tokens|eval_count|predicted_n)"\s*:\s*(\d{1,9})')
 
 
+type _Count = Annotated[int, msgspec.Meta(ge=0, lt=10**9)]
+"""Tokens, as far as an engine is believed: with numbers without end, nothing can be reckoned."""
+
+
 class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int = UNKNOWN
-    completion_tokens: int = UNKNOWN
-    input_tokens: int = UNKNOWN
-    output_tokens: int = UNKNOWN
-    cache_read_input_tokens: int = 0
+    prompt_tokens: _Count = UNKNOWN
+    completion_tokens: _Count = UNKNOWN
+    input_tokens: _Count = UNKNOWN
+    output_tokens: _Count = UNKNOWN
+    cache_read_input_tokens: _Count = 0
 
 
 class _Answer(msgspec.Struct, gc=False):

@@ -66,12 +66,12 @@ def read_handles(file: Path) -> Sequence[ProxyHandle] | None:
     Returns:
         None if it cannot be read like that: who opens the store brings it up to date, or tells what is wrong.
     """
-    if not file.exists():
-        return ()
     try:
+        if not file.exists():
+            return ()
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", timeout=PATIENCE, uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             rows = connection.execute(SELECT).fetchall()
-    except sqlite3.Error:
+    except (OSError, sqlite3.Error):
         return None
     return [ProxyHandle(**{**row, "endpoints": tuple(json.loads(row["endpoints"]))}) for row in rows]

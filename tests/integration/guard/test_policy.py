@@ -221,6 +221,31 @@ async def test_tokens_count_by_path_as_well(house: House, *, streamed: bool) -> 
     assert b"9 tokens per minute" in second.body
 
 
+async def test_a_request_that_no_backend_answered_costs_no_tokens_and_no_place(house: House) -> None:
+    plain, _ = await house.key(allowance=Allowance(tpm=9, concurrency=1))
+    await house.rig.backend.stop()
+    client = await house.rig.client()
+    request = build_request(b"/service/svc/x", bearer(plain))
+
+    responses = [await client.ask(request) for _ in range(3)]
+
+    assert [one.error_code for one in responses] == [b"upstream_connect_failed"] * 3
+
+
+@pytest.mark.parametrize("path", [b"/service/svc/v1/chat/completions", b"/v1/chat/completions"])
+async def test_an_absurd_number_of_tokens_is_a_debt_and_breaks_nothing(house: House, path: bytes) -> None:
+    plain, _ = await house.key(allowance=Allowance(tpm=9))
+    house.rig.gateway.publish([offer()])
+    absurd = USAGE.replace(b'"prompt_tokens":', b'"prompt_tokens":' + b"9" * 400)
+    house.rig.backend.script = answer(ok(absurd, b"content-type: application/json"))
+    client = await house.rig.client()
+    request = ask(path=path, model="svc").replace(b"Host: test", b"Host: test\r\n" + bearer(plain))
+
+    first, second = await client.ask(request), await client.ask(request)
+
+    assert (first.status, second.status) == (200, 429)
+
+
 async def test_a_key_asks_for_its_own_models_only_by_whatever_name(house: House) -> None:
     plain, _ = await house.key(models=frozenset({"mine*"}))
     house.rig.gateway.publish([offer("svc", PLAIN, models=("mine-7b", "other"))])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_proxy.core.errors import StoreDamagedError
+from ai_proxy.core.errors import StoreDamagedError, StoreError
 from ai_proxy.core.store_ports import ProxyHandle
 from ai_proxy.store.database import file_url
 from ai_proxy.store.file import FILE_NAME
@@ -71,3 +71,8 @@ async def test_a_damaged_store_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(StoreDamagedError, match="backup restore"):
         await QuickHandles(None, tmp_path).all()
+
+
+async def test_a_folder_that_cannot_be_looked_into_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="AI_PROXY_DATA_DIR"):
+        await QuickHandles(None, tmp_path / ("x" * 300)).all()

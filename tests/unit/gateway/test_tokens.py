@@ -23,6 +23,11 @@ ANSWERS = {
         b'{"timings":{"cache_n":5,"prompt_n":2,"predicted_n":3,"predicted_ms":1}}',
         (7, 3),
     ),
+    "a number beyond belief": (
+        b'{"usage":{"prompt_tokens":%d,"completion_tokens":3}}' % 10**400,
+        (100_000_000, 3),
+    ),
+    "a number below zero": (b'{"usage":{"prompt_tokens":-7,"completion_tokens":3}}', (UNKNOWN, 3)),
     "nothing": (b"{}", (UNKNOWN, UNKNOWN)),
 }
 
