@@ -2,11 +2,11 @@
 
 import re
 from collections import deque
-from typing import Annotated
 
 import msgspec
 
 from ai_proxy.core.usage import UNKNOWN
+from ai_proxy.gateway.answer import read_answer
 
 KEPT = 4
 """Last pieces of a stream that are kept: an engine's usage comes at the end, in a piece of its own."""
@@ -22,26 +22,6 @@ _CACHED = re.compile(rb'"(?:cache_read_input_tokens|cache_n)"\s*:\s*(\d{1,9})')
 _OUT = re.compile(rb'"(?:completion_tokens|output_tokens|eval_count|predicted_n)"\s*:\s*(\d{1,9})')
 
 
-type _Count = Annotated[int, msgspec.Meta(ge=0, lt=10**9)]
-"""Tokens, as far as an engine is believed: with numbers without end, nothing can be reckoned."""
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: _Count = UNKNOWN
-    completion_tokens: _Count = UNKNOWN
-    input_tokens: _Count = UNKNOWN
-    output_tokens: _Count = UNKNOWN
-    cache_read_input_tokens: _Count = 0
-
-
-class _Answer(msgspec.Struct, gc=False):
-    usage: _Usage
-
-
-_read_answer = msgspec.json.Decoder(_Answer).decode
-"""Reads the end of a whole answer, from its usage on; raises MsgspecError at anything else."""
-
-
 def count_tokens(first: bytes, last: deque[bytes] | None, events: int) -> tuple[int, int]:
     """Return the tokens of the prompt and of the answer; UNKNOWN for what cannot be told.
 
@@ -55,7 +35,7 @@ def count_tokens(first: bytes, last: deque[bytes] | None, events: int) -> tuple[
     """
     if last is None and (start := first.rfind(b'"usage"')) >= 0:
         try:
-            usage = _read_answer(b"{" + first[start:]).usage  # the brace makes an object of it again
+            usage = read_answer(b"{" + first[start:]).usage  # the brace makes an object of it again
         except msgspec.MsgspecError:
             pass  # there is more to it, or it is no whole answer
         else:
