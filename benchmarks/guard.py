@@ -24,10 +24,10 @@ from ai_proxy.gateway.entries import OPENAI
 from ai_proxy.gateway.guard import KeyGuard
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.gateway.upstream import UpstreamConnection
+from ai_proxy.persistence.database import file_url
+from ai_proxy.persistence.store import open_store
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security
-from ai_proxy.store.database import file_url
-from ai_proxy.store.store import open_store
 from ai_proxy.telemetry.tally import Tallies
 from ai_proxy.testing.admission import FakeAdmission
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from loguru import logger
 from starlette.responses import JSONResponse
 
-from ai_proxy import rundir
-from ai_proxy.addresses import local_url
 from ai_proxy.api.door import client_principal, owner_principal
 from ai_proxy.api.late import LateApplication
 from ai_proxy.api.server import listen_private, serve_unix
@@ -36,14 +34,16 @@ from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.options import LogLevel, ServeOptions, overridden
 from ai_proxy.core.settings import TlsSettings
-from ai_proxy.datadir import data_folder
 from ai_proxy.gateway.entries import OLLAMA, OPENAI, Front
 from ai_proxy.gateway.guard import KeyGuard
 from ai_proxy.gateway.listener import Gateway
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.platform import run_folder
+from ai_proxy.platform.addresses import local_url
+from ai_proxy.platform.data_folder import data_folder
+from ai_proxy.platform.tasks import cancel, spawn
+from ai_proxy.platform.tuning import raise_file_limit, settle_memory
 from ai_proxy.telemetry.logs import configure
 from ai_proxy.tls.serve import serve_certificates
-from ai_proxy.tuning import raise_file_limit, settle_memory
 
 
 def serve(options: ServeOptions) -> int:
@@ -77,8 +77,8 @@ async def _serve(
     raise_file_limit()
     async with AsyncExitStack() as stack:
         port = overridden_settings(config, options).port
-        folder = rundir.create_instance_folder(rundir.base_folder(options.run_dir), port)
-        stack.enter_context(rundir.lock_instance(folder))
+        folder = run_folder.create_instance_folder(run_folder.base_folder(options.run_dir), port)
+        stack.enter_context(run_folder.lock_instance(folder))
         parts = await assemble(stack, options, path, config, folder, set_level)
         plane, gateway = parts.plane, parts.gateway
         management = LateApplication({"/health": JSONResponse({"status": "ok", "version": VERSION})})
@@ -86,7 +86,7 @@ async def _serve(
         certificates = overridden(tls_settings(config), options)
         # Before anything is adopted: a failure must not end it.
         port = await _listen(stack, parts, certificates)
-        await gateway.listen_to_owner(listen_private(folder / rundir.MODELS))
+        await gateway.listen_to_owner(listen_private(folder / run_folder.MODELS))
         await plane.open(build_services(config))
         await gateway.accept()
         await stack.enter_async_context(serve_unix(management, folder / "control.sock", owner_principal))

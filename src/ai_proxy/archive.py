@@ -19,10 +19,10 @@ from typing import IO
 import msgspec
 
 from ai_proxy.core.errors import ProxyError, StoreDamagedError, StoreNewerError
-from ai_proxy.private import for_owner, to_disk
-from ai_proxy.store.backup import copy_database, database_problems, schema_of, sole_use
-from ai_proxy.store.file import FILE_NAME
-from ai_proxy.store.migrate import SCRIPTS
+from ai_proxy.persistence.backup import copy_database, database_problems, schema_of, sole_use
+from ai_proxy.persistence.file import FILE_NAME
+from ai_proxy.persistence.migrate import SCRIPTS
+from ai_proxy.platform.files import for_owner, to_disk
 
 FORMAT = 1
 """Of the archive; a change that older programs cannot read raises it."""

@@ -14,7 +14,6 @@ import aiohttp
 from loguru import logger
 from starlette.types import ASGIApp
 
-from ai_proxy.addresses import Addresses
 from ai_proxy.config.build import (
     build_services,
     engine_settings,
@@ -43,7 +42,8 @@ from ai_proxy.engines.detect import Detector
 from ai_proxy.gateway.guard import ClosedGuard, Guard, KeyGuard
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.handles import Announcement, announced
-from ai_proxy.identity import owner_id
+from ai_proxy.platform.addresses import Addresses
+from ai_proxy.platform.identity import owner_id
 from ai_proxy.resources.nvidia import find_nvidia
 from ai_proxy.runtimes.docker import DockerRuntime
 from ai_proxy.runtimes.docker_place import own_container

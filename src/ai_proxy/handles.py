@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 import psutil
 from loguru import logger
 
-from ai_proxy.addresses import endpoints, local_host
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.options import ProxyMode
 from ai_proxy.core.settings import TlsSettings
 from ai_proxy.core.store_ports import HandleStore, ProxyHandle
-from ai_proxy.notify import READY, STOPPING, notify
+from ai_proxy.platform.addresses import endpoints, local_host
+from ai_proxy.platform.notify import READY, STOPPING, notify
+from ai_proxy.platform.tasks import cancel, spawn
 from ai_proxy.runtimes.session import TOLERANCE, has_ended
-from ai_proxy.tasks import cancel, spawn
 
 if TYPE_CHECKING:
     from loguru import Message

@@ -12,11 +12,11 @@ from ai_proxy.control.run_settings import SettingsHolder
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.core.store_ports import SETTINGS
-from ai_proxy.datadir import data_folder
+from ai_proxy.persistence.database import file_url
+from ai_proxy.persistence.store import Store, open_store
+from ai_proxy.platform.data_folder import data_folder
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security
-from ai_proxy.store.database import file_url
-from ai_proxy.store.store import Store, open_store
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from ai_proxy import tasks
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import ProcessLaunch, Service
+from ai_proxy.platform import tasks
 from ai_proxy.testing.clock import FakeClock
 from ai_proxy.testing.fake_runtime import Behaviour, FakeRuntime
 from ai_proxy.testing.runtime_contract import OwningRuntimeContract, Play, Stage

@@ -12,7 +12,7 @@ import pytest
 from tests import disks
 from tests.disks import fill
 from tests.e2e.conftest import Answer, Proxy, chat, eventually, fake
-from tests.integration.store.holding import held_by_another_process
+from tests.integration.persistence.holding import held_by_another_process
 
 from ai_proxy.config.schema import Config
 from ai_proxy.control.timing import SystemClock

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ai_proxy.tasks import spawn
+from ai_proxy.platform.tasks import spawn
 from ai_proxy.testing.raw_backend import echo
 from ai_proxy.testing.raw_http import Message, RawClient, build_request, read_response
 from ai_proxy.testing.wire_rig import WireRig

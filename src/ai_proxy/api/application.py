@@ -6,7 +6,6 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from ai_proxy.addresses import Addresses
 from ai_proxy.api import (
     audit,
     docs,
@@ -35,6 +34,7 @@ from ai_proxy.api.openapi import complete
 from ai_proxy.api.schemas import EXAMPLES
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.ports import EngineDetector
+from ai_proxy.platform.addresses import Addresses
 
 DESCRIPTION = """\
 One HTTP endpoint in front of every inference backend of a machine.

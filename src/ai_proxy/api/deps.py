@@ -6,7 +6,6 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
-from ai_proxy.addresses import Addresses
 from ai_proxy.api.door import ANONYMOUS, OWNER, UNKNOWN_ADDRESS
 from ai_proxy.control.events import EventBus
 from ai_proxy.control.run_settings import SettingsHolder
@@ -19,6 +18,7 @@ from ai_proxy.core.ports import Clock, EngineDetector
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.store_ports import AuditStore, UsageStore
 from ai_proxy.core.usage import Inference, LiveRequest
+from ai_proxy.platform.addresses import Addresses
 from ai_proxy.security.security import Security
 
 

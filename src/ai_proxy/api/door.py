@@ -11,7 +11,7 @@ from loguru import logger
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ai_proxy.core.keys import redacted
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.platform.tasks import cancel, spawn
 
 OWNER = "owner"
 """The principal behind the owner's door: whoever may open the socket file."""

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp, Scope
 
 from ai_proxy.api.door import Caller, Door
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.platform.tasks import cancel, spawn
 
 GRACE = 5.0
 """Seconds for requests under way when a server is stopped."""

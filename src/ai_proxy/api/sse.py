@@ -9,7 +9,7 @@ from contextlib import aclosing
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.platform.tasks import cancel, spawn
 
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent, so that nobody takes the connection for dead."""

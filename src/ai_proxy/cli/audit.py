@@ -12,7 +12,7 @@ import typer
 
 from ai_proxy.cli.config import ConfigOption
 from ai_proxy.cli.output import Format, FormatOption, UserError, output_format, show
-from ai_proxy.private import for_owner
+from ai_proxy.platform.files import for_owner
 
 if TYPE_CHECKING:
     from ai_proxy.core.store_ports import AuditEntry

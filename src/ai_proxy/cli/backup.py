@@ -37,8 +37,8 @@ def create(
     from importlib.metadata import version
 
     from ai_proxy.archive import create_backup, file_moment
-    from ai_proxy.datadir import data_folder
-    from ai_proxy.store.backup import database_file
+    from ai_proxy.persistence.backup import database_file
+    from ai_proxy.platform.data_folder import data_folder
 
     now, folder = time.time(), data_folder()
     database = database_file(_store_url(config), folder)
@@ -78,9 +78,9 @@ def restore(
     import time
 
     from ai_proxy.archive import restore_backup
-    from ai_proxy.datadir import data_folder
-    from ai_proxy.rundir import base_folder, running_instances
-    from ai_proxy.store.backup import database_file
+    from ai_proxy.persistence.backup import database_file
+    from ai_proxy.platform.data_folder import data_folder
+    from ai_proxy.platform.run_folder import base_folder, running_instances
 
     folder = data_folder()
     database = database_file(_store_url(config), folder)

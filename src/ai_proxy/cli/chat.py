@@ -53,7 +53,7 @@ def chat(
 ) -> None:
     """Talk to a model; its answer streams to standard output, what it took is told on standard error."""
     from ai_proxy.cli.client import ask
-    from ai_proxy.rundir import MODELS, base_folder, find_instance
+    from ai_proxy.platform.run_folder import MODELS, base_folder, find_instance
 
     folder = find_instance(base_folder(run_dir), port)
     models = ask(run_dir, port, _list_models)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import aiohttp
 
 from ai_proxy.cli.output import UserError
-from ai_proxy.rundir import base_folder, find_instance
+from ai_proxy.platform.run_folder import base_folder, find_instance
 
 
 class Server:

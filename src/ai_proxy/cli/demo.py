@@ -21,7 +21,7 @@ import typer
 
 from ai_proxy.cli.output import OK, UserError
 from ai_proxy.data import demo_model_path
-from ai_proxy.tasks import spawn
+from ai_proxy.platform.tasks import spawn
 
 HOST = "127.0.0.1"
 USUAL_PORT = 11000

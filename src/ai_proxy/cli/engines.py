@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ai_proxy.cli.output import FormatOption, PortOption, RunDirOption, show
-from ai_proxy.rundir import NotRunningError
+from ai_proxy.platform.run_folder import NotRunningError
 
 if TYPE_CHECKING:
     from ai_proxy.core.detection import Detection

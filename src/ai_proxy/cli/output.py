@@ -14,7 +14,7 @@ import typer
 
 from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.options import LogLevel
-from ai_proxy.rundir import RunDirError
+from ai_proxy.platform.run_folder import RunDirError
 
 OK, USER_ERROR, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""

@@ -84,7 +84,7 @@ def _start(options: ServeOptions, patience: float) -> tuple[ProxyHandle, Path]:
     import asyncio
 
     from ai_proxy.background import give_up, launch, log_path, until_answering
-    from ai_proxy.datadir import data_folder
+    from ai_proxy.platform.data_folder import data_folder
 
     log = log_path(data_folder().absolute(), options.port or _configured_port(options.config))
     launched = launch(replace(options, log_file=log), log)
@@ -261,8 +261,8 @@ def _configuration(chosen: Path | None) -> "Config":
 
 def _handles(config: "Config") -> HandleStore:
     from ai_proxy.config.build import store_url
-    from ai_proxy.datadir import data_folder
-    from ai_proxy.store.quick_handles import QuickHandles
+    from ai_proxy.persistence.quick_handles import QuickHandles
+    from ai_proxy.platform.data_folder import data_folder
     from ai_proxy.telemetry.logs import configure
 
     configure(LogLevel.WARNING)

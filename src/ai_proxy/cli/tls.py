@@ -25,7 +25,7 @@ def trust(
     output: FormatOption = None,
 ) -> None:
     """Say how clients are made to trust the local CA, or have this system do so."""
-    from ai_proxy.datadir import data_folder
+    from ai_proxy.platform.data_folder import data_folder
     from ai_proxy.tls.authority import authority_files
     from ai_proxy.tls.trust import change_trust, instructions, local_authority, trust_store
 

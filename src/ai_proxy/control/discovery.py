@@ -15,7 +15,7 @@ from ai_proxy.core.lifecycle import Event
 from ai_proxy.core.ports import Clock, EngineDetector
 from ai_proxy.core.service import RuntimeKind, Service
 from ai_proxy.core.settings import EngineSettings
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.platform.tasks import cancel, spawn
 
 SOON = 5.0
 """Seconds until the next look while an engine is busy, loads, or is missed."""

@@ -9,7 +9,7 @@ from ai_proxy.control.timing import wait_any
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.ports import Clock, ContainerRuntime, Engine, Model, Probe, Runtime
 from ai_proxy.core.service import ContainerStats, Exit, Handle, Service
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.platform.tasks import cancel, spawn
 
 STOP_SLACK = 15.0
 """Seconds beyond the grace after which a stop that hangs is asked for again."""

@@ -30,7 +30,7 @@ from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Clock, Engine, Recorder, Runtime
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, near_names
 from ai_proxy.core.service import RuntimeKind, Service, Upstream
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.platform.tasks import cancel, spawn
 
 AT_REST = frozenset({State.STOPPED, State.FAILED})
 DOWN = frozenset({State.UNKNOWN, State.FAILING, State.FAILED})

@@ -15,7 +15,7 @@ from ai_proxy.core.lifecycle import RUNNING, Event, State, backoff, count_failur
 from ai_proxy.core.ports import Clock, Model, Probe, Recorder
 from ai_proxy.core.retention import idle_deadline
 from ai_proxy.core.service import Handle, Lease, Outcome, RuntimeKind, StartPolicy
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.platform.tasks import cancel, spawn
 
 MAX_WORDS = 200
 """Characters of a log line that are put into a reason."""

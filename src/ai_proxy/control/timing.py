@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from ai_proxy.core.ports import Clock
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.platform.tasks import cancel, spawn
 
 
 class SystemClock:

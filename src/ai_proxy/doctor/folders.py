@@ -11,7 +11,7 @@ from pathlib import Path
 from ai_proxy.core.settings import MB
 from ai_proxy.doctor.finding import Finding, Level, ok, problem, warning
 from ai_proxy.doctor.installation import Installation
-from ai_proxy.rundir import RunDirError, check_socket_path
+from ai_proxy.platform.run_folder import RunDirError, check_socket_path
 
 DATA, RUN = "data directory", "run directory"
 LITTLE, SCARCE = 10 * MB, 200 * MB

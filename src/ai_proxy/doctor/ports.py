@@ -14,7 +14,7 @@ from ai_proxy.config.schema import Config
 from ai_proxy.core.settings import TlsMode
 from ai_proxy.doctor.finding import Finding, ok, problem
 from ai_proxy.doctor.installation import Installation
-from ai_proxy.rundir import running_instances
+from ai_proxy.platform.run_folder import running_instances
 
 SUBJECT = "port"
 HTTP = 80

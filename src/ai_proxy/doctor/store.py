@@ -10,12 +10,12 @@ from ai_proxy.core.errors import StoreError
 from ai_proxy.core.keys import ApiKey
 from ai_proxy.doctor.finding import Finding, ok, problem, shorten, warning
 from ai_proxy.doctor.installation import Installation
+from ai_proxy.persistence.backup import database_file, database_problems
+from ai_proxy.persistence.database import Database, file_url, parse_url
+from ai_proxy.persistence.migrate import SCRIPTS, schema_of
+from ai_proxy.persistence.store import Store
 from ai_proxy.security.pepper import FILE_NAME as PEPPER
 from ai_proxy.security.pepper import SETTING, check_pepper, load_pepper
-from ai_proxy.store.backup import database_file, database_problems
-from ai_proxy.store.database import Database, file_url, parse_url
-from ai_proxy.store.migrate import SCRIPTS, schema_of
-from ai_proxy.store.store import Store
 
 STORE, KEYS = "store", "API keys"
 PATIENCE = 1.5

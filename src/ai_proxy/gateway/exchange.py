@@ -21,8 +21,8 @@ from ai_proxy.gateway.respond import JSON, problem, refusal
 from ai_proxy.gateway.route import Destination
 from ai_proxy.gateway.upstream import UpstreamConnection
 from ai_proxy.gateway.wire import BUSY, CLIENT, CONTINUE, PRINCIPAL, without_cors
+from ai_proxy.platform.tasks import spawn
 from ai_proxy.security.limiter import Meters, enter, leave, standing_of
-from ai_proxy.tasks import spawn
 
 if TYPE_CHECKING:
     from ai_proxy.gateway.connection import ClientConnection

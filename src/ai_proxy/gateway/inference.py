@@ -29,7 +29,7 @@ from ai_proxy.gateway.route import Destination, Target
 from ai_proxy.gateway.shaping import Shaper, in_header, is_event_stream
 from ai_proxy.gateway.tokens import KEPT, SEARCHED, count_tokens, known
 from ai_proxy.gateway.wire import origin_form
-from ai_proxy.tasks import spawn
+from ai_proxy.platform.tasks import spawn
 
 if TYPE_CHECKING:
     from ai_proxy.gateway.connection import ClientConnection

@@ -20,7 +20,7 @@ from ai_proxy.gateway.guard import Guard, OpenGuard
 from ai_proxy.gateway.inference import ModelExchange
 from ai_proxy.gateway.pool import MAX_IDLE, Pools
 from ai_proxy.gateway.route import Destination, RoutingTable
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.platform.tasks import cancel, spawn
 
 BACKLOG = 2048
 TLS_SHUTDOWN = 2.0

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 from loguru import logger
 
-from ai_proxy import tasks
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import ContainerStats, DockerLaunch, Exit, Handle, Service
 from ai_proxy.core.settings import DockerSettings
+from ai_proxy.platform import tasks
 from ai_proxy.runtimes import docker_events
 from ai_proxy.runtimes.docker_api import DockerApi, Json, RefusedError
 from ai_proxy.runtimes.docker_errors import explain, name_taken

@@ -7,10 +7,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from ai_proxy import tasks
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.service import DockerLaunch
 from ai_proxy.core.settings import MB
+from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker_api import DockerApi, Json, RefusedError
 from ai_proxy.runtimes.docker_errors import explain
 from ai_proxy.runtimes.docker_logins import Logins

@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 from loguru import logger
 
-from ai_proxy import tasks
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import Exit, Handle, ProcessLaunch, Service
+from ai_proxy.platform import tasks
 from ai_proxy.runtimes import output
 from ai_proxy.runtimes.command import Command, build_command, explain_failure
 from ai_proxy.runtimes.output import Output

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ai_proxy.core.service import Handle, Upstream
-from ai_proxy.private import for_owner
+from ai_proxy.platform.files import for_owner
 
 HOST = "127.0.0.1"
 """Where processes are told to listen."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from ai_proxy.core.errors import StoreDamagedError, StoreFullError, StoreReadOnlyError
 from ai_proxy.core.keys import PEPPER_BYTES
 from ai_proxy.core.store_ports import SettingStore
-from ai_proxy.private import for_owner
+from ai_proxy.platform.files import for_owner
 
 FILE_NAME = "pepper"
 SETTING = "security.pepper_fingerprint"

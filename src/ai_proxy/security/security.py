@@ -17,6 +17,7 @@ from ai_proxy.core.store_ports import (
     SettingStore,
     UsageStore,
 )
+from ai_proxy.platform.tasks import cancel, spawn
 from ai_proxy.security.audit import AuditLog
 from ai_proxy.security.keys import KeyRing
 from ai_proxy.security.limiter import Limiter
@@ -24,7 +25,6 @@ from ai_proxy.security.pepper import check_pepper
 from ai_proxy.security.policy import PolicyHolder
 from ai_proxy.security.upkeep import Step, flush_all, follow_changes, write_batches
 from ai_proxy.security.usage import UsageLedger
-from ai_proxy.tasks import cancel, spawn
 
 
 class SecurityStore(Protocol):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from loguru import logger
 
 from ai_proxy.core.options import LogFormat, LogLevel
-from ai_proxy.private import for_owner
+from ai_proxy.platform.files import for_owner
 
 if TYPE_CHECKING:
     from loguru import FormatFunction, Record

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ai_proxy.core.service import Upstream
-from ai_proxy.tasks import cancel
+from ai_proxy.platform.tasks import cancel
 from ai_proxy.testing.raw_http import PATIENCE, Message, RawConnection, TruncatedError, read_request
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from ai_proxy import tasks
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import MAX_LINE
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import Service
+from ai_proxy.platform import tasks
 from ai_proxy.testing.clock import settle
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ai_proxy.private import to_disk
+from ai_proxy.platform.files import to_disk
 
 
 def make_private_folder(folder: Path) -> None:

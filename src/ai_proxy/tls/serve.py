@@ -10,7 +10,7 @@ from loguru import logger
 
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.settings import TlsMode, TlsSettings
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.platform.tasks import cancel, spawn
 from ai_proxy.tls.errors import CertificateError
 from ai_proxy.tls.redirect import Site, serve_redirect
 

@@ -10,11 +10,11 @@ import pytest
 from tests.conftest import IMAGE
 from tests.integration.docker.conftest import Open, backend, eventually, log_line, sleeper
 
-from ai_proxy import tasks
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.service import ContainerStats, DockerLaunch, Handle, Healthcheck, Mount, Service
 from ai_proxy.core.settings import MB, DockerSettings
 from ai_proxy.data import DEMO_SENTENCE, demo_model_path
+from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker import DockerRuntime
 from ai_proxy.runtimes.docker_place import own_container
 from ai_proxy.runtimes.docker_spec import find_own_container

@@ -6,8 +6,8 @@ import time
 import pytest
 from tests.integration.docker.conftest import Open, backend, eventually, log_line, sleeper
 
-from ai_proxy import tasks
 from ai_proxy.core.errors import RuntimeUnavailableError
+from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker import DockerRuntime
 from ai_proxy.testing.clock import settle
 from ai_proxy.testing.docker_engine import DockerEngine

@@ -18,8 +18,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from tests.integration.docker.conftest import Open, eventually, sleeper
 
-from ai_proxy import tasks
 from ai_proxy.core.errors import RuntimeFailureError
+from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker import DockerRuntime
 from ai_proxy.testing.docker_engine import DockerEngine
 

@@ -6,7 +6,7 @@ import pytest
 
 from ai_proxy.core.service import Outcome
 from ai_proxy.core.settings import Limits
-from ai_proxy.tasks import spawn
+from ai_proxy.platform.tasks import spawn
 from ai_proxy.testing.raw_backend import by_hand, ok
 from ai_proxy.testing.raw_http import build_request
 from ai_proxy.testing.wire_rig import eventually, wire_rig

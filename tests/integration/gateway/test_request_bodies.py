@@ -7,7 +7,7 @@ import pytest
 
 from ai_proxy.core.errors import ServiceStoppedError
 from ai_proxy.core.settings import Limits
-from ai_proxy.tasks import spawn
+from ai_proxy.platform.tasks import spawn
 from ai_proxy.testing.raw_backend import BackendConnection, answer_and_close, by_hand, ok
 from ai_proxy.testing.raw_http import RawClient, build_request
 from ai_proxy.testing.wire_rig import WireRig, wire_rig

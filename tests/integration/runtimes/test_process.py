@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ai_proxy import tasks
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import ProcessLaunch, Service
+from ai_proxy.platform import tasks
 from ai_proxy.runtimes import session
 from ai_proxy.runtimes.process import ProcessRuntime
 from ai_proxy.runtimes.records import Records, make_handle

@@ -15,7 +15,7 @@ from ai_proxy.api.door import owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.cli.main import run
 from ai_proxy.core.lifecycle import State
-from ai_proxy.rundir import create_instance_folder
+from ai_proxy.platform.run_folder import create_instance_folder
 from ai_proxy.testing.plane import FakePlane, view
 
 

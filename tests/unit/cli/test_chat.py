@@ -19,7 +19,7 @@ from ai_proxy.api.application import create_app
 from ai_proxy.api.door import owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.cli.answer import Answer, Piece
-from ai_proxy.rundir import MODELS, create_instance_folder
+from ai_proxy.platform.run_folder import MODELS, create_instance_folder
 from ai_proxy.testing.plane import FakePlane, view
 
 

@@ -9,7 +9,7 @@ from ai_proxy.api.application import create_app
 from ai_proxy.api.door import owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.core.detection import EngineState
-from ai_proxy.rundir import create_instance_folder
+from ai_proxy.platform.run_folder import create_instance_folder
 from ai_proxy.testing.engine_contract import closed_port
 from ai_proxy.testing.fake_detector import FakeDetector, detection
 from ai_proxy.testing.plane import FakePlane

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_proxy.rundir import (
+from ai_proxy.platform.run_folder import (
     AlreadyRunningError,
     NotRunningError,
     RunDirError,

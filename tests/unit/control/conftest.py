@@ -53,7 +53,7 @@ async def stage() -> AsyncIterator[Stage]:
 
 async def close(stage: Stage) -> None:
     """Close a plane while its clock goes on."""
-    from ai_proxy.tasks import spawn
+    from ai_proxy.platform.tasks import spawn
 
     closing = spawn(stage.plane.close(), "close")
     await stage.clock.advance(120)

@@ -24,8 +24,8 @@ from ai_proxy.core.service import (
     Upstream,
 )
 from ai_proxy.core.settings import EngineSettings
+from ai_proxy.platform.tasks import cancel, spawn
 from ai_proxy.runtimes.external import ExternalRuntime
-from ai_proxy.tasks import cancel, spawn
 from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.testing.clock import FakeClock
 from ai_proxy.testing.fake_detector import FakeDetector, detection

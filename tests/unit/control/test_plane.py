@@ -18,7 +18,7 @@ from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Model
 from ai_proxy.core.service import DockerLaunch, Lease, Outcome, Service, StartPolicy
-from ai_proxy.tasks import spawn
+from ai_proxy.platform.tasks import spawn
 from ai_proxy.testing.clock import FakeClock, settle
 from ai_proxy.testing.fake_runtime import Behaviour, Machine
 

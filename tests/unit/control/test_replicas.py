@@ -2,8 +2,8 @@ from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Probe
 from ai_proxy.core.service import ExternalLaunch, Lease, Outcome, RuntimeKind, Service, Upstream
+from ai_proxy.platform.tasks import spawn
 from ai_proxy.runtimes.external import ExternalRuntime
-from ai_proxy.tasks import spawn
 from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.testing.clock import FakeClock
 from ai_proxy.testing.fake_runtime import FakeProbeEngine

@@ -23,11 +23,11 @@ from ai_proxy.doctor.folders import check_data_folder, check_run_folder, repair
 from ai_proxy.doctor.installation import Installation
 from ai_proxy.doctor.ports import check_ports
 from ai_proxy.doctor.store import check_store
-from ai_proxy.rundir import create_instance_folder, lock_instance
+from ai_proxy.persistence.database import file_url
+from ai_proxy.persistence.store import open_store
+from ai_proxy.platform.run_folder import create_instance_folder, lock_instance
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import open_security
-from ai_proxy.store.database import file_url
-from ai_proxy.store.store import open_store
 from ai_proxy.testing.clock import FakeClock
 from ai_proxy.tls.acme import directory_folder, directory_url
 from ai_proxy.tls.authority import self_signed

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ai_proxy.store.database import file_url
-from ai_proxy.store.file import FILE_NAME
-from ai_proxy.store.store import Store, open_store
+from ai_proxy.persistence.database import file_url
+from ai_proxy.persistence.file import FILE_NAME
+from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.testing.clock import FakeClock
 
 

@@ -6,8 +6,8 @@ from tests.unit.security.broken import Fault, FaultyAudit
 from ai_proxy.core.errors import StoreFullError
 from ai_proxy.core.keys import RANDOM_BYTES, plain_key
 from ai_proxy.core.store_ports import AuditEntry
+from ai_proxy.persistence.store import Store
 from ai_proxy.security.audit import EVERYTHING, MAX_TEXT, PAGE, POLL, REFUSALS, AuditLog
-from ai_proxy.store.store import Store
 from ai_proxy.testing.clock import FakeClock
 
 

@@ -10,8 +10,8 @@ from ai_proxy.core.errors import (
     UnknownKeyError,
 )
 from ai_proxy.core.keys import MAX_PRESENTED, Grant
+from ai_proxy.persistence.store import Store
 from ai_proxy.security.keys import KeyRing
-from ai_proxy.store.store import Store
 from ai_proxy.testing.clock import FakeClock
 
 PEPPER = b"p" * 32

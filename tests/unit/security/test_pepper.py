@@ -4,8 +4,8 @@ import pytest
 
 from ai_proxy.core.errors import StoreDamagedError, StoreReadOnlyError
 from ai_proxy.core.keys import PEPPER_BYTES
+from ai_proxy.persistence.store import Store
 from ai_proxy.security.pepper import check_pepper, load_pepper
-from ai_proxy.store.store import Store
 
 
 def test_a_pepper_is_made_once_for_the_owner_only(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import pytest
 from ai_proxy.core.errors import InvalidKeyError, StoreDamagedError
 from ai_proxy.core.keys import Grant
 from ai_proxy.core.store_ports import Usage
+from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.security.security import open_security
 from ai_proxy.security.upkeep import LOOK_EVERY, WRITE_EVERY
-from ai_proxy.store.store import Store, open_store
 from ai_proxy.testing.clock import FakeClock
 
 PEPPER = b"p" * 32

@@ -1,8 +1,8 @@
 import asyncio
 
 from ai_proxy.core.errors import StoreUnavailableError
+from ai_proxy.platform.tasks import cancel, spawn
 from ai_proxy.security.upkeep import LOOK_EVERY, WRITE_EVERY, follow_changes, write_batches
-from ai_proxy.tasks import cancel, spawn
 from ai_proxy.testing.clock import FakeClock
 
 

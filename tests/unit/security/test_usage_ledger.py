@@ -4,8 +4,8 @@ from tests.unit.security.broken import Fault, FaultyUsage
 from ai_proxy.core.errors import StoreFullError
 from ai_proxy.core.store_ports import Usage
 from ai_proxy.core.usage import UNKNOWN
+from ai_proxy.persistence.store import Store
 from ai_proxy.security.usage import MAX_PENDING, OTHER_MODELS, UsageLedger
-from ai_proxy.store.store import Store
 from ai_proxy.testing.clock import FakeClock
 from ai_proxy.testing.usage import finished
 

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock, Tracing
 from ai_proxy.core.usage import Finished
-from ai_proxy.tasks import cancel, spawn
+from ai_proxy.platform.tasks import cancel, spawn
 from ai_proxy.telemetry.operations import Operations
 from ai_proxy.telemetry.otel.aside import Work, aside
 from ai_proxy.telemetry.otel.exporters import log_exporter, metric_exporter, span_exporter

@@ -1,0 +1,1 @@
+"""The ground floor: owned background work, folders, private files, addresses, the service manager."""

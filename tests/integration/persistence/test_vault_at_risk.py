@@ -1,0 +1,200 @@
+"""What lasts, as a whole, on disks and databases that fail: what is wrong is said, and no key is lost."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+from tests import disks
+from tests.disks import fill, make_read_only, make_writable
+from tests.integration.persistence.holding import held_by_another_process
+
+from ai_proxy.archive import create_backup, restore_backup
+from ai_proxy.config.schema import Config
+from ai_proxy.control.timing import SystemClock
+from ai_proxy.core.errors import (
+    InvalidKeyError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
+from ai_proxy.core.keys import Grant
+from ai_proxy.persistence.database import file_url
+from ai_proxy.persistence.store import open_store
+from ai_proxy.security.pepper import load_pepper
+from ai_proxy.security.security import Security, open_security
+from ai_proxy.vault import Vault, open_vault
+
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with disks.small_disk(tmp_path / "disk") as disk:
+        yield disk
+
+
+def vault_in(data: Path) -> AbstractAsyncContextManager[Vault]:
+    return open_vault(Config(), SystemClock(), {"AI_PROXY_DATA_DIR": str(data)})
+
+
+async def make_keys(data: Path, count: int = 1) -> list[bytes]:
+    async with vault_in(data) as vault:
+        made = [await vault.security.keys.create(Grant("laptop")) for _ in range(count)]
+    return [plain.text.encode() for plain, _ in made]
+
+
+def is_good(security: Security, plain: bytes) -> bool:
+    try:
+        security.keys.verify(plain, NOW)
+    except InvalidKeyError:
+        return False
+    return True
+
+
+def remove_journals(data: Path) -> None:
+    for journal in data.glob("ai-proxy.db-*"):
+        journal.unlink()
+
+
+async def test_a_disk_that_is_full_from_the_start_is_named_and_works_once_there_is_room(
+    small_disk: Path,
+) -> None:
+    filler = fill(small_disk)
+
+    with pytest.raises(StoreFullError, match="free some"):
+        await make_keys(small_disk / "data")
+
+    filler.unlink()
+    (plain,) = await make_keys(small_disk / "data")
+    async with vault_in(small_disk / "data") as vault:
+        assert is_good(vault.security, plain)
+
+
+async def test_a_disk_that_became_full_is_named_and_no_key_is_lost(small_disk: Path) -> None:
+    (plain,) = await make_keys(small_disk / "data")
+    filler = fill(small_disk)
+
+    with pytest.raises(StoreFullError, match="free some"):
+        await make_keys(small_disk / "data")
+
+    filler.unlink()
+    async with vault_in(small_disk / "data") as vault:
+        assert is_good(vault.security, plain)
+
+
+async def test_a_read_only_disk_is_named_and_no_key_is_lost(small_disk: Path) -> None:
+    (plain,) = await make_keys(small_disk / "data")
+    make_read_only(small_disk)
+
+    with pytest.raises(StoreReadOnlyError, match="Read-only file system; give this user the right"):
+        await make_keys(small_disk / "data")
+
+    make_writable(small_disk)
+    async with vault_in(small_disk / "data") as vault:
+        assert is_good(vault.security, plain)
+
+
+async def test_while_another_holds_the_store_keys_are_good_and_a_revocation_is_kept_afterwards(
+    tmp_path: Path,
+) -> None:
+    plain, revoked = await make_keys(tmp_path, 2)
+    database = tmp_path / "ai-proxy.db"
+    async with open_store(file_url(tmp_path), patience=0.05) as store:
+        with contextlib.ExitStack() as holding:
+            holding.enter_context(held_by_another_process(database, "BEGIN EXCLUSIVE"))
+            async with open_security(store, load_pepper(tmp_path), SystemClock()) as security:
+                found = security.keys.find(revoked)
+                assert found is not None
+
+                with pytest.raises(StoreUnavailableError, match="held by another program"):
+                    await security.keys.revoke(found.id)
+                with pytest.raises(StoreUnavailableError, match="held by another program"):
+                    await security.keys.create(Grant("new"))
+
+                assert (is_good(security, plain), is_good(security, revoked)) == (True, False)
+                holding.close()
+
+    async with vault_in(tmp_path) as vault:
+        assert (is_good(vault.security, plain), is_good(vault.security, revoked)) == (True, False)
+
+
+async def test_a_page_that_was_overwritten_is_told_or_harms_no_key(tmp_path: Path) -> None:
+    (plain,) = await make_keys(tmp_path)
+    database = tmp_path / "ai-proxy.db"
+    sound = database.read_bytes()
+    refused = 0
+
+    for begin in range(0, len(sound), 4096):
+        for garbage in (b"\0" * 4096, b"\xa5" * 4096):
+            database.write_bytes(sound[:begin] + garbage + sound[begin + 4096 :])
+            try:
+                async with vault_in(tmp_path) as vault:
+                    assert is_good(vault.security, plain), f"page {begin // 4096}"
+            except StoreError:
+                refused += 1
+            remove_journals(tmp_path)
+
+    assert refused >= 4  # at least its header and the page of the keys
+
+
+async def test_a_header_that_was_overwritten_is_told_with_the_way_back_which_works(tmp_path: Path) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup.tar.gz"
+    (plain,) = await make_keys(data)
+    database = data / "ai-proxy.db"
+    create_backup(data, backup, database=database, program="1", now=NOW)
+    with database.open("r+b") as file:
+        file.write(b"\xa5" * 4096)
+    damaged = database.read_bytes()
+
+    with pytest.raises(StoreDamagedError, match="run 'ai-proxy backup restore'"):
+        await make_keys(data)
+    assert database.read_bytes() == damaged
+    restored = restore_backup(backup, data, database=database, force=True, now=NOW)
+
+    async with vault_in(data) as vault:
+        assert is_good(vault.security, plain)
+    assert restored.aside is not None
+    assert (restored.aside / "ai-proxy.db").read_bytes() == damaged
+
+
+KILLED = """
+import asyncio, os, signal
+from ai_proxy.config.schema import Config
+from ai_proxy.control.timing import SystemClock
+from ai_proxy.core.keys import Grant
+from ai_proxy.vault import open_vault
+
+async def main():
+    async with open_vault(Config(), SystemClock()) as vault:
+        await vault.security.keys.create(Grant("only in the journal"))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def make_key_and_die(data: Path) -> None:
+    environment = {"AI_PROXY_DATA_DIR": str(data)}
+    subprocess.run([sys.executable, "-c", KILLED], env=environment, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xa5" * 50_000])
+async def test_a_journal_that_was_destroyed_takes_nothing_with_it_that_was_in_the_database(
+    tmp_path: Path, garbage: bytes
+) -> None:
+    (plain,) = await make_keys(tmp_path)
+    make_key_and_die(tmp_path)
+    journal = tmp_path / "ai-proxy.db-wal"
+    assert journal.stat().st_size > 0
+
+    journal.write_bytes(garbage)
+
+    async with vault_in(tmp_path) as vault:
+        assert is_good(vault.security, plain)
+        assert await vault.store.problems() == []
