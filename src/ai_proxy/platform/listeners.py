@@ -1,4 +1,4 @@
-"""Whom a publisher informs: each listener by itself, so that one that raises harms neither it nor the others."""
+"""Publishing to listeners: one that raises harms neither its publisher nor the other listeners."""
 
 from collections.abc import Callable
 

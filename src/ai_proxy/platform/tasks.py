@@ -1,8 +1,8 @@
 """Owned background work: every task has a name, a reference, and an owner that learns of its failure.
 
-Three owners exist. `spawn` is for work whose result its caller awaits. `Background` is for work that goes on
-as long as the proxy does: it logs a failure at once and restarts the work. The `TaskGroup` of the serve loop
-(app.py) is for what cannot be restarted: its failure ends the process, so that the service manager restarts it.
+`spawn` is for work whose result its caller awaits. `Background` owns work that goes on as long as the proxy
+does: it logs a failure at once and restarts the work. The `TaskGroup` of the serve loop (app.py) owns what
+cannot be restarted: its failure ends the process, so that the service manager restarts it.
 """
 
 import asyncio
