@@ -25,10 +25,10 @@ from ai_proxy.config.detected import detected_services
 from ai_proxy.config.load import load_config
 from ai_proxy.config.schema import Config
 from ai_proxy.control.discovery import Discovery, forget_changed
-from ai_proxy.control.places import own_places
+from ai_proxy.control.listen_addresses import own_addresses
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.control.timing import SystemClock
-from ai_proxy.core.detection import Spot, spot
+from ai_proxy.core.detection import SocketAddress, socket_address
 from ai_proxy.core.errors import ProxyError, StoreError, StoreUnavailableError
 from ai_proxy.core.options import LogLevel, ServeOptions
 from ai_proxy.core.policy import is_exposed
@@ -232,10 +232,10 @@ def _detector(
 ) -> Detector:
     """Build what finds engines; it leaves out the proxy itself and what that runs."""
 
-    def owners() -> Mapping[Spot, str]:
+    def owners() -> Mapping[SocketAddress, str]:
         ours = (urlsplit(url) for url in (addresses.http, addresses.ollama) if url)
-        listeners = {spot(one.hostname or "", one.port or 80): "ai-proxy itself" for one in ours}
-        return {**own_places(plane.runs()), **listeners}
+        listeners = {socket_address(one.hostname or "", one.port or 80): "ai-proxy itself" for one in ours}
+        return {**own_addresses(plane.runs()), **listeners}
 
     clock, settings = SystemClock(), engine_settings(config)
     ttl = settings.cache_ttl

@@ -9,7 +9,7 @@ from loguru import logger
 
 from ai_proxy.control.events import EventBus
 from ai_proxy.control.instance import Assignment
-from ai_proxy.control.places import undeclared
+from ai_proxy.control.listen_addresses import undeclared
 from ai_proxy.control.recovery import recover
 from ai_proxy.control.reload import compare
 from ai_proxy.control.scheduler import Scheduler

@@ -7,16 +7,16 @@ from ipaddress import ip_address
 
 from ai_proxy.core.errors import RequestError
 
-type Spot = tuple[str, int]
-"""A place where a program can listen: host and port, this machine by one name only."""
+type SocketAddress = tuple[str, int]
+"""Host and port that a program listens on. Every loopback name and address is written `127.0.0.1`."""
 
 
-def spot(host: str, port: int) -> Spot:
-    """Return the place of an address.
+def socket_address(host: str, port: int) -> SocketAddress:
+    """Return the socket address of a host and a port.
 
-    >>> spot("localhost", 80) == spot("127.0.0.1", 80) == spot("::1", 80) == spot("0.0.0.0", 80)
-    True
-    >>> spot("GPU-box", 80)
+    >>> {socket_address(host, 80) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0")}
+    {('127.0.0.1', 80)}
+    >>> socket_address("GPU-box", 80)
     ('gpu-box', 80)
     """
     return ("127.0.0.1" if is_loopback(host) else host.lower(), port)

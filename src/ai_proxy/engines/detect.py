@@ -9,7 +9,14 @@ from dataclasses import replace
 
 import aiohttp
 
-from ai_proxy.core.detection import RUNNING, Detection, Spot, UnknownEngineError, is_loopback, spot
+from ai_proxy.core.detection import (
+    RUNNING,
+    Detection,
+    SocketAddress,
+    UnknownEngineError,
+    is_loopback,
+    socket_address,
+)
 from ai_proxy.core.ports import Clock, EngineCache
 from ai_proxy.core.service import Upstream
 from ai_proxy.core.settings import EngineSettings
@@ -41,8 +48,8 @@ SITES: Mapping[str, tuple[Profile, Site]] = {
 }
 """The engines that are looked for."""
 
-type Owners = Callable[[], Mapping[Spot, str]]
-"""Returns the places where this proxy, or what it runs, may listen, and who that is."""
+type Owners = Callable[[], Mapping[SocketAddress, str]]
+"""Returns the addresses that the proxy and its services listen on, and the name of each listener."""
 
 
 class Detector:
@@ -117,7 +124,7 @@ class Detector:
     async def _look_for(self, profile: Profile, site: Site) -> Detection:
         upstream, remark = find_address(site, self._env)
         program = await asyncio.to_thread(self._programs, site, self._env)
-        owner = self._owners().get(spot(upstream.host, upstream.port))
+        owner = self._owners().get(socket_address(upstream.host, upstream.port))
         if owner:
             look = Look()
             state, detail = at_rest(installed=program is not None), f"{owner} is at that address"

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from ai_proxy.control.timing import SystemClock
-from ai_proxy.core.detection import Detection, EngineState, UnknownEngineError, spot
+from ai_proxy.core.detection import Detection, EngineState, UnknownEngineError, socket_address
 from ai_proxy.core.settings import EngineSettings
 from ai_proxy.engines.cache import MemoryCache
 from ai_proxy.engines.detect import SITES, Detector
@@ -223,7 +223,7 @@ async def test_what_the_proxy_runs_itself_is_left_alone(session: aiohttp.ClientS
     with socket.create_server(("127.0.0.1", 0)) as ours:
         ours.settimeout(0)
         port = ours.getsockname()[1]
-        owners = {spot("localhost", port): "service 'llama3'"}
+        owners = {socket_address("localhost", port): "service 'llama3'"}
         (found,) = await look(session, {"llamacpp": port}, owners=owners).detect("llamacpp")
 
         with pytest.raises(BlockingIOError):

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_proxy.control.discovery import SOON, Discovery, forget_changed, is_offered, is_unsure
-from ai_proxy.control.places import own_places, places, undeclared
+from ai_proxy.control.listen_addresses import listen_addresses, own_addresses, undeclared
 from ai_proxy.control.plane import ControlPlane
-from ai_proxy.core.detection import EngineState, spot
+from ai_proxy.core.detection import EngineState, socket_address
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import (
@@ -227,10 +227,10 @@ def test_what_the_proxy_runs_is_known_by_every_place_it_listens_at() -> None:
         (external("foreign", 4), (Upstream("127.0.0.1", 4),)),
     ]
 
-    assert own_places(runs) == {
-        spot("127.0.0.1", 1): "service 'fixed'",
-        spot("127.0.0.1", 2): "service 'free'",
-        spot("127.0.0.1", 3): "service 'boxed'",
+    assert own_addresses(runs) == {
+        socket_address("127.0.0.1", 1): "service 'fixed'",
+        socket_address("127.0.0.1", 2): "service 'free'",
+        socket_address("127.0.0.1", 3): "service 'boxed'",
     }
 
 
@@ -245,7 +245,9 @@ def test_nothing_is_offered_that_a_declaration_claims(found: list[Service], decl
     offered = undeclared(found, declared)
 
     for one in found:
-        claimed = any(one.id == other.id or places(one) & places(other) for other in declared)
+        claimed = any(
+            one.id == other.id or listen_addresses(one) & listen_addresses(other) for other in declared
+        )
         assert (one in offered) is not claimed
 
 
