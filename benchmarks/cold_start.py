@@ -18,12 +18,12 @@ from statistics import median
 from typing import Any
 
 import aiohttp
+from tests.rigs.docker_engine import DockerEngine, private_engine
 
 from ai_proxy.core.service import DockerLaunch, Mount
 from ai_proxy.data import demo_model_path
 from ai_proxy.runtimes.docker_api import DockerApi
 from ai_proxy.runtimes.docker_spec import Place, make_body
-from ai_proxy.testing.docker_engine import DockerEngine, private_engine
 from benchmarks.processes import Cores, free_port, running
 from benchmarks.proxies import Recipe, Setting, environment
 from benchmarks.report import markdown_table

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+from tests.rigs.admission import FakeAdmission
+
 from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities
 from ai_proxy.core.keys import Grant
@@ -29,7 +31,6 @@ from ai_proxy.persistence.store import open_store
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security
 from ai_proxy.telemetry.tally import Tallies
-from ai_proxy.testing.admission import FakeAdmission
 
 ROUNDS, REQUESTS = 400, 250
 BACKEND = Upstream("127.0.0.1", 1)

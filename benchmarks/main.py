@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
+from tests.rigs.docker_engine import reason_for_none
 
-from ai_proxy.testing.docker_engine import reason_for_none
 from benchmarks.cold_start import cold_start
 from benchmarks.machine import Machine, describe
 from benchmarks.processes import Cores, assign, free_port, running

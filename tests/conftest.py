@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-from ai_proxy.testing.docker_engine import DockerEngine, private_engine, reason_for_none
+from tests.rigs.docker_engine import DockerEngine, private_engine, reason_for_none
 
 IMAGE = "ai-proxy/test"
 """This Python with the embedded llama.cpp; made by `scripts/make_image`."""

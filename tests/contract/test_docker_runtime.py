@@ -2,12 +2,12 @@ import itertools
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import DockerLaunch, Service
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.runtimes.docker import DockerRuntime
-from ai_proxy.testing.docker_engine import DockerEngine
 from ai_proxy.testing.runtime_contract import OwningRuntimeContract, Play, Stage
 
 PYTHON = ("python3", "-u", "-c")

@@ -5,9 +5,9 @@ from contextlib import ExitStack
 
 import pytest
 from tests.e2e.conftest import Proxy, chat, eventually, fake, free_port
+from tests.rigs.recorded_engine import Mood, recorded_engine
 
 from ai_proxy.testing.fake_engine import Behaviour
-from ai_proxy.testing.recorded_engine import Mood, recorded_engine
 
 VARIABLES = {
     "llamacpp": "LLAMA_CPP_PORT",

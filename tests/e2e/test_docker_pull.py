@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from tests.e2e.conftest import PROGRAM, Proxy, eventually
 from tests.integration.docker.test_pull import GIVEN_UP, Registry, serve
-
-from ai_proxy.testing.docker_engine import DockerEngine
+from tests.rigs.docker_engine import DockerEngine
 
 HALFWAY = "pulling image: 1 of 2 layers, "
 

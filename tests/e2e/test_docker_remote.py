@@ -10,9 +10,9 @@ import pytest
 from tests.e2e.conftest import PROGRAM, Proxy, chat, eventually
 from tests.e2e.test_docker import CHAT, container
 from tests.integration.docker.certificates import make_certificates, tls_options
+from tests.rigs.docker_engine import DockerEngine, free_port
 
 from ai_proxy.data import DEMO_SENTENCE
-from ai_proxy.testing.docker_engine import DockerEngine, free_port
 
 ELSEWHERE = ("unshare", "--uts", "--", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh")
 """Runs a program on a machine of another name, which is how engines tell where they are."""

@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 import pytest
 from tests.e2e.conftest import Proxy, eventually, fake, free_port
+from tests.rigs.otlp_sink import attributes, otlp_sink
 
 from ai_proxy.testing.fake_engine import Behaviour
-from ai_proxy.testing.otlp_sink import attributes, otlp_sink
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from tests.conftest import IMAGE
 from tests.e2e.conftest import Answer, chat, eventually
+from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.data import DEMO_SENTENCE, demo_model_path
-from ai_proxy.testing.docker_engine import DockerEngine
 
 PROXY_IMAGE = "ai-proxy/proxy"
 NAME = "proxy-under-test"

@@ -3,8 +3,8 @@
 import subprocess
 
 from tests.e2e.conftest import Proxy, chat, eventually
+from tests.rigs.docker_engine import free_port
 
-from ai_proxy.testing.docker_engine import free_port
 from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command, running_fake_engine
 
 CHAT = "/service/farm/v1/chat/completions"

@@ -4,9 +4,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 import uvloop
+from tests.rigs.wire_rig import WireRig, wire_rig
 
 from ai_proxy.core.settings import Limits
-from ai_proxy.testing.wire_rig import WireRig, wire_rig
 
 SOON = 0.1
 IMPATIENT = Limits(

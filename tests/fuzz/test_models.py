@@ -16,15 +16,15 @@ from tests.fuzz.test_requests import (
     send_and_listen,
     send_in_pieces,
 )
+from tests.rigs.raw_backend import BackendConnection, Script, answer_and_close, ok
+from tests.rigs.raw_http import Message, RawClient, TruncatedError, build_request, read_response
+from tests.rigs.wire_rig import WireRig
 
 from ai_proxy.core.abilities import EVERYTHING, Abilities, Endpoint, Rule, Treatment
 from ai_proxy.core.ports import Model
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Service
 from ai_proxy.gateway.entries import OLLAMA
-from ai_proxy.testing.raw_backend import BackendConnection, Script, answer_and_close, ok
-from ai_proxy.testing.raw_http import Message, RawClient, TruncatedError, build_request, read_response
-from ai_proxy.testing.wire_rig import WireRig
 
 ID = b"X-Request-ID: fixed"
 JSON = b"Content-Type: application/json"

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.rigs.raw_backend import echo
+from tests.rigs.raw_http import Message, RawClient, build_request, read_response
+from tests.rigs.wire_rig import WireRig
 
 from ai_proxy.platform.tasks import spawn
-from ai_proxy.testing.raw_backend import echo
-from ai_proxy.testing.raw_http import Message, RawClient, build_request, read_response
-from ai_proxy.testing.wire_rig import WireRig
 
 JSON = b"Content-Type: application/json"
 CHUNKED = b"Transfer-Encoding: chunked"

@@ -5,10 +5,9 @@ from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from ai_proxy.testing.raw_backend import BackendConnection, Script, answer_and_close, ok
-from ai_proxy.testing.raw_http import Message, TruncatedError, build_request
-from ai_proxy.testing.wire_rig import WireRig
+from tests.rigs.raw_backend import BackendConnection, Script, answer_and_close, ok
+from tests.rigs.raw_http import Message, TruncatedError, build_request
+from tests.rigs.wire_rig import WireRig
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 RESPONSES = (

@@ -17,12 +17,12 @@ import uvicorn
 from hypothesis import HealthCheck, settings
 from schemathesis.config import SchemathesisConfig
 from starlette.types import ASGIApp
+from tests.rigs.plane import FakePlane
 
 from ai_proxy.api.application import create_app, openapi_document
 from ai_proxy.api.door import Caller, Door
 from ai_proxy.config.schema import Config
 from ai_proxy.control.timing import SystemClock
-from ai_proxy.testing.plane import FakePlane
 from ai_proxy.vault import open_vault
 
 CONFIG = SchemathesisConfig.from_dict(

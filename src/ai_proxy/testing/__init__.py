@@ -1,1 +1,1 @@
-"""Shipped fakes and contract suites, for our tests and for those who write runtimes and engines."""
+"""A kit for those who write runtimes and engines: contract suites to pass, and fakes to test with."""

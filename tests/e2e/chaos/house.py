@@ -12,9 +12,9 @@ from tests.conftest import IMAGE
 from tests.e2e.chaos.comparison import Container
 from tests.e2e.conftest import Answer, Proxy, eventually, fake
 from tests.e2e.test_docker import container
+from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.data import DEMO_SENTENCE
-from ai_proxy.testing.docker_engine import DockerEngine
 from ai_proxy.testing.fake_engine import Behaviour
 
 WORDS = 40

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from tests.conftest import IMAGE
+from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.core.service import DockerLaunch, Service
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.runtimes.docker import DockerRuntime
-from ai_proxy.testing.docker_engine import DockerEngine
 
 type Open = Callable[..., DockerRuntime]
 

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from tests.conftest import IMAGE
 from tests.integration.docker.conftest import Open, backend, eventually, log_line, sleeper
+from tests.rigs.docker_engine import DockerEngine, free_port
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.service import ContainerStats, DockerLaunch, Handle, Healthcheck, Mount, Service
@@ -18,7 +19,6 @@ from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker import DockerRuntime
 from ai_proxy.runtimes.docker_place import own_container
 from ai_proxy.runtimes.docker_spec import find_own_container
-from ai_proxy.testing.docker_engine import DockerEngine, free_port
 
 
 def llamacpp() -> Service:

@@ -5,12 +5,12 @@ import time
 
 import pytest
 from tests.integration.docker.conftest import Open, backend, eventually, log_line, sleeper
+from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.core.errors import RuntimeUnavailableError
 from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker import DockerRuntime
 from ai_proxy.testing.clock import settle
-from ai_proxy.testing.docker_engine import DockerEngine
 
 COUNTS = """
 import http.server as h, threading, time

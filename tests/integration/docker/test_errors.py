@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from tests.integration.docker.conftest import Open, backend, log_line, sleeper
+from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.service import Mount
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.runtimes.docker import DockerRuntime
-from ai_proxy.testing.docker_engine import DockerEngine
 
 
 @contextlib.contextmanager

@@ -3,10 +3,10 @@
 from collections.abc import Collection
 
 from tests.integration.docker.conftest import Open, eventually, sleeper
+from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.core.service import ContainerStats, Handle
 from ai_proxy.runtimes.docker import DockerRuntime
-from ai_proxy.testing.docker_engine import DockerEngine
 
 GIB = 2**30
 

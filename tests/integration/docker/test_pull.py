@@ -17,11 +17,11 @@ import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from tests.integration.docker.conftest import Open, eventually, sleeper
+from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker import DockerRuntime
-from ai_proxy.testing.docker_engine import DockerEngine
 
 GIVEN_UP = "pull after error: context canceled"
 """What the engine says of a pull that it was told to end."""

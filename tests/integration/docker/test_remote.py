@@ -11,11 +11,11 @@ import pytest
 from tests.integration.docker.certificates import make_certificates, tls_options
 from tests.integration.docker.conftest import Open, backend, eventually, sleeper
 from tests.integration.docker.test_containers import SERVES, answers
+from tests.rigs.docker_engine import DockerEngine, free_port
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.runtimes.docker import DockerRuntime
-from ai_proxy.testing.docker_engine import DockerEngine, free_port
 
 
 @dataclass(frozen=True, slots=True)

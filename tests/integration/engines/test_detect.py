@@ -10,6 +10,7 @@ from itertools import cycle, islice
 import aiohttp
 import pytest
 from aiohttp import web
+from tests.rigs.recorded_engine import ENGINES, Mood, recorded_engine
 
 from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.detection import Detection, EngineState, UnknownEngineError, socket_address
@@ -17,7 +18,6 @@ from ai_proxy.core.settings import EngineSettings
 from ai_proxy.engines.cache import MemoryCache
 from ai_proxy.engines.detect import SITES, Detector
 from ai_proxy.testing.engine_contract import closed_port
-from ai_proxy.testing.recorded_engine import ENGINES, Mood, recorded_engine
 
 TITLES = {name: profile.abilities.title for name, (profile, _) in SITES.items()}
 S = EngineState

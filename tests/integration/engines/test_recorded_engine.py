@@ -4,8 +4,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-
-from ai_proxy.testing.recorded_engine import ENGINES, Exchange, Mood, recorded_engine, recording
+from tests.rigs.recorded_engine import ENGINES, Exchange, Mood, recorded_engine, recording
 
 
 def ask(port: int, request: str) -> bytes:

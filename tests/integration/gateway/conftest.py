@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
 import uvloop
-
-from ai_proxy.testing.wire_rig import WireRig, wire_rig
+from tests.rigs.wire_rig import WireRig, wire_rig
 
 
 def pytest_asyncio_loop_factories(

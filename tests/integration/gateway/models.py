@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
+from tests.rigs.raw_http import Message, build_request
+
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities
 from ai_proxy.core.ports import Model
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Service
-from ai_proxy.testing.raw_http import Message, build_request
 
 CHAT = b"/v1/chat/completions"
 JSON = b"content-type: application/json"

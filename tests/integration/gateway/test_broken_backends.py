@@ -4,11 +4,11 @@ import asyncio
 import json
 
 import pytest
+from tests.rigs.raw_backend import BackendConnection, answer, answer_and_close, by_hand, echo, ok
+from tests.rigs.raw_http import TruncatedError, build_request
+from tests.rigs.wire_rig import WireRig, wire_rig
 
 from ai_proxy.core.service import Outcome, Upstream
-from ai_proxy.testing.raw_backend import BackendConnection, answer, answer_and_close, by_hand, echo, ok
-from ai_proxy.testing.raw_http import TruncatedError, build_request
-from ai_proxy.testing.wire_rig import WireRig, wire_rig
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"

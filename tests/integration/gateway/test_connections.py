@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
+from tests.rigs.raw_backend import BackendConnection, answer, ok
+from tests.rigs.raw_http import build_request
+from tests.rigs.wire_rig import WireRig, wire_rig
 
 from ai_proxy.core.settings import Limits
-from ai_proxy.testing.raw_backend import BackendConnection, answer, ok
-from ai_proxy.testing.raw_http import build_request
-from ai_proxy.testing.wire_rig import WireRig, wire_rig
 
 JSON = b"Content-Type: application/json"
 

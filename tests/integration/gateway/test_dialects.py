@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.rigs.raw_backend import BackendConnection, answer, answer_and_close, ok
+from tests.rigs.raw_http import Message, RawClient, TruncatedError, build_request
+from tests.rigs.wire_rig import WireRig, eventually, wire_rig
 
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint
 from ai_proxy.core.errors import ServiceStoppedError
@@ -13,9 +16,6 @@ from ai_proxy.core.ports import Model
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Outcome, Service
 from ai_proxy.gateway.entries import OLLAMA
-from ai_proxy.testing.raw_backend import BackendConnection, answer, answer_and_close, ok
-from ai_proxy.testing.raw_http import Message, RawClient, TruncatedError, build_request
-from ai_proxy.testing.wire_rig import WireRig, eventually, wire_rig
 
 JSON = b"content-type: application/json"
 ANSWER: dict[str, Any] = {

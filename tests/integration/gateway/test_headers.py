@@ -3,10 +3,9 @@
 import json
 
 import pytest
-
-from ai_proxy.testing.raw_backend import answer, ok
-from ai_proxy.testing.raw_http import Message, build_request
-from ai_proxy.testing.wire_rig import WireRig
+from tests.rigs.raw_backend import answer, ok
+from tests.rigs.raw_http import Message, build_request
+from tests.rigs.wire_rig import WireRig
 
 HOP_BY_HOP = (
     b"Keep-Alive: timeout=5",

@@ -1,11 +1,11 @@
 """Clients that speak HTTP/1.0: one request, no chunks, and the end of the connection ends the body."""
 
 import pytest
+from tests.rigs.raw_backend import BackendConnection, answer, answer_and_close, by_hand, ok
+from tests.rigs.raw_http import build_request
+from tests.rigs.wire_rig import WireRig
 
 from ai_proxy.core.service import Outcome
-from ai_proxy.testing.raw_backend import BackendConnection, answer, answer_and_close, by_hand, ok
-from ai_proxy.testing.raw_http import build_request
-from ai_proxy.testing.wire_rig import WireRig
 
 GET = b"GET /service/svc/x HTTP/1.0\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

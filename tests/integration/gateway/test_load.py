@@ -7,11 +7,11 @@ import resource
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from tests.rigs.raw_backend import BackendConnection, ok
+from tests.rigs.raw_http import RawClient, TruncatedError, build_request
+from tests.rigs.wire_rig import WireRig, eventually, wire_rig
 
 from ai_proxy.core.settings import Limits
-from ai_proxy.testing.raw_backend import BackendConnection, ok
-from ai_proxy.testing.raw_http import RawClient, TruncatedError, build_request
-from ai_proxy.testing.wire_rig import WireRig, eventually, wire_rig
 
 STREAMS = 1000
 CHUNKS = 8

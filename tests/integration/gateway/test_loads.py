@@ -14,13 +14,13 @@ from tests.integration.gateway.models import (
     error,
     offer,
 )
+from tests.rigs.raw_backend import BackendConnection, RawBackend, Script, answer, answer_and_close, ok
+from tests.rigs.raw_http import RawClient
+from tests.rigs.wire_rig import WireRig, eventually, wire_rig
 
 from ai_proxy.core.abilities import Abilities, Endpoint
 from ai_proxy.core.errors import ServiceStoppedError
 from ai_proxy.core.service import Outcome, Upstream
-from ai_proxy.testing.raw_backend import BackendConnection, RawBackend, Script, answer, answer_and_close, ok
-from ai_proxy.testing.raw_http import RawClient
-from ai_proxy.testing.wire_rig import WireRig, eventually, wire_rig
 
 STREAM = CHUNKED + chunk(EVENT) + DONE
 

@@ -1,10 +1,9 @@
 """What is not well-formed HTTP/1.1, or ambiguous, gets a 400 and the end of the connection."""
 
 import pytest
-
-from ai_proxy.testing.raw_backend import by_hand
-from ai_proxy.testing.raw_http import build_request
-from ai_proxy.testing.wire_rig import WireRig
+from tests.rigs.raw_backend import by_hand
+from tests.rigs.raw_http import build_request
+from tests.rigs.wire_rig import WireRig
 
 POST = b"POST /service/svc/x HTTP/1.1\r\nHost: test\r\n"
 GET = b"GET /service/svc/x HTTP/1.1\r\nHost: test\r\n"

@@ -15,12 +15,12 @@ from tests.integration.gateway.models import (
     error,
     offer,
 )
+from tests.rigs.raw_backend import BackendConnection, answer, answer_and_close, by_hand, ok
+from tests.rigs.raw_http import TruncatedError, build_request
+from tests.rigs.wire_rig import WireRig, wire_rig
 
 from ai_proxy.core.usage import UNKNOWN
 from ai_proxy.gateway.inference import ModelExchange
-from ai_proxy.testing.raw_backend import BackendConnection, answer, answer_and_close, by_hand, ok
-from ai_proxy.testing.raw_http import TruncatedError, build_request
-from ai_proxy.testing.wire_rig import WireRig, wire_rig
 
 
 @pytest.fixture

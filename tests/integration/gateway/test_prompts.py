@@ -12,11 +12,11 @@ from tests.integration.gateway.models import (
     error,
     offer,
 )
+from tests.rigs.raw_http import build_request
+from tests.rigs.wire_rig import WireRig, wire_rig
 
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Modality, Rule, Treatment
 from ai_proxy.core.settings import Limits
-from ai_proxy.testing.raw_http import build_request
-from ai_proxy.testing.wire_rig import WireRig, wire_rig
 
 
 @pytest.fixture

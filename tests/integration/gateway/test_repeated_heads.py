@@ -2,12 +2,13 @@
 
 import asyncio
 
+from tests.rigs.raw_backend import BackendConnection, answer, echo, ok
+from tests.rigs.raw_http import build_request
+from tests.rigs.wire_rig import WireRig, wire_rig
+
 from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Service
-from ai_proxy.testing.raw_backend import BackendConnection, answer, echo, ok
-from ai_proxy.testing.raw_http import build_request
-from ai_proxy.testing.wire_rig import WireRig, wire_rig
 
 JSON = b"Content-Type: application/json"
 TARGET = b"/service/svc/x"

@@ -1,11 +1,11 @@
 """A request whose replica fails goes to another one, before the client has seen anything."""
 
 import pytest
+from tests.rigs.raw_backend import answer, answer_and_close, ok
+from tests.rigs.raw_http import build_request
+from tests.rigs.wire_rig import WireRig, eventually, wire_rig
 
 from ai_proxy.core.service import Outcome, Upstream
-from ai_proxy.testing.raw_backend import answer, answer_and_close, ok
-from ai_proxy.testing.raw_http import build_request
-from ai_proxy.testing.wire_rig import WireRig, eventually, wire_rig
 
 BUSY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 30\r\nContent-Length: 4\r\n\r\nbusy"
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfull\r\n0\r\n\r\n"

@@ -4,13 +4,13 @@ import asyncio
 import os
 
 import pytest
+from tests.rigs.raw_backend import BackendConnection, answer_and_close, by_hand, ok
+from tests.rigs.raw_http import RawClient, build_request
+from tests.rigs.wire_rig import WireRig, wire_rig
 
 from ai_proxy.core.errors import ServiceStoppedError
 from ai_proxy.core.settings import Limits
 from ai_proxy.platform.tasks import spawn
-from ai_proxy.testing.raw_backend import BackendConnection, answer_and_close, by_hand, ok
-from ai_proxy.testing.raw_http import RawClient, build_request
-from ai_proxy.testing.wire_rig import WireRig, wire_rig
 
 JSON = b"Content-Type: application/json"
 CHUNKED = b"Transfer-Encoding: chunked"

@@ -3,10 +3,9 @@
 import asyncio
 
 import pytest
-
-from ai_proxy.testing.raw_backend import BackendConnection, Script, answer, answer_and_close, by_hand, ok
-from ai_proxy.testing.raw_http import build_request
-from ai_proxy.testing.wire_rig import WireRig, eventually
+from tests.rigs.raw_backend import BackendConnection, Script, answer, answer_and_close, by_hand, ok
+from tests.rigs.raw_http import build_request
+from tests.rigs.wire_rig import WireRig, eventually
 
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

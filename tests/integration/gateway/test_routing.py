@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from tests.rigs.raw_http import build_request
+from tests.rigs.wire_rig import WireRig, wire_rig
 
 from ai_proxy.core.errors import QueueFullError, ServiceStoppedError
-from ai_proxy.testing.raw_http import build_request
-from ai_proxy.testing.wire_rig import WireRig, wire_rig
 
 KEPT = {
     b"/service/svc/v1/models": b"/v1/models",

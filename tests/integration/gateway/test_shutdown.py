@@ -3,13 +3,13 @@
 import asyncio
 
 import pytest
+from tests.rigs.raw_backend import by_hand, ok
+from tests.rigs.raw_http import build_request
+from tests.rigs.wire_rig import WireRig, eventually, wire_rig
 
 from ai_proxy.core.service import Outcome
 from ai_proxy.core.settings import Limits
 from ai_proxy.platform.tasks import spawn
-from ai_proxy.testing.raw_backend import by_hand, ok
-from ai_proxy.testing.raw_http import build_request
-from ai_proxy.testing.wire_rig import WireRig, eventually, wire_rig
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

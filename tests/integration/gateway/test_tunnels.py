@@ -3,13 +3,13 @@
 import asyncio
 
 import pytest
+from tests.rigs.raw_backend import BackendConnection, answer, by_hand, ok
+from tests.rigs.raw_http import RawClient, build_request
+from tests.rigs.wire_rig import WireRig, eventually
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from ai_proxy.core.service import Outcome, Upstream
-from ai_proxy.testing.raw_backend import BackendConnection, answer, by_hand, ok
-from ai_proxy.testing.raw_http import RawClient, build_request
-from ai_proxy.testing.wire_rig import WireRig, eventually
 
 UPGRADE = build_request(
     b"/service/svc/ws", b"Connection: keep-alive, Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: k"

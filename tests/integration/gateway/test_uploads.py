@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.integration.gateway.models import chunk, error, offer
+from tests.rigs.raw_backend import answer, by_hand, ok
+from tests.rigs.raw_http import build_request
+from tests.rigs.wire_rig import WireRig, eventually, wire_rig
 
 from ai_proxy.core.abilities import Abilities, Endpoint
 from ai_proxy.core.errors import ServiceStoppedError
-from ai_proxy.testing.raw_backend import answer, by_hand, ok
-from ai_proxy.testing.raw_http import build_request
-from ai_proxy.testing.wire_rig import WireRig, eventually, wire_rig
 
 TARGET = b"/v1/audio/transcriptions"
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import uvloop
+from tests.rigs.raw_http import Message, build_request
+from tests.rigs.wire_rig import WireRig, wire_rig
 
 from ai_proxy.core.keys import ApiKey, Grant, Scope
 from ai_proxy.core.settings import SecuritySettings
@@ -23,8 +25,6 @@ from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security
 from ai_proxy.testing.clock import FakeClock
-from ai_proxy.testing.raw_http import Message, build_request
-from ai_proxy.testing.wire_rig import WireRig, wire_rig
 
 SETTINGS = SecuritySettings(hosts=("test",))
 """Requests of these tests come to the host `test`."""

@@ -5,11 +5,11 @@ import io
 import pytest
 from loguru import logger
 from tests.integration.guard.conftest import House, bearer
+from tests.rigs.raw_backend import by_hand
+from tests.rigs.raw_http import build_request
 
 from ai_proxy.core.keys import MAX_PRESENTED, Scope
 from ai_proxy.security.keys import KeyRing
-from ai_proxy.testing.raw_backend import by_hand
-from ai_proxy.testing.raw_http import build_request
 
 SERVICE = b"/service/svc/x"
 ADMIN = b"/api/v1/keys"

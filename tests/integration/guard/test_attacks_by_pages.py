@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from tests.integration.guard.conftest import House, bearer, guarded
+from tests.rigs.raw_http import Message, build_request
 
 from ai_proxy.core.keys import Scope
 from ai_proxy.core.settings import SecuritySettings
-from ai_proxy.testing.raw_http import Message, build_request
 
 SERVICE = b"/service/svc/x"
 PATHS = [SERVICE, b"/api/v1/services/svc/stop", b"/v1/models", b"/docs", b"/metrics", b"/health"]

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 from tests.integration.guard.conftest import House, bearer, guarded
+from tests.rigs.raw_backend import by_hand, echo
+from tests.rigs.raw_http import RawClient, build_request
+from tests.rigs.wire_rig import eventually
 from tests.unit.security.broken import Fault, FaultyAudit
 
 from ai_proxy.core.errors import StoreFullError
@@ -13,9 +16,6 @@ from ai_proxy.core.limits import Allowance
 from ai_proxy.core.settings import Limits
 from ai_proxy.security.audit import MAX_PENDING, REFUSALS, AuditLog
 from ai_proxy.security.limiter import MAX_METERS
-from ai_proxy.testing.raw_backend import by_hand, echo
-from ai_proxy.testing.raw_http import RawClient, build_request
-from ai_proxy.testing.wire_rig import eventually
 
 SERVICE = b"/service/svc/x"
 BURST = 3

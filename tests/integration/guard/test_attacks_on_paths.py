@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from starlette.types import Message as Event
 from starlette.types import Receive, Scope, Send
 from tests.integration.guard.conftest import House, bearer
+from tests.rigs.plane import FakePlane, view
+from tests.rigs.raw_http import build_request
 
 from ai_proxy.api.application import create_app
 from ai_proxy.api.door import client_principal
@@ -21,8 +23,6 @@ from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.core.service import Upstream
 from ai_proxy.gateway.entries import OLLAMA, OPENAI
 from ai_proxy.gateway.route import MANAGEMENT, Destination, RoutingTable
-from ai_proxy.testing.plane import FakePlane, view
-from ai_proxy.testing.raw_http import build_request
 from ai_proxy.vault import Vault
 
 OPEN = ("/health", "/ready")

@@ -3,11 +3,11 @@
 import pytest
 from tests.integration.gateway.models import CHAT, JSON, offer
 from tests.integration.guard.conftest import House, bearer
+from tests.rigs.raw_backend import by_hand
+from tests.rigs.raw_http import build_request
+from tests.rigs.wire_rig import eventually
 
 from ai_proxy.core.errors import ServiceStoppedError
-from ai_proxy.testing.raw_backend import by_hand
-from ai_proxy.testing.raw_http import build_request
-from ai_proxy.testing.wire_rig import eventually
 
 SERVICE = b"/service/svc/x"
 PATHS = [(SERVICE, b""), (CHAT, b'{"model": "svc"}')]

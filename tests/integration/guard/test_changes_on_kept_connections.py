@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.integration.gateway.models import CHAT, JSON, offer
 from tests.integration.guard.conftest import House, bearer, guarded
+from tests.rigs.raw_http import RawClient, build_request
 
 from ai_proxy.core.keys import ApiKey, Scope
-from ai_proxy.testing.raw_http import RawClient, build_request
 
 TARGETS = {"service": b"/service/svc/x", "chat": CHAT, "manage": b"/api/v1/keys", "health": b"/health"}
 PAGE = b"https://chat.example"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from tests.integration.guard.conftest import House, bearer, guarded
+from tests.rigs.raw_backend import by_hand
+from tests.rigs.raw_http import build_request
 
 from ai_proxy.core.keys import Scope
 from ai_proxy.core.settings import SecuritySettings
-from ai_proxy.testing.raw_backend import by_hand
-from ai_proxy.testing.raw_http import build_request
 
 MANAGEMENT = [b"/api/v1/services", b"/docs", b"/redoc", b"/openapi.json", b"/metrics", b"/console", b"/"]
 

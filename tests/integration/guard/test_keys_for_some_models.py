@@ -4,8 +4,7 @@ import json
 
 from tests.integration.gateway.models import CHAT, JSON, offer
 from tests.integration.guard.conftest import House, bearer
-
-from ai_proxy.testing.raw_http import build_request
+from tests.rigs.raw_http import build_request
 
 SOME, OTHERS = "mine/small", "theirs/large"
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from tests.integration.gateway.models import CHAT, CHUNKED, DONE, EVENT, PLAIN, USAGE, ask, chunk, offer
 from tests.integration.guard.conftest import House, bearer, guarded
+from tests.rigs.raw_backend import answer, by_hand, ok
+from tests.rigs.raw_http import build_request
+from tests.rigs.wire_rig import eventually
 
 from ai_proxy.core.keys import Scope
 from ai_proxy.core.limits import Allowance
-from ai_proxy.testing.raw_backend import answer, by_hand, ok
-from ai_proxy.testing.raw_http import build_request
-from ai_proxy.testing.wire_rig import eventually
 
 PATHS = [
     b"/service/svc/x",

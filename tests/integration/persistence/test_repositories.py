@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from tests.rigs.fake_detector import detection
 
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.keys import ApiKey, Grant, Scope
@@ -11,7 +12,6 @@ from ai_proxy.core.limits import Allowance
 from ai_proxy.core.store_ports import AuditEntry, Certificate, MemoryPeak, ProxyHandle, Usage
 from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.testing.clock import FakeClock
-from ai_proxy.testing.fake_detector import detection
 
 KEY = ApiKey(
     "k1",

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
+from tests.rigs.otlp_sink import OtlpSink, otlp_sink
 
 from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.settings import TelemetrySettings
 from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
-from ai_proxy.testing.otlp_sink import OtlpSink, otlp_sink
 
 CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

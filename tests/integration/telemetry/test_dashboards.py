@@ -10,13 +10,13 @@ import pytest
 from opentelemetry.sdk.metrics.export import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.telemetry.conftest import promtool
+from tests.rigs.plane import view
+from tests.rigs.usage import finished
 
 from ai_proxy.core.lifecycle import State
 from ai_proxy.telemetry.otel.metrics import Snapshot, collect
 from ai_proxy.telemetry.prometheus import render
 from ai_proxy.telemetry.tally import Tallies
-from ai_proxy.testing.plane import view
-from ai_proxy.testing.usage import finished
 
 ROOT = Path(__file__).parents[3]
 GRAFANA = ROOT / "deploy" / "grafana" / "dashboard.json"

@@ -10,15 +10,15 @@ import pytest
 from loguru import logger
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.integration.telemetry.conftest import CLIENT, Open
+from tests.rigs.otlp_sink import OtlpSink, attributes
+from tests.rigs.plane import view
+from tests.rigs.usage import finished
 
 from ai_proxy.control.events import EventBus
 from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.settings import TelemetrySettings
 from ai_proxy.telemetry.otel.export import CLOSE_TIMEOUT
 from ai_proxy.telemetry.telemetry import Telemetry
-from ai_proxy.testing.otlp_sink import OtlpSink, attributes
-from ai_proxy.testing.plane import view
-from ai_proxy.testing.usage import finished
 
 
 @pytest.fixture(params=["grpc", "http/protobuf"])

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.integration.tls.conftest import fussy_pebble, need_pebble
 from tests.integration.tls.ground import Connection, TlsServer, echo_server
 from tests.integration.tls.pebble import Pebble, free_ports, pebble_with
+from tests.rigs.wire_rig import eventually
 
 from ai_proxy.core.settings import AcmeSettings, TlsMode, TlsSettings
 from ai_proxy.testing.clock import FakeClock
-from ai_proxy.testing.wire_rig import eventually
 from ai_proxy.tls.acme import AcmeIssuer
 from ai_proxy.tls.certificates import PemFiles, read_certificate
 from ai_proxy.tls.errors import AcmeError

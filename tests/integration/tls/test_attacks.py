@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import pytest
 import trustme
 from tests.integration.tls.ground import PATIENCE, Connection
+from tests.rigs.raw_backend import BackendConnection, by_hand
+from tests.rigs.raw_http import RawClient, build_request
+from tests.rigs.wire_rig import WireRig, eventually, wire_rig
 
 from ai_proxy.core.settings import Limits
 from ai_proxy.gateway.listener import TLS_SHUTDOWN
-from ai_proxy.testing.raw_backend import BackendConnection, by_hand
-from ai_proxy.testing.raw_http import RawClient, build_request
-from ai_proxy.testing.wire_rig import WireRig, eventually, wire_rig
 from ai_proxy.tls.certificates import PemFiles
 from ai_proxy.tls.context import LiveContext
 

@@ -4,10 +4,10 @@ import ssl
 
 import trustme
 from tests.integration.tls.ground import TlsServer
+from tests.rigs.raw_backend import by_hand
+from tests.rigs.raw_http import RawClient
+from tests.rigs.wire_rig import wire_rig
 
-from ai_proxy.testing.raw_backend import by_hand
-from ai_proxy.testing.raw_http import RawClient
-from ai_proxy.testing.wire_rig import wire_rig
 from ai_proxy.tls.certificates import PemFiles, read_certificate
 from ai_proxy.tls.context import LiveContext
 

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.rigs.wire_rig import eventually
 
-from ai_proxy.testing.wire_rig import eventually
 from ai_proxy.tls.redirect import MAX_CONNECTIONS, MAX_HEAD, Site, serve_redirect
 
 PATIENCE = 5.0

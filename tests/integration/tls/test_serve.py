@@ -9,10 +9,10 @@ import pytest
 import trustme
 from tests.integration.tls.ground import TlsServer, echo_server
 from tests.integration.tls.pebble import free_ports
+from tests.rigs.wire_rig import eventually
 
 from ai_proxy.core.settings import TlsMode, TlsSettings
 from ai_proxy.testing.clock import FakeClock
-from ai_proxy.testing.wire_rig import eventually
 from ai_proxy.tls.certificates import PemFiles, read_certificate
 from ai_proxy.tls.errors import CertificateError, CertificateKeyMismatchError
 from ai_proxy.tls.serve import RedirectError, serve_certificates

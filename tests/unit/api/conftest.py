@@ -5,6 +5,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from tests.rigs.plane import FakePlane, view
 from tests.unit.api.house import House, open_house
 
 from ai_proxy.api.application import create_app
@@ -16,7 +17,6 @@ from ai_proxy.core.usage import LiveRequest
 from ai_proxy.telemetry.prometheus import render
 from ai_proxy.telemetry.requests import RecentRequests
 from ai_proxy.telemetry.tally import Tallies
-from ai_proxy.testing.plane import FakePlane, view
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from tests.rigs.fake_detector import FakeDetector, detection
+from tests.rigs.plane import FakePlane, view
 
 from ai_proxy.api.application import create_app
 from ai_proxy.api.door import client_principal, owner_principal
@@ -14,8 +16,6 @@ from ai_proxy.api.server import serve_unix
 from ai_proxy.config.schema import Config
 from ai_proxy.core.store_ports import AuditEntry
 from ai_proxy.testing.clock import FakeClock
-from ai_proxy.testing.fake_detector import FakeDetector, detection
-from ai_proxy.testing.plane import FakePlane, view
 from ai_proxy.vault import Vault, open_vault
 
 CLIENT = {"X-AI-Proxy-Principal": "0123456789ab", "X-AI-Proxy-Client": "192.0.2.7"}

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
+from tests.rigs.plane import FakePlane, view
 from tests.unit.api.house import House
 from tests.unit.security.broken import Fault, FaultyAudit
 
@@ -16,7 +17,6 @@ from ai_proxy.api.door import owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.core.errors import RuntimeUnavailableError, StoreDamagedError
 from ai_proxy.security.audit import AuditLog
-from ai_proxy.testing.plane import FakePlane, view
 
 CHANGES = [
     ("POST", "/service/llama3/start", None, "service.start llama3"),

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from tests.rigs.fake_detector import FakeDetector, detection
+from tests.rigs.plane import FakePlane
 
 from ai_proxy.api.application import create_app
 from ai_proxy.api.door import client_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.core.detection import EngineState
-from ai_proxy.testing.fake_detector import FakeDetector, detection
-from ai_proxy.testing.plane import FakePlane
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from tests.rigs.plane import FakePlane, view
 from tests.unit.api.conftest import Api
 from tests.unit.api.house import House
 
 from ai_proxy.core.keys import Grant
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Model
-from ai_proxy.testing.plane import FakePlane, view
 
 
 async def get(api: Api, path: str, status: int = 200) -> Any:

@@ -1,11 +1,11 @@
 from typing import Any
 
 import pytest
+from tests.rigs.usage import finished
 from tests.unit.api.conftest import Api
 
 from ai_proxy.core.usage import LiveRequest, Progress
 from ai_proxy.telemetry.requests import RecentRequests
-from ai_proxy.testing.usage import finished
 
 
 def under_way(request_id: str, started: float, **facts: str) -> LiveRequest:

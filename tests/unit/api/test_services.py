@@ -4,13 +4,13 @@ import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.rigs.plane import view
 from tests.unit.api.conftest import Api
 
 from ai_proxy.api.schemas import ContainerStatus, container_status
 from ai_proxy.api.services import restarted, started
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError, ServiceFailedError
 from ai_proxy.core.lifecycle import RUNNING, Event, State
-from ai_proxy.testing.plane import view
 
 
 async def test_lists_services_in_the_order_of_the_configuration(api: Api) -> None:

@@ -3,6 +3,7 @@ from collections.abc import Awaitable
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.rigs.plane import view
 from tests.unit.api.conftest import Api
 
 from ai_proxy.api.system import not_ready
@@ -10,7 +11,6 @@ from ai_proxy.control.views import ReloadReport
 from ai_proxy.core.errors import InvalidConfigError
 from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.service import StartPolicy
-from ai_proxy.testing.plane import view
 
 
 async def test_health_says_the_version(api: Api) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.rigs.plane import FakePlane, view
 
 from ai_proxy.api.application import create_app
 from ai_proxy.api.door import owner_principal
@@ -16,7 +17,6 @@ from ai_proxy.api.server import serve_unix
 from ai_proxy.cli.main import run
 from ai_proxy.core.lifecycle import State
 from ai_proxy.platform.run_folder import create_instance_folder
-from ai_proxy.testing.plane import FakePlane, view
 
 
 @pytest.fixture(autouse=True)

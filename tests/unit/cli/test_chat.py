@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.rigs.plane import FakePlane, view
 from tests.unit.cli.conftest import CommandLine, running
 
 from ai_proxy.api.application import create_app
@@ -20,7 +21,6 @@ from ai_proxy.api.door import owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.cli.answer import Answer, Piece
 from ai_proxy.platform.run_folder import MODELS, create_instance_folder
-from ai_proxy.testing.plane import FakePlane, view
 
 
 def word(text: str) -> bytes:

@@ -3,6 +3,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tests.rigs.fake_detector import FakeDetector, detection
+from tests.rigs.plane import FakePlane
+from tests.rigs.recorded_engine import recorded_engine
 from tests.unit.cli.conftest import CommandLine
 
 from ai_proxy.api.application import create_app
@@ -11,9 +14,6 @@ from ai_proxy.api.server import serve_unix
 from ai_proxy.core.detection import EngineState
 from ai_proxy.platform.run_folder import create_instance_folder
 from ai_proxy.testing.engine_contract import closed_port
-from ai_proxy.testing.fake_detector import FakeDetector, detection
-from ai_proxy.testing.plane import FakePlane
-from ai_proxy.testing.recorded_engine import recorded_engine
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
+from tests.rigs.plane import FakePlane
 from tests.unit.cli.conftest import CommandLine
 
 from ai_proxy.core.ports import Model
-from ai_proxy.testing.plane import FakePlane
 
 
 async def test_models_list_shows_every_model_and_how_its_service_stands(

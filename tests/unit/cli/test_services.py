@@ -3,12 +3,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from tests.rigs.plane import FakePlane
 from tests.unit.cli.conftest import CommandLine, running
 
 from ai_proxy.control.views import ReloadReport
 from ai_proxy.core.errors import InvalidConfigError, RuntimeFailureError, ServiceFailedError
 from ai_proxy.core.lifecycle import Event, State
-from ai_proxy.testing.plane import FakePlane
 
 
 @pytest.mark.parametrize("words", [("ps",), ("start", "llama3"), ("logs", "llama3"), ("config", "reload")])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.rigs.fake_detector import FakeDetector, detection
 
 from ai_proxy.control.discovery import SOON, Discovery, forget_changed, is_offered, is_unsure
 from ai_proxy.control.listen_addresses import listen_addresses, own_addresses, undeclared
@@ -28,7 +29,6 @@ from ai_proxy.platform.tasks import cancel, spawn
 from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.testing.clock import FakeClock
-from ai_proxy.testing.fake_detector import FakeDetector, detection
 from ai_proxy.testing.fake_runtime import FakeProbeEngine, FakeRuntime
 
 S = EngineState

@@ -4,13 +4,13 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.rigs.recorded_engine import choose, recording
 
 from ai_proxy.core.detection import EngineState
 from ai_proxy.engines.answers import Answer, Answers
 from ai_proxy.engines.detect import SITES, own_paths
 from ai_proxy.engines.judge import Circumstances, Look, Trouble, identify, judge
 from ai_proxy.testing.fake_engine import Request
-from ai_proxy.testing.recorded_engine import choose, recording
 
 PATHS = sorted({path for site in SITES.values() for path in own_paths(*site)})
 TITLES = {name: profile.abilities.title for name, (profile, _) in SITES.items()}

@@ -1,11 +1,11 @@
 import pytest
+from tests.rigs.recorded_engine import recording
 
 from ai_proxy.core.abilities import EVERYTHING, Endpoint, Modality, Treatment
 from ai_proxy.core.ports import Model
 from ai_proxy.engines.answers import Answer
 from ai_proxy.engines.catalog import PROFILES
 from ai_proxy.engines.listing import read_models
-from ai_proxy.testing.recorded_engine import recording
 
 TEXT_ONLY: frozenset[Modality] = frozenset()
 

@@ -1,4 +1,5 @@
 import pytest
+from tests.rigs.usage import finished
 from tests.unit.security.broken import Fault, FaultyUsage
 
 from ai_proxy.core.errors import StoreFullError
@@ -7,7 +8,6 @@ from ai_proxy.core.usage import UNKNOWN
 from ai_proxy.persistence.store import Store
 from ai_proxy.security.usage import MAX_PENDING, OTHER_MODELS, UsageLedger
 from ai_proxy.testing.clock import FakeClock
-from ai_proxy.testing.usage import finished
 
 DAY = "2023-11-14"
 

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+from tests.rigs.plane import view
+from tests.rigs.usage import finished
 
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Recorder
 from ai_proxy.telemetry.prometheus import render
 from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.telemetry.tally import BATCH, MAX_MODELS, OTHER_MODELS, REQUEST_BUCKETS, Histogram, Tallies
-from ai_proxy.testing.plane import view
-from ai_proxy.testing.usage import finished
 
 type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -1,6 +1,6 @@
 """Engines that answer as real ones were recorded to, byte by byte, and that can be had in a bad mood.
 
-`python -m ai_proxy.testing.recorded_engine ollama --port 11434 --mood slow` stands in for an Ollama.
+`python -m tests.rigs.recorded_engine ollama --port 11434 --mood slow` stands in for an Ollama.
 """
 
 import argparse
@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.resources import files
+from pathlib import Path
 
 from ai_proxy.testing.fake_engine import Request, read_request
 
 ENGINES = ("llamacpp", "vllm", "ollama", "lmstudio")
+
+RECORDINGS = Path(__file__).parent / "recordings"
 
 UNKNOWN = "/nope"
 """The path that was asked to see how an engine answers one that it does not know."""
@@ -71,7 +73,7 @@ class Exchange:
 
 def recording(engine: str) -> list[Exchange]:
     """Return what was recorded of an engine, in order."""
-    raw = files("ai_proxy.testing").joinpath("recordings", f"{engine}.http.txt").read_bytes()
+    raw = (RECORDINGS / f"{engine}.http.txt").read_bytes()
     return [_exchange(block) for block in re.split(rb"^=== ", raw, flags=re.MULTILINE)[1:]]
 
 

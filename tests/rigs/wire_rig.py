@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.rigs.admission import FakeAdmission
+from tests.rigs.raw_backend import RawBackend
+from tests.rigs.raw_http import PATIENCE, Message, RawClient
+from tests.rigs.recorder import CollectingRecorder
+
 from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Service, Upstream
 from ai_proxy.core.settings import Limits
 from ai_proxy.gateway.connection import ClientConnection
 from ai_proxy.gateway.listener import Gateway
-from ai_proxy.testing.admission import FakeAdmission
-from ai_proxy.testing.raw_backend import RawBackend
-from ai_proxy.testing.raw_http import PATIENCE, Message, RawClient
-from ai_proxy.testing.recorder import CollectingRecorder
 
 SWEEP = 0.02
 """Seconds between two looks for overdue connections."""
@@ -56,7 +57,7 @@ class WireRig:
     @property
     def connections(self) -> list[ClientConnection]:
         """The gateway's side of its clients' connections."""
-        return list(self.gateway._connections)  # noqa: SLF001 - nobody else has to know
+        return list(self.gateway._connections)
 
     @property
     def backend(self) -> RawBackend:

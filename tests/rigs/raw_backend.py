@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from tests.rigs.raw_http import PATIENCE, Message, RawConnection, TruncatedError, read_request
+
 from ai_proxy.core.service import Upstream
 from ai_proxy.platform.tasks import cancel
-from ai_proxy.testing.raw_http import PATIENCE, Message, RawConnection, TruncatedError, read_request
 
 
 class BackendConnection(RawConnection):
@@ -47,7 +48,7 @@ async def echo(connection: BackendConnection) -> None:
         await connection.send(ok(request.first_line + b"|" + request.body))
 
 
-async def by_hand(connection: BackendConnection) -> None:  # noqa: ARG001 - a Script's signature
+async def by_hand(connection: BackendConnection) -> None:
     """Do nothing: the test itself plays the backend."""
     await asyncio.Event().wait()
 

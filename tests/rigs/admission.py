@@ -95,7 +95,7 @@ class FakeAdmission:
         lease.upstream = spare.pop(0)
         return True
 
-    def stands(self, lease: Lease) -> bool:  # noqa: ARG002 - one answer for all
+    def stands(self, lease: Lease) -> bool:
         """Tell whether what a lease was given for still runs."""
         return self.standing
 
