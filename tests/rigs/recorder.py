@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from ai_proxy.core.usage import Finished, Inference
+from ai_proxy.core.usage import RequestRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class CollectingRecorder:
 
     def __init__(self) -> None:
         self.exchanges: list[RecordedExchange] = []
-        self.inferences: list[Inference] = []
+        self.inferences: list[RequestRecord] = []
         self.states: list[tuple[str, str]] = []
         self.starts: list[tuple[str, float]] = []
         self.forgotten: list[str] = []
@@ -44,17 +44,16 @@ class CollectingRecorder:
         self.exchanges.append(RecordedExchange(service_id, status, seconds, first_byte, received, sent))
         self._recorded.set()
 
-    def finished(self, request: Finished) -> None:
+    def finished(self, record: RequestRecord) -> None:
         """Keep a request to a model, and its exchange."""
-        inference = request.account()
-        self.inferences.append(inference)
+        self.inferences.append(record)
         self.exchange(
-            inference.service_id,
-            inference.status,
-            inference.seconds,
-            inference.first_byte,
-            inference.received,
-            inference.sent,
+            record.service_id,
+            record.status,
+            record.seconds,
+            record.first_byte,
+            record.received,
+            record.sent,
         )
 
     def settle(self) -> None:

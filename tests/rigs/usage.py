@@ -1,30 +1,13 @@
 """Finished requests, for tests."""
 
-from dataclasses import dataclass
-
-from ai_proxy.core.usage import Inference
+from ai_proxy.core.usage import RequestRecord
 
 
-@dataclass(slots=True)
-class FinishedRequest(Inference):
-    """A `core.usage.Finished` of which everything is known."""
-
-    streaming: bool
-    key_id: str = ""
-
-    def tokens(self) -> tuple[int, int]:
-        """Return the tokens of the prompt and of the answer."""
-        return self.tokens_in, self.tokens_out
-
-    def account(self) -> Inference:
-        """Return itself."""
-        return self
-
-
-def finished(**facts: object) -> FinishedRequest:
+def finished(**facts: object) -> RequestRecord:
     """Return a stream that took 3 seconds; `facts` replace what is plain about it."""
     plain: dict[str, object] = {
         "request_id": "req-1",
+        "key_id": "",
         "endpoint": "/v1/chat/completions",
         "model": "llama3",
         "service_id": "llama",
@@ -45,5 +28,4 @@ def finished(**facts: object) -> FinishedRequest:
         "received": 0,
         "sent": 0,
     }
-    known = plain | facts
-    return FinishedRequest(**known, streaming=known["streamed"])  # type: ignore[arg-type]
+    return RequestRecord(**plain | facts)  # type: ignore[arg-type]

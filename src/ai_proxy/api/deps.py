@@ -17,7 +17,7 @@ from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Clock, EngineDetector
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.store_ports import AuditStore, UsageStore
-from ai_proxy.core.usage import Inference, LiveRequest
+from ai_proxy.core.usage import LiveRequest, RequestRecord
 from ai_proxy.platform.addresses import Addresses
 from ai_proxy.security.security import Security
 
@@ -96,7 +96,7 @@ class Requests:
         live: Returns those that are not over, in any order.
     """
 
-    recent: Callable[[], Sequence[Inference]] = tuple
+    recent: Callable[[], Sequence[RequestRecord]] = tuple
     live: Callable[[], Sequence[LiveRequest]] = tuple
 
 

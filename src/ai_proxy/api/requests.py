@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from ai_proxy.api.deps import TheContext
 from ai_proxy.api.services import Flag
-from ai_proxy.core.usage import Inference, LiveRequest
+from ai_proxy.core.usage import LiveRequest, RequestRecord
 from ai_proxy.telemetry.otel.traceparent import parse
 
 MAX_LIMIT = 1000
@@ -74,7 +74,7 @@ async def list_requests(
     )
 
 
-def select[T: (Inference, LiveRequest)](
+def select[T: (RequestRecord, LiveRequest)](
     requests: Sequence[T], limit: int, service: str | None, model: str | None
 ) -> list[T]:
     """Return the first of those that are for a service and a model; None for any."""
@@ -86,7 +86,7 @@ def select[T: (Inference, LiveRequest)](
     return list(islice(chosen, limit))
 
 
-def _finished(request: Inference) -> FinishedRequest:
+def _finished(request: RequestRecord) -> FinishedRequest:
     context = parse(request.traceparent.encode(errors="replace"))
     return FinishedRequest(
         request_id=request.request_id,

@@ -8,7 +8,7 @@ from ai_proxy.core.abilities import Abilities, Modality
 from ai_proxy.core.detection import Detection
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import ContainerStats, Exit, Handle, Lease, Outcome, Service, Upstream
-from ai_proxy.core.usage import Finished
+from ai_proxy.core.usage import RequestRecord
 
 
 class Clock(Protocol):
@@ -213,8 +213,8 @@ class Recorder(Protocol):
             sent: Body bytes to the client.
         """
 
-    def finished(self, request: Finished) -> None:
-        """Record a finished request to a model, which is an exchange as well; it may be kept for a while."""
+    def finished(self, record: RequestRecord) -> None:
+        """Record a finished request to a model; it is not told as an exchange besides."""
 
     def settle(self) -> None:
         """Do what was put off: called about once a second, so that nobody waits long to be told."""

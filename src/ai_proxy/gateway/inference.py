@@ -16,7 +16,7 @@ from ai_proxy.core.errors import (
 from ai_proxy.core.ports import Clock, Tracing
 from ai_proxy.core.routing import MAX_NAME, ModelRoute
 from ai_proxy.core.service import Lease, Outcome
-from ai_proxy.core.usage import Inference, LiveRequest, Progress
+from ai_proxy.core.usage import LiveRequest, Progress, RequestRecord
 from ai_proxy.dialects.ollama import Unload, strip_latest
 from ai_proxy.dialects.translation import Translation
 from ai_proxy.gateway import body as bodies
@@ -27,7 +27,7 @@ from ai_proxy.gateway.request import Request
 from ai_proxy.gateway.respond import JSON
 from ai_proxy.gateway.route import Destination, Target
 from ai_proxy.gateway.shaping import Shaper, in_header, is_event_stream
-from ai_proxy.gateway.tokens import KEPT, SEARCHED, count_tokens, known
+from ai_proxy.gateway.tokens import KEPT, count_tokens, known
 from ai_proxy.gateway.wire import origin_form
 from ai_proxy.platform.tasks import spawn
 
@@ -59,12 +59,10 @@ class ModelExchange(Exchange):
         "first",
         "first_token",
         "framed",
-        "key_id",
         "last",
         "model",
         "original",
         "route_to",
-        "seconds",
         "service_id",
         "shaper",
         "streaming",
@@ -95,8 +93,6 @@ class ModelExchange(Exchange):
         self.error_code = ""
         self.traceparent = b""
         self.counted: tuple[int, int] | None = None
-        self.key_id: str
-        self.seconds: float
 
     def route(self) -> None:
         """Take note of what the head says; where the request goes is in its body."""
@@ -440,22 +436,13 @@ class ModelExchange(Exchange):
         return self.counted
 
     def _record(self, seconds: float) -> None:
-        """Have the request counted, later; what is kept of it until then is small."""
-        self.seconds = seconds
-        self.key_id = self.request.principal.key_id
-        if self.waited < 0:
-            self.waited = seconds
-        self.body = self.original = b""
-        self.lease = self.shaper = self.translation = None
-        if self.last is not None or len(self.first) > SEARCHED:
-            self.tokens()
-        self.gateway.recorder.finished(self)
-
-    def account(self) -> Inference:
-        """Return what the request took, now that it is over."""
+        """Record what the request took."""
         route = self.route_to
-        return Inference(
+        waited = seconds if self.waited < 0 else self.waited
+        tokens_in, tokens_out = self.tokens()
+        record = RequestRecord(
             self.request_id().decode("latin-1"),
+            self.request.principal.key_id,
             self.entry.path,
             self.model,
             self.service_id,
@@ -464,14 +451,16 @@ class ModelExchange(Exchange):
             self.status,
             self.error_code,
             self.gateway.epoch + self.started,
-            self.seconds,
-            self.waited,
-            self.first_token,
-            *self.tokens(),
-            self.waited > 0,
-            self.traceparent[13:-2].decode("latin-1"),
-            self.request.traceparent.decode("latin-1"),
+            seconds,
+            waited,
             self.first_byte,
+            self.first_token,
+            tokens_in,
+            tokens_out,
+            waited > 0,
             self.received,
             self.sent,
+            self.traceparent[13:-2].decode("latin-1"),
+            self.request.traceparent.decode("latin-1"),
         )
+        self.gateway.recorder.finished(record)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.store_ports import Usage, UsageStore
-from ai_proxy.core.usage import Finished
+from ai_proxy.core.usage import RequestRecord
 from ai_proxy.security.text import storable
 
 MAX_PENDING = 2000
@@ -34,14 +34,14 @@ class UsageLedger:
     def __repr__(self) -> str:
         return f"<UsageLedger [{len(self._pending)} pending]>"
 
-    def note_all(self, requests: Iterable[Finished]) -> None:
+    def note_all(self, requests: Iterable[RequestRecord]) -> None:
         """Count those of some finished requests that came with a key and found somebody to answer."""
         if not (with_key := [one for one in requests if one.key_id]):
             return
         today = self._today()
         for one in with_key:
             if one.service_id:
-                self._count(one.key_id, one.model, today, *one.tokens())
+                self._count(one.key_id, one.model, today, one.tokens_in, one.tokens_out)
 
     def note(self, key_id: str, model: str, tokens_in: int = 0, tokens_out: int = 0) -> None:
         """Count a request.

@@ -1,6 +1,6 @@
 """For those who do not measure."""
 
-from ai_proxy.core.usage import Finished
+from ai_proxy.core.usage import RequestRecord
 
 
 class NullRecorder:
@@ -11,7 +11,7 @@ class NullRecorder:
     ) -> None:
         """Do nothing."""
 
-    def finished(self, request: Finished) -> None:
+    def finished(self, record: RequestRecord) -> None:
         """Do nothing."""
 
     def settle(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ai_proxy.core.lifecycle import State
-from ai_proxy.core.usage import Finished, speed
+from ai_proxy.core.usage import RequestRecord
 
 REQUEST_BUCKETS = (
     0.001,
@@ -140,12 +140,12 @@ class Batch:
         seconds: How long they took, in order.
     """
 
-    requests: Sequence[Finished]
+    requests: Sequence[RequestRecord]
     statuses: Mapping[int, int]
     seconds: Sequence[float]
 
 
-def _batch(requests: Sequence[Finished]) -> Batch:
+def _batch(requests: Sequence[RequestRecord]) -> Batch:
     return Batch(
         requests, Counter([one.status for one in requests]), sorted([one.seconds for one in requests])
     )
@@ -177,12 +177,11 @@ class ModelTally:
         _count(self.statuses, batch.statuses)
         self.durations.observe_all(batch.seconds)
         self.waits.observe_all([one.waited for one in requests])
-        tokens_in, tokens_out = zip(*[one.tokens() for one in requests], strict=True)
-        self.tokens_in.observe_all([count for count in tokens_in if count >= 0])
-        self.tokens_out.observe_all([count for count in tokens_out if count >= 0])
-        if streams := [r for r in requests if r.streaming and r.status < 400 and r.first_token >= 0.0]:
+        self.tokens_in.observe_all([one.tokens_in for one in requests if one.tokens_in >= 0])
+        self.tokens_out.observe_all([one.tokens_out for one in requests if one.tokens_out >= 0])
+        if streams := [r for r in requests if r.streamed and r.status < 400 and r.first_token >= 0.0]:
             self.first_tokens.observe_all([one.first_token for one in streams])
-            speeds = [speed(one.seconds, one.first_token, one.tokens()[1]) for one in streams]
+            speeds = [one.tokens_per_second for one in streams]
             self.speeds.observe_all([known for known in speeds if known is not None])
 
 
@@ -224,13 +223,13 @@ class Tallies:
     def __init__(self) -> None:
         self._other = ServiceTally()
         self._services: dict[str, ServiceTally] = {OTHER: self._other}
-        self._listeners: list[Callable[[Sequence[Finished]], None]] = []
-        self._unsettled: list[Finished] = []
+        self._listeners: list[Callable[[Sequence[RequestRecord]], None]] = []
+        self._unsettled: list[RequestRecord] = []
 
     def __repr__(self) -> str:
         return f"<Tallies [{len(self._services) - 1} services]>"
 
-    def listen(self, listener: Callable[[Sequence[Finished]], None]) -> None:
+    def listen(self, listener: Callable[[Sequence[RequestRecord]], None]) -> None:
         """Tell somebody of all finished requests to models, when they are settled."""
         self._listeners.append(listener)
 
@@ -258,10 +257,10 @@ class Tallies:
         tally.received += received
         tally.sent += sent
 
-    def finished(self, request: Finished) -> None:
+    def finished(self, record: RequestRecord) -> None:
         """Record a finished request to a model; see `core.ports.Recorder`."""
         unsettled = self._unsettled
-        unsettled.append(request)
+        unsettled.append(record)
         if len(unsettled) >= BATCH:
             self.settle()
 
@@ -270,7 +269,7 @@ class Tallies:
         unsettled, self._unsettled = self._unsettled, []
         if not unsettled:
             return
-        by_model: defaultdict[tuple[str, str], list[Finished]] = defaultdict(list)
+        by_model: defaultdict[tuple[str, str], list[RequestRecord]] = defaultdict(list)
         for one in unsettled:
             by_model[one.service_id, one.model].append(one)
         for (service_id, model), requests in by_model.items():

@@ -9,7 +9,7 @@ from loguru import logger
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock, Recorder, Tracing
 from ai_proxy.core.settings import TelemetrySettings
-from ai_proxy.core.usage import Finished, Inference
+from ai_proxy.core.usage import RequestRecord
 from ai_proxy.telemetry.otel.settings import Plan
 from ai_proxy.telemetry.requests import RecentRequests
 from ai_proxy.telemetry.tally import ServiceFacts, Tallies
@@ -45,12 +45,12 @@ class Telemetry:
         """What the data plane asks for every request; None when no traces are made."""
         return self._export.tracing if self._export else None
 
-    def recent(self) -> list[Inference]:
+    def recent(self) -> list[RequestRecord]:
         """Return the requests to models that ended last, the very last one first."""
         self.recorder.settle()
         return self._recent.newest()
 
-    def listen(self, listener: Callable[[Sequence[Finished]], None]) -> None:
+    def listen(self, listener: Callable[[Sequence[RequestRecord]], None]) -> None:
         """Tell somebody of all requests to models that are over, in batches."""
         self._tallies.listen(listener)
 

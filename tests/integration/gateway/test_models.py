@@ -1,5 +1,6 @@
 """Requests to models on the wire: who is asked, what arrives there, what the client is told."""
 
+import gc
 import json
 from collections.abc import AsyncIterator
 
@@ -17,9 +18,10 @@ from tests.integration.gateway.models import (
 )
 from tests.rigs.raw_backend import BackendConnection, answer, answer_and_close, by_hand, ok
 from tests.rigs.raw_http import TruncatedError, build_request
-from tests.rigs.wire_rig import WireRig, wire_rig
+from tests.rigs.wire_rig import WireRig, eventually, wire_rig
 
 from ai_proxy.core.usage import UNKNOWN
+from ai_proxy.gateway.connection import ClientConnection
 from ai_proxy.gateway.inference import ModelExchange
 
 
@@ -251,6 +253,20 @@ async def test_a_refused_request_is_recorded_with_its_error(rig: WireRig) -> Non
 
     (inference,) = rig.recorder.inferences
     assert (inference.status, inference.error, inference.service_id) == (404, "model_not_found", "")
+
+
+async def test_the_record_of_a_request_keeps_nothing_of_its_connection(rig: WireRig) -> None:
+    client = await rig.client()
+    request = build_request(CHAT, JSON, b"Authorization: Bearer secret", body=b'{"model":"llama3"}')
+    await client.ask(request)
+    client.writer.transport.abort()
+    await eventually(lambda: not rig.connections)
+    gc.collect()
+
+    (record,) = rig.recorder.inferences
+    assert {type(fact) for fact in record} == {str, int, float, bool}
+    kept = [thing for thing in gc.get_objects() if isinstance(thing, ClientConnection | ModelExchange)]
+    assert kept == []
 
 
 @pytest.mark.parametrize("target", [b"/v1/models", b"/v1/models/phi", b"/v1/nothing"])

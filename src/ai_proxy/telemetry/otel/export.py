@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock, Tracing
-from ai_proxy.core.usage import Finished
+from ai_proxy.core.usage import RequestRecord
 from ai_proxy.platform.tasks import cancel, spawn
 from ai_proxy.telemetry.operations import Operations
 from ai_proxy.telemetry.otel.aside import Work, aside
@@ -49,10 +49,10 @@ class TraceSender:
         self._spans = Spans(self._provider, ids, self.tracing, host)
         self._operations = Operations()
 
-    def requests(self, finished: Iterable[Finished]) -> None:
+    def requests(self, finished: Iterable[RequestRecord]) -> None:
         """Take finished requests to models."""
         for request in finished:
-            self._spans.request(request.account())
+            self._spans.request(request)
 
     def event(self, event: ServiceEvent) -> None:
         """Take a change of a service's state."""
@@ -135,7 +135,7 @@ class Export:
         return self._traces.tracing if self._traces else None
 
     @property
-    def request_listeners(self) -> tuple[Callable[[Iterable[Finished]], None], ...]:
+    def request_listeners(self) -> tuple[Callable[[Iterable[RequestRecord]], None], ...]:
         """Who is to be told of finished requests."""
         return (self._traces.requests,) if self._traces else ()
 

@@ -17,7 +17,7 @@ from opentelemetry.util.types import AttributeValue
 
 from ai_proxy.core.abilities import Endpoint
 from ai_proxy.core.ports import Tracing
-from ai_proxy.core.usage import Inference
+from ai_proxy.core.usage import RequestRecord
 from ai_proxy.telemetry.operations import Operation
 from ai_proxy.telemetry.otel.traceparent import TraceContext, parse
 
@@ -85,31 +85,31 @@ class Spans:
         self._tracing = tracing
         self._host = host
 
-    def request(self, inference: Inference) -> None:
+    def request(self, record: RequestRecord) -> None:
         """Make the trace of a finished request, if it is sampled."""
-        passed_on = inference.traceparent
-        if passed_on.endswith("-00") or passed_on == inference.parent:
+        passed_on = record.traceparent
+        if passed_on.endswith("-00") or passed_on == record.parent:
             return  # not sampled: as this proxy says, or by leaving the client's as it is
         own = parse(passed_on.encode(errors="replace"))
         if own is None or not own.sampled:
             return
-        parent = parse(inference.parent.encode(errors="replace"))
+        parent = parse(record.parent.encode(errors="replace"))
         span = self._begin(
-            request_name(inference),
+            request_name(record),
             own,
             parent if parent is not None and parent.trace_id == own.trace_id else None,
-            inference.started,
-            {"server.address": self._host, **request_attributes(inference)},
+            record.started,
+            {"server.address": self._host, **request_attributes(record)},
             SpanKind.SERVER,
         )
         within = trace.set_span_in_context(span)
-        for name, begins, ends in request_parts(inference):
-            self._part(name, within, inference.started + begins, inference.started + ends, {})
-        if inference.streamed and inference.first_token >= 0:
-            span.add_event("first token", timestamp=_ns(inference.started + inference.first_token))
-        if inference.status >= 500:
-            span.set_status(Status(StatusCode.ERROR, inference.error or None))
-        span.end(_ns(inference.started + inference.seconds))
+        for name, begins, ends in request_parts(record):
+            self._part(name, within, record.started + begins, record.started + ends, {})
+        if record.streamed and record.first_token >= 0:
+            span.add_event("first token", timestamp=_ns(record.started + record.first_token))
+        if record.status >= 500:
+            span.set_status(Status(StatusCode.ERROR, record.error or None))
+        span.end(_ns(record.started + record.seconds))
 
     def operation(self, operation: Operation) -> None:
         """Make the trace of a start or stop, if it is sampled."""
@@ -157,51 +157,51 @@ class Spans:
         part.end(_ns(ends))
 
 
-def request_name(inference: Inference) -> str:
+def request_name(record: RequestRecord) -> str:
     """Return the name of a request's span: what is done, and by which model where that is known to exist."""
-    operation = OPERATIONS.get(inference.endpoint, OTHER_OPERATION)
-    return f"{operation} {inference.model}" if inference.service_id and inference.model else operation
+    operation = OPERATIONS.get(record.endpoint, OTHER_OPERATION)
+    return f"{operation} {record.model}" if record.service_id and record.model else operation
 
 
-def request_attributes(inference: Inference) -> dict[str, AttributeValue]:
+def request_attributes(record: RequestRecord) -> dict[str, AttributeValue]:
     """Return what a span tells of a request; nothing of what was asked or answered."""
     attributes: dict[str, AttributeValue] = {
-        "gen_ai.operation.name": OPERATIONS.get(inference.endpoint, OTHER_OPERATION),
+        "gen_ai.operation.name": OPERATIONS.get(record.endpoint, OTHER_OPERATION),
         "http.request.method": "POST",
-        "http.route": inference.endpoint,
-        "http.response.status_code": inference.status,
-        "ai_proxy.request_id": inference.request_id,
-        "ai_proxy.streamed": inference.streamed,
-        "ai_proxy.wait_seconds": inference.waited,
+        "http.route": record.endpoint,
+        "http.response.status_code": record.status,
+        "ai_proxy.request_id": record.request_id,
+        "ai_proxy.streamed": record.streamed,
+        "ai_proxy.wait_seconds": record.waited,
     }
-    if inference.model:
-        attributes["gen_ai.request.model"] = inference.model
-    if inference.engine:
-        attributes["gen_ai.provider.name"] = inference.engine
-    if inference.service_id:
-        attributes["ai_proxy.service"] = inference.service_id
-    if inference.tokens_in >= 0:
-        attributes["gen_ai.usage.input_tokens"] = inference.tokens_in
-    if inference.tokens_out >= 0:
-        attributes["gen_ai.usage.output_tokens"] = inference.tokens_out
-    if (speed := inference.tokens_per_second) is not None:
+    if record.model:
+        attributes["gen_ai.request.model"] = record.model
+    if record.engine:
+        attributes["gen_ai.provider.name"] = record.engine
+    if record.service_id:
+        attributes["ai_proxy.service"] = record.service_id
+    if record.tokens_in >= 0:
+        attributes["gen_ai.usage.input_tokens"] = record.tokens_in
+    if record.tokens_out >= 0:
+        attributes["gen_ai.usage.output_tokens"] = record.tokens_out
+    if (speed := record.tokens_per_second) is not None:
         attributes["ai_proxy.output_tokens_per_second"] = speed
-    if inference.streamed and inference.first_token >= 0:
-        attributes["ai_proxy.time_to_first_token_seconds"] = inference.first_token
-    if inference.error or inference.status >= 500:
-        attributes["error.type"] = inference.error or str(inference.status)
+    if record.streamed and record.first_token >= 0:
+        attributes["ai_proxy.time_to_first_token_seconds"] = record.first_token
+    if record.error or record.status >= 500:
+        attributes["error.type"] = record.error or str(record.status)
     return attributes
 
 
-def request_parts(inference: Inference) -> Iterator[tuple[str, float, float]]:
+def request_parts(record: RequestRecord) -> Iterator[tuple[str, float, float]]:
     """Yield what a request went through: its name, and from when to when in seconds from its start.
 
     A request waits in the queue, or for its model to load, and is then forwarded.
     """
-    if inference.waited >= SHORTEST_WAIT:
-        yield ("load" if inference.loaded else "queue"), 0.0, min(inference.waited, inference.seconds)
-    if inference.service_id and inference.waited < inference.seconds:
-        yield "forward", inference.waited, inference.seconds
+    if record.waited >= SHORTEST_WAIT:
+        yield ("load" if record.loaded else "queue"), 0.0, min(record.waited, record.seconds)
+    if record.service_id and record.waited < record.seconds:
+        yield "forward", record.waited, record.seconds
 
 
 def _remote(parent: TraceContext | None) -> Context:
