@@ -22,8 +22,8 @@ from tests.rigs.docker_engine import DockerEngine, private_engine
 
 from ai_proxy.core.service import DockerLaunch, Mount
 from ai_proxy.data import demo_model_path
-from ai_proxy.runtimes.docker_api import DockerApi
-from ai_proxy.runtimes.docker_spec import Place, make_body
+from ai_proxy.runtimes.docker.api import DockerApi
+from ai_proxy.runtimes.docker.spec import Access, make_body
 from benchmarks.processes import Cores, free_port, running
 from benchmarks.proxies import Recipe, Setting, environment
 from benchmarks.report import markdown_table
@@ -132,7 +132,7 @@ async def _by_hand(session: aiohttp.ClientSession, api: DockerApi) -> float:
         mounts=(Mount(str(demo_model_path().parent), "/models", read_only=True),),
     )
     begun = time.perf_counter()
-    ref = (await api.post("/containers/create", make_body(launch, {}, Place())))["Id"]
+    ref = (await api.post("/containers/create", make_body(launch, {}, Access())))["Id"]
     await api.post(f"/containers/{ref}/start")
     url = _url(await api.get(f"/containers/{ref}/json"))
     await _until_ok(session, f"{url}/health")

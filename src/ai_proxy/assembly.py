@@ -36,19 +36,19 @@ from ai_proxy.core.ports import Runtime
 from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.core.service import RuntimeKind, Service, Upstream
 from ai_proxy.core.settings import DockerSettings, EngineSettings, Limits, SecuritySettings, ServerSettings
-from ai_proxy.engines.cache import MemoryCache
 from ai_proxy.engines.catalog import build_engines
-from ai_proxy.engines.detect import Detector
+from ai_proxy.engines.detect.cache import MemoryCache
+from ai_proxy.engines.detect.detector import Detector
 from ai_proxy.gateway.guard import ClosedGuard, Guard, KeyGuard
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.handles import Announcement, announced
 from ai_proxy.platform.addresses import Addresses
 from ai_proxy.platform.identity import owner_id
 from ai_proxy.resources.nvidia import find_nvidia
-from ai_proxy.runtimes.docker import DockerRuntime
-from ai_proxy.runtimes.docker_place import own_container
+from ai_proxy.runtimes.docker.access import own_container
+from ai_proxy.runtimes.docker.runtime import DockerRuntime
 from ai_proxy.runtimes.external import ExternalRuntime
-from ai_proxy.runtimes.process import ProcessRuntime
+from ai_proxy.runtimes.process.runtime import ProcessRuntime
 from ai_proxy.telemetry.eventlog import EventLog
 from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
 from ai_proxy.vault import Vault, open_vault

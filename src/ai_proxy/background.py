@@ -18,7 +18,7 @@ from ai_proxy.core.service import Service
 from ai_proxy.core.settings import Limits
 from ai_proxy.core.store_ports import HandleStore, ProxyHandle
 from ai_proxy.handles import answers, is_here, process_of
-from ai_proxy.runtimes.session import ended
+from ai_proxy.runtimes.process.session import ended
 
 POLL = 0.03
 """Seconds between two looks whether a proxy that starts has a handle by now."""

@@ -27,7 +27,7 @@ from ai_proxy.core.store_ports import HandleStore, ProxyHandle
 from ai_proxy.platform.addresses import endpoints, local_host
 from ai_proxy.platform.notify import READY, STOPPING, notify
 from ai_proxy.platform.tasks import cancel, spawn
-from ai_proxy.runtimes.session import TOLERANCE, has_ended
+from ai_proxy.runtimes.process.session import TOLERANCE, has_ended
 
 if TYPE_CHECKING:
     from loguru import Message

@@ -7,7 +7,7 @@ from tests.rigs.docker_engine import DockerEngine
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import DockerLaunch, Service
 from ai_proxy.core.settings import DockerSettings
-from ai_proxy.runtimes.docker import DockerRuntime
+from ai_proxy.runtimes.docker.runtime import DockerRuntime
 from ai_proxy.testing.runtime_contract import OwningRuntimeContract, Play, Stage
 
 PYTHON = ("python3", "-u", "-c")

@@ -6,8 +6,8 @@ import pytest
 from tests.rigs.recorded_engine import Mood, recorded_engine
 
 from ai_proxy.core.service import Upstream
-from ai_proxy.engines.base import HttpEngine
 from ai_proxy.engines.catalog import PROFILES
+from ai_proxy.engines.http import HttpEngine
 from ai_proxy.testing.engine_contract import EngineContract, Serve, Subject
 from ai_proxy.testing.fake_engine import Behaviour, running_fake_engine
 

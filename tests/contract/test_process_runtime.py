@@ -5,7 +5,7 @@ import pytest
 
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import ProcessLaunch, Service
-from ai_proxy.runtimes.process import ProcessRuntime
+from ai_proxy.runtimes.process.runtime import ProcessRuntime
 from ai_proxy.testing.runtime_contract import OwningRuntimeContract, Play, Stage
 
 COMMANDS = {

@@ -11,9 +11,9 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.service import DockerLaunch, Mount, ProcessLaunch, Service
 from ai_proxy.doctor.finding import Finding, ok, problem
 from ai_proxy.doctor.installation import Installation
-from ai_proxy.runtimes.command import choose_program, is_installed
-from ai_proxy.runtimes.docker_host import machine_of
-from ai_proxy.runtimes.docker_place import own_container
+from ai_proxy.runtimes.docker.access import own_container
+from ai_proxy.runtimes.docker.host import machine_of
+from ai_proxy.runtimes.process.command import choose_program, is_installed
 
 SUBJECT = "services"
 ELSEWHERE = frozenset({"-hff", "--hf-file", "-hffv", "--hf-file-v"})

@@ -7,10 +7,10 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.service import RuntimeKind
 from ai_proxy.doctor.finding import Finding, ok, problem, shorten
 from ai_proxy.doctor.installation import Installation
-from ai_proxy.runtimes.docker_api import DockerApi
-from ai_proxy.runtimes.docker_host import fill_in, machine_of
-from ai_proxy.runtimes.docker_place import PlaceFinder, own_container
-from ai_proxy.runtimes.docker_spec import Place
+from ai_proxy.runtimes.docker.access import AccessFinder, own_container
+from ai_proxy.runtimes.docker.api import DockerApi
+from ai_proxy.runtimes.docker.host import fill_in, machine_of
+from ai_proxy.runtimes.docker.spec import Access
 
 SUBJECT = "Docker"
 
@@ -35,20 +35,20 @@ def judge_docker(version: str, trouble: str, needed_by: Sequence[str]) -> Findin
     )
 
 
-def describe_place(place: Place, remote: str | None) -> str:
+def describe_access(access: Access, remote: str | None) -> str:
     """Say from where containers are reached.
 
-    >>> describe_place(Place(networks=("models",)), None), describe_place(Place("10.0.0.5"), "10.0.0.5")
+    >>> describe_access(Access(networks=("models",)), None), describe_access(Access("10.0.0.5"), "10.0.0.5")
     ('the proxy runs in a container, too, in network models', 'on another machine, containers at 10.0.0.5')
-    >>> describe_place(Place(gateways=frozenset({"172.17.0.1"})), None), describe_place(Place(), None)
+    >>> describe_access(Access(gateways=frozenset({"172.17.0.1"})), None), describe_access(Access(), None)
     ('on this machine', 'beside this machine (a VM or rootless), containers at 127.0.0.1')
     """
-    if place.networks:
-        return f"the proxy runs in a container, too, in network {place.networks[0]}"
-    if place.gateways:
+    if access.networks:
+        return f"the proxy runs in a container, too, in network {access.networks[0]}"
+    if access.gateways:
         return "on this machine"
     where = "on another machine" if remote else "beside this machine (a VM or rootless)"
-    return f"{where}, containers at {place.address}"
+    return f"{where}, containers at {access.address}"
 
 
 async def check_docker(installation: Installation) -> Sequence[Finding]:
@@ -58,9 +58,9 @@ async def check_docker(installation: Installation) -> Sequence[Finding]:
     api = DockerApi(settings.host, settings.certificates)
     try:
         version = (await api.get("/version"))["Version"]
-        place = await PlaceFinder(settings, api, own_container()).find()
+        access = await AccessFinder(settings, api, own_container()).find()
     except RuntimeFailureError as error:
         return [judge_docker("", error.detail, needed)]
     finally:
         await api.close()
-    return [judge_docker(f"{version}, {describe_place(place, machine_of(settings.host))}", "", needed)]
+    return [judge_docker(f"{version}, {describe_access(access, machine_of(settings.host))}", "", needed)]

@@ -32,8 +32,8 @@ async def check_engines(installation: Installation) -> Sequence[Finding]:
     """Look for engines, where the configuration lets them be looked for."""
     import aiohttp
 
-    from ai_proxy.engines.cache import MemoryCache
-    from ai_proxy.engines.detect import Detector
+    from ai_proxy.engines.detect.cache import MemoryCache
+    from ai_proxy.engines.detect.detector import Detector
 
     settings = engine_settings(installation.config)
     if not settings.detect or installation.env.get("AI_PROXY_DETECT", "").lower() in OFF:

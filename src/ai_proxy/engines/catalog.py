@@ -2,7 +2,7 @@
 
 import aiohttp
 
-from ai_proxy.engines.base import HttpEngine
+from ai_proxy.engines.http import HttpEngine
 from ai_proxy.engines.llamacpp import LLAMACPP
 from ai_proxy.engines.lmstudio import LMSTUDIO
 from ai_proxy.engines.ollama import OLLAMA

@@ -5,8 +5,8 @@ What it answers: `tools/server/README.md` of llama.cpp, and build b11549 asked i
 
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality
 from ai_proxy.engines.answers import Answers, is_owned_by, text_at
-from ai_proxy.engines.base import CHAT, COMMON_RULES, Profile, single_choice
-from ai_proxy.engines.site import Site
+from ai_proxy.engines.detect.locator import Locator
+from ai_proxy.engines.http import CHAT, COMMON_RULES, Profile, single_choice
 
 
 def is_llamacpp(answers: Answers) -> bool:
@@ -37,7 +37,7 @@ LLAMACPP = Profile(
         frozenset({Modality.IMAGE, Modality.AUDIO}),
         any_name=True,
     ),
-    site=Site(
+    locator=Locator(
         port=8080,
         variable="LLAMA_CPP_PORT",
         programs=("llama-server",),

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality
 from ai_proxy.core.ports import Model
 from ai_proxy.engines.answers import Answer, Answers, is_owned_by
-from ai_proxy.engines.base import CHAT, COMMON_RULES, Profile, single_choice
+from ai_proxy.engines.detect.locator import Locator
+from ai_proxy.engines.http import CHAT, COMMON_RULES, Profile, single_choice
 from ai_proxy.engines.listing import OPENAI_LISTING, Listing, context_length, named
-from ai_proxy.engines.site import Site
 
 KINDS = {"llm": "chat", "vlm": "chat", "embeddings": "embeddings", "embedding": "embeddings"}
 
@@ -80,7 +80,7 @@ LMSTUDIO = Profile(
         {**COMMON_RULES, "n": single_choice("LM Studio gives one answer to a request")},
         frozenset({Modality.IMAGE}),
     ),
-    site=Site(
+    locator=Locator(
         port=1234,
         variable="LMSTUDIO_API_HOST",
         programs=("lms",),

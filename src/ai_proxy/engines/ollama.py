@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality, Rule, Treatment
 from ai_proxy.core.ports import Model
 from ai_proxy.engines.answers import Answers, text_at
-from ai_proxy.engines.base import CHAT, COMMON_RULES, Profile, single_choice
+from ai_proxy.engines.detect.locator import Locator
+from ai_proxy.engines.http import CHAT, COMMON_RULES, Profile, single_choice
 from ai_proxy.engines.listing import OPENAI_LISTING, Listing, context_length, named
-from ai_proxy.engines.site import Site
 
 KINDS = {"completion": "chat", "embedding": "embeddings"}
 MODALITIES = {"vision": Modality.IMAGE, "audio": Modality.AUDIO}
@@ -65,7 +65,7 @@ OLLAMA = Profile(
         },
         frozenset({Modality.IMAGE}),
     ),
-    site=Site(
+    locator=Locator(
         port=11434,
         variable="OLLAMA_HOST",
         programs=("ollama",),

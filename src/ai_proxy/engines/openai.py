@@ -1,6 +1,6 @@
 """Engines known only by what they speak: OpenAI's API, or just HTTP."""
 
-from ai_proxy.engines.base import CHAT, Profile
+from ai_proxy.engines.http import CHAT, Profile
 
 OPENAI = Profile(
     "openai",

@@ -4,7 +4,7 @@ What it answers: `docs/basic_usage` of SGLang.
 """
 
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality
-from ai_proxy.engines.base import CHAT, COMMON_RULES, Profile
+from ai_proxy.engines.http import CHAT, COMMON_RULES, Profile
 
 SGLANG = Profile(
     "sglang",

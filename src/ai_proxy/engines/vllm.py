@@ -5,8 +5,8 @@ What it answers: `docs/serving/online_serving` of vLLM 0.32.
 
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality
 from ai_proxy.engines.answers import Answers, is_owned_by, text_at
-from ai_proxy.engines.base import CHAT, COMMON_RULES, Profile
-from ai_proxy.engines.site import Site
+from ai_proxy.engines.detect.locator import Locator
+from ai_proxy.engines.http import CHAT, COMMON_RULES, Profile
 
 
 def is_vllm(answers: Answers) -> bool:
@@ -41,7 +41,7 @@ VLLM = Profile(
         COMMON_RULES,
         frozenset({Modality.IMAGE, Modality.AUDIO}),
     ),
-    site=Site(
+    locator=Locator(
         port=8000,
         variable="VLLM_PORT",
         programs=("vllm",),

@@ -9,7 +9,7 @@ from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.core.service import DockerLaunch, Service
 from ai_proxy.core.settings import DockerSettings
-from ai_proxy.runtimes.docker import DockerRuntime
+from ai_proxy.runtimes.docker.runtime import DockerRuntime
 
 type Open = Callable[..., DockerRuntime]
 

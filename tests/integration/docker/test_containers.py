@@ -16,9 +16,9 @@ from ai_proxy.core.service import ContainerStats, DockerLaunch, Handle, Healthch
 from ai_proxy.core.settings import MB, DockerSettings
 from ai_proxy.data import DEMO_SENTENCE, demo_model_path
 from ai_proxy.platform import tasks
-from ai_proxy.runtimes.docker import DockerRuntime
-from ai_proxy.runtimes.docker_place import own_container
-from ai_proxy.runtimes.docker_spec import find_own_container
+from ai_proxy.runtimes.docker.access import own_container
+from ai_proxy.runtimes.docker.runtime import DockerRuntime
+from ai_proxy.runtimes.docker.spec import find_own_container
 
 
 def llamacpp() -> Service:

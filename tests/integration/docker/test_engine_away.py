@@ -9,7 +9,7 @@ from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.core.errors import RuntimeUnavailableError
 from ai_proxy.platform import tasks
-from ai_proxy.runtimes.docker import DockerRuntime
+from ai_proxy.runtimes.docker.runtime import DockerRuntime
 from ai_proxy.testing.clock import settle
 
 COUNTS = """

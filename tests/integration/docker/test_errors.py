@@ -14,7 +14,7 @@ from tests.rigs.docker_engine import DockerEngine
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.service import Mount
 from ai_proxy.core.settings import DockerSettings
-from ai_proxy.runtimes.docker import DockerRuntime
+from ai_proxy.runtimes.docker.runtime import DockerRuntime
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from tests.integration.docker.conftest import Open, eventually, sleeper
 from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.core.service import ContainerStats, Handle
-from ai_proxy.runtimes.docker import DockerRuntime
+from ai_proxy.runtimes.docker.runtime import DockerRuntime
 
 GIB = 2**30
 

@@ -21,7 +21,7 @@ from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.platform import tasks
-from ai_proxy.runtimes.docker import DockerRuntime
+from ai_proxy.runtimes.docker.runtime import DockerRuntime
 
 GIVEN_UP = "pull after error: context canceled"
 """What the engine says of a pull that it was told to end."""

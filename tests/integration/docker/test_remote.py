@@ -15,7 +15,7 @@ from tests.rigs.docker_engine import DockerEngine, free_port
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.settings import DockerSettings
-from ai_proxy.runtimes.docker import DockerRuntime
+from ai_proxy.runtimes.docker.runtime import DockerRuntime
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from tests.rigs.recorded_engine import ENGINES, Mood, recorded_engine
 from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.detection import Detection, EngineState, UnknownEngineError, socket_address
 from ai_proxy.core.settings import EngineSettings
-from ai_proxy.engines.cache import MemoryCache
-from ai_proxy.engines.detect import SITES, Detector
+from ai_proxy.engines.detect.cache import MemoryCache
+from ai_proxy.engines.detect.detector import LOCATORS, Detector
 from ai_proxy.testing.engine_contract import closed_port
 
-TITLES = {name: profile.abilities.title for name, (profile, _) in SITES.items()}
+TITLES = {name: profile.abilities.title for name, (profile, _) in LOCATORS.items()}
 S = EngineState
 
 STATES = {
@@ -55,8 +55,8 @@ def look(
 ) -> Detector:
     """Return a detector that looks for engines at these ports only."""
     clock = SystemClock()
-    env = {SITES[engine][1].variable: f"{port}" for engine, port in ports.items()}
-    variables = {site.variable: name for name, (_, site) in SITES.items()}
+    env = {LOCATORS[engine][1].variable: f"{port}" for engine, port in ports.items()}
+    variables = {locator.variable: name for name, (_, locator) in LOCATORS.items()}
     return Detector(
         session,
         clock,
@@ -64,7 +64,7 @@ def look(
         EngineSettings(health_latency_threshold_ms=threshold_ms, max_network_failures=failures),
         env,
         lambda: owners or {},
-        lambda site, _: "/bin/x" if variables[site.variable] in installed else None,
+        lambda locator, _: "/bin/x" if variables[locator.variable] in installed else None,
         timeout,
     )
 

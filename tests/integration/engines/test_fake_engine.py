@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from ai_proxy.core.service import ExternalLaunch, Service, Upstream
-from ai_proxy.engines.base import HttpEngine
+from ai_proxy.engines.http import HttpEngine
 from ai_proxy.engines.llamacpp import LLAMACPP
 from ai_proxy.testing.fake_engine import Behaviour, running_fake_engine
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ai_proxy.core.ports import Model
 from ai_proxy.core.service import ExternalLaunch, Service, Upstream
-from ai_proxy.engines.base import HttpEngine
+from ai_proxy.engines.http import HttpEngine
 from ai_proxy.engines.llamacpp import LLAMACPP
 from ai_proxy.engines.openai import OPENAI
 

@@ -14,9 +14,9 @@ import pytest
 
 from ai_proxy.core.service import Handle, ProcessLaunch, Service, Upstream
 from ai_proxy.data import DEMO_SENTENCE, demo_model_path
-from ai_proxy.engines.base import HttpEngine
+from ai_proxy.engines.http import HttpEngine
 from ai_proxy.engines.llamacpp import LLAMACPP
-from ai_proxy.runtimes.process import ProcessRuntime
+from ai_proxy.runtimes.process.runtime import ProcessRuntime
 
 pytest.importorskip("xllamacpp", reason="the extra 'llamacpp' is not installed")
 

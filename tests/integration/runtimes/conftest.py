@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_proxy.runtimes.process import ProcessRuntime
+from ai_proxy.runtimes.process.runtime import ProcessRuntime
 
 type Reopen = Callable[[], ProcessRuntime]
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from ai_proxy.core.service import ProcessLaunch, Service
-from ai_proxy.runtimes.process import ProcessRuntime
+from ai_proxy.runtimes.process.runtime import ProcessRuntime
 
 TALKER = "n=0; while :; do n=$((n+1)); echo line $n; sleep 0.01; done"
 

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from ai_proxy.core.logring import LogRing
-from ai_proxy.runtimes import session
-from ai_proxy.runtimes.process import ProcessRuntime
+from ai_proxy.runtimes.process import session
+from ai_proxy.runtimes.process.runtime import ProcessRuntime
 
 PROXY = Path(__file__).with_name("proxy_to_be_killed.py")
 

@@ -14,9 +14,9 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import ProcessLaunch, Service
 from ai_proxy.platform import tasks
-from ai_proxy.runtimes import session
-from ai_proxy.runtimes.process import ProcessRuntime
-from ai_proxy.runtimes.records import Records, make_handle
+from ai_proxy.runtimes.process import session
+from ai_proxy.runtimes.process.records import Records, make_handle
+from ai_proxy.runtimes.process.runtime import ProcessRuntime
 from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command
 
 SLEEP = ProcessLaunch(("sh", "-c", "echo hello; exec sleep 60"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import uvloop
 
 from ai_proxy.core.service import Exit, ProcessLaunch, Service
-from ai_proxy.runtimes.process import ProcessRuntime
+from ai_proxy.runtimes.process.runtime import ProcessRuntime
 from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command
 
 

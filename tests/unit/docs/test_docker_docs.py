@@ -64,7 +64,7 @@ def test_every_link_leads_somewhere() -> None:
 
 
 def test_every_error_shown_is_one_the_program_says() -> None:
-    source = "".join(path.read_text() for path in (ROOT / "src/ai_proxy/runtimes").glob("docker*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "src/ai_proxy/runtimes/docker").glob("*.py"))
     spoken = re.sub(r"\"\n\s*f?\"", "", source)
     table = DOCS.read_text(encoding="utf-8").partition("## When something is wrong")[2].partition("##")[0]
 
@@ -149,7 +149,7 @@ def test_behind_a_socket_proxy_services_do_not_join_the_network_of_the_socket() 
 
 
 def test_every_call_of_the_engine_is_listed_for_those_who_filter_them() -> None:
-    source = "".join(path.read_text() for path in (ROOT / "src/ai_proxy/runtimes").glob("docker*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "src/ai_proxy/runtimes/docker").glob("*.py"))
     literals = re.findall(
         r"\"((?:\{(?:path|self\._path)\})?/(?:containers|images|networks|events|info|_ping|stop"
         r"|kill|top|stats|logs)\b[^\"]*)\"",

@@ -4,7 +4,7 @@ from pathlib import Path
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Modality
 from ai_proxy.core.detection import EngineState
 from ai_proxy.engines.catalog import PROFILES
-from ai_proxy.engines.detect import SITES
+from ai_proxy.engines.detect.detector import LOCATORS
 
 PAGE = Path(__file__).parents[3].joinpath("docs", "engines.md").read_text(encoding="utf-8")
 
@@ -20,8 +20,8 @@ def rows(heading: str) -> dict[str, list[str]]:
 def test_the_page_says_where_every_engine_is_looked_for() -> None:
     told = rows("Where engines are looked for")
 
-    for name, (profile, site) in SITES.items():
-        row = [name, f"127.0.0.1:{site.port}", site.variable, site.programs[0]]
+    for name, (profile, locator) in LOCATORS.items():
+        row = [name, f"127.0.0.1:{locator.port}", locator.variable, locator.programs[0]]
         assert told[profile.abilities.title] == row
 
 
@@ -32,7 +32,7 @@ def test_the_page_tells_every_state() -> None:
 def test_the_page_says_what_every_engine_takes() -> None:
     told = rows("What each takes")
 
-    for name in (*SITES, "sglang"):
+    for name in (*LOCATORS, "sglang"):
         abilities = PROFILES[name].abilities
         endpoints, images, audio = told[abilities.title]
         more = {endpoint.name.lower() for endpoint in abilities.endpoints - TEXT_ENDPOINTS}

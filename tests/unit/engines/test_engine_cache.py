@@ -1,6 +1,6 @@
 from tests.rigs.fake_detector import detection
 
-from ai_proxy.engines.cache import MemoryCache
+from ai_proxy.engines.detect.cache import MemoryCache
 from ai_proxy.testing.clock import FakeClock
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.service import ProcessLaunch
-from ai_proxy.runtimes.command import build_command, choose_program
+from ai_proxy.runtimes.process.command import build_command, choose_program
 
 EMBEDDED = ("python", "-m", "ai_proxy.engines.llamacpp_embedded")
 

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from ai_proxy.core.service import DockerLaunch
-from ai_proxy.runtimes.docker_errors import explain, explain_unreachable
+from ai_proxy.runtimes.docker.errors import explain, explain_unreachable
 
 LAUNCH = DockerLaunch("ghcr.io/x/y:1", 8080, host_port=80)
 

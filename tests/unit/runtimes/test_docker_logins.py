@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ai_proxy.core.errors import RuntimeFailureError
-from ai_proxy.runtimes.docker_logins import HUB, Login, Logins
+from ai_proxy.runtimes.docker.logins import HUB, Login, Logins
 
 
 def logins(folder: Path, config: Any = None) -> Logins:

@@ -3,7 +3,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_proxy.runtimes.docker_logs import Frames, nanoseconds
+from ai_proxy.runtimes.docker.logs import Frames, nanoseconds
 
 WRITTEN = st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=50)), max_size=10)
 

@@ -1,9 +1,9 @@
 from typing import Any
 
 from ai_proxy.core.service import DockerLaunch, Healthcheck, Service, Upstream
-from ai_proxy.runtimes.docker_spec import (
+from ai_proxy.runtimes.docker.spec import (
     LOOPBACK,
-    Place,
+    Access,
     is_here,
     make_body,
     make_labels,
@@ -14,11 +14,11 @@ from ai_proxy.runtimes.docker_spec import (
 LAUNCH = DockerLaunch("image:1", 8080)
 
 
-ON_HOST = Place()
+ON_HOST = Access()
 
 
-def body(place: Place = ON_HOST, **launch: Any) -> Any:
-    return make_body(DockerLaunch(**{"image": "image:1", "port": 8080, **launch}), {}, place)
+def body(access: Access = ON_HOST, **launch: Any) -> Any:
+    return make_body(DockerLaunch(**{"image": "image:1", "port": 8080, **launch}), {}, access)
 
 
 def test_a_plain_container_is_published_on_loopback_and_never_restarted() -> None:
@@ -53,7 +53,7 @@ def test_a_health_check_is_a_command_unless_it_says_what_it_is() -> None:
 
 
 def test_beside_a_proxy_in_a_container_only_a_chosen_port_is_published() -> None:
-    beside = Place(networks=("mine",))
+    beside = Access(networks=("mine",))
     assert body(beside)["HostConfig"]["PortBindings"] == {}
     assert body(beside)["HostConfig"]["NetworkMode"] == "mine"
     assert body(beside, host_port=80)["HostConfig"]["PortBindings"]["8080/tcp"][0]["HostPort"] == "80"
@@ -75,14 +75,14 @@ def inspected(**networks: dict[str, str]) -> dict[str, Any]:
 BRIDGE = {"IPAddress": "172.17.0.2", "Gateway": "172.17.0.1"}
 
 
-def upstream(facts: dict[str, Any], place: Place) -> Upstream:
-    handle = parse_handle(facts, place)
+def upstream(facts: dict[str, Any], access: Access) -> Upstream:
+    handle = parse_handle(facts, access)
     assert handle is not None
     return handle.upstreams[0]
 
 
 def test_a_handle_is_read_from_what_the_engine_knows() -> None:
-    handle = parse_handle(inspected(bridge=BRIDGE), Place())
+    handle = parse_handle(inspected(bridge=BRIDGE), Access())
     assert handle is not None
     assert (handle.service_id, handle.config_hash, handle.ref) == ("llama3", "abc", "0123456789abcdef")
     assert handle.started == 1735689600.5
@@ -90,26 +90,26 @@ def test_a_handle_is_read_from_what_the_engine_knows() -> None:
 
 def test_a_container_without_our_labels_has_no_handle() -> None:
     facts = inspected() | {"Config": {"Labels": None}}
-    assert parse_handle(facts, Place()) is None
+    assert parse_handle(facts, Access()) is None
 
 
 def test_a_container_is_reached_where_it_is_published() -> None:
-    assert upstream(inspected(bridge=BRIDGE), Place()) == Upstream(LOOPBACK, 32768)
+    assert upstream(inspected(bridge=BRIDGE), Access()) == Upstream(LOOPBACK, 32768)
 
 
 def test_a_container_on_a_bridge_of_this_machine_is_reached_directly() -> None:
-    near = Place(gateways=frozenset({"127.0.0.1", "172.17.0.1"}))
+    near = Access(gateways=frozenset({"127.0.0.1", "172.17.0.1"}))
     assert upstream(inspected(bridge=BRIDGE), near) == Upstream("172.17.0.2", 8080)
 
 
 def test_a_container_on_a_bridge_elsewhere_is_reached_where_it_is_published() -> None:
-    far = Place(gateways=frozenset({"127.0.0.1", "172.18.0.1"}))
+    far = Access(gateways=frozenset({"127.0.0.1", "172.18.0.1"}))
     assert upstream(inspected(bridge=BRIDGE), far) == Upstream(LOOPBACK, 32768)
 
 
 def test_a_container_in_our_network_is_reached_there() -> None:
     shared = {"IPAddress": "172.20.0.3", "Gateway": "172.20.0.1"}
-    assert upstream(inspected(bridge=BRIDGE, mine=shared), Place(networks=("mine",))) == Upstream(
+    assert upstream(inspected(bridge=BRIDGE, mine=shared), Access(networks=("mine",))) == Upstream(
         "172.20.0.3", 8080
     )
 
@@ -117,7 +117,7 @@ def test_a_container_in_our_network_is_reached_there() -> None:
 def test_a_container_that_has_ended_is_reached_nowhere() -> None:
     facts = inspected(bridge={"IPAddress": "", "Gateway": ""})
     facts["NetworkSettings"]["Ports"] = {}
-    assert upstream(facts, Place(gateways=frozenset({"127.0.0.1"}))).port == 0
+    assert upstream(facts, Access(gateways=frozenset({"127.0.0.1"}))).port == 0
 
 
 def test_an_engine_on_another_machine_is_not_here() -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ai_proxy.core.service import ContainerStats
-from ai_proxy.runtimes.docker_stats import parse_stats
+from ai_proxy.runtimes.docker.stats import parse_stats
 
 V1: dict[str, Any] = {
     "read": "2026-11-21T00:20:02.1Z",

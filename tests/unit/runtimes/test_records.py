@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_proxy.runtimes.records import Records, make_handle
+from ai_proxy.runtimes.process.records import Records, make_handle
 
 HANDLE = make_handle("chat/../1", "abc", 4711, 1700000000.25, 8080)
 

@@ -6,8 +6,8 @@ from enum import StrEnum
 
 from ai_proxy.core.detection import EngineState
 from ai_proxy.engines.answers import Answer, Answers
-from ai_proxy.engines.base import Profile
 from ai_proxy.engines.catalog import PROFILES
+from ai_proxy.engines.http import Profile
 from ai_proxy.engines.listing import read_models
 
 BUSY = frozenset({429, 503})
@@ -28,7 +28,7 @@ class Trouble(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ProbeResult:
     """What came of asking at an address.
 
     Attributes:
@@ -59,42 +59,42 @@ class Circumstances:
     tries: int = 1
 
 
-type Verdict = tuple[EngineState, str]
+type Classification = tuple[EngineState, str]
 """A state, and why, in words."""
 
 
-def judge(profile: Profile, look: Look, circumstances: Circumstances) -> Verdict:
+def classify(profile: Profile, probed: ProbeResult, circumstances: Circumstances) -> Classification:
     """Say how an engine stands."""
-    if look.trouble is not None:
-        return _without_answers(profile, look, circumstances)
-    found = identify(look.answers)
+    if probed.trouble is not None:
+        return _without_answers(profile, probed, circumstances)
+    found = identify(probed.answers)
     if found not in (None, profile.abilities.title):
         return EngineState.ERROR_API, f"{found} answers there, not {profile.abilities.title}"
-    if busy := next((a for a in look.answers.values() if a.status in BUSY), None):
+    if busy := next((a for a in probed.answers.values() if a.status in BUSY), None):
         return EngineState.RUNNING_DEGRADED, f"{busy.status}: {busy.complaint}"
-    models = read_models(profile.listings, look.answers)
-    if any(answer.status in NO_KEY for answer in look.answers.values()) and not models:
+    models = read_models(profile.listings, probed.answers)
+    if any(answer.status in NO_KEY for answer in probed.answers.values()) and not models:
         return EngineState.ERROR_API, "it wants an API key: declare it as a service with its api_key"
     if found is None:
         return EngineState.ERROR_API, f"what answers there is not {profile.abilities.title}"
     if models is None:
         return (
             EngineState.ERROR_API,
-            f"it does not list its models: {_first_complaint(profile, look.answers)}",
+            f"it does not list its models: {_first_complaint(profile, probed.answers)}",
         )
-    return _serving(latency_ms(look.answers), len(models), circumstances)
+    return _serving(latency_ms(probed.answers), len(models), circumstances)
 
 
-def _without_answers(profile: Profile, look: Look, circumstances: Circumstances) -> Verdict:
+def _without_answers(profile: Profile, probed: ProbeResult, circumstances: Circumstances) -> Classification:
     title = profile.abilities.title
-    match look.trouble:
+    match probed.trouble:
         case Trouble.REFUSED if circumstances.local:
             return at_rest(installed=circumstances.installed), "nothing listens there"
         case Trouble.GARBAGE:
-            return EngineState.ERROR_API, f"what answers there is not {title}: {look.detail}"
+            return EngineState.ERROR_API, f"what answers there is not {title}: {probed.detail}"
         case _:
             tries = f" ({circumstances.tries} tries)" if circumstances.tries > 1 else ""
-            return EngineState.ERROR_NETWORK, f"{look.detail}{tries}"
+            return EngineState.ERROR_NETWORK, f"{probed.detail}{tries}"
 
 
 def at_rest(*, installed: bool) -> EngineState:
@@ -102,7 +102,7 @@ def at_rest(*, installed: bool) -> EngineState:
     return EngineState.INSTALLED_ONLY if installed else EngineState.ABSENT
 
 
-def _serving(latency: float, models: int, circumstances: Circumstances) -> Verdict:
+def _serving(latency: float, models: int, circumstances: Circumstances) -> Classification:
     lists = f"lists {models} model{'' if models == 1 else 's'}"
     if latency > circumstances.slow_over_ms:
         slow = f"slow: {latency:.0f} ms to answer, over {circumstances.slow_over_ms:g} ms"
@@ -124,8 +124,12 @@ def identify(answers: Answers, profiles: Mapping[str, Profile] = PROFILES) -> st
     """Return the name for people of whatever gives these answers; None when nothing tells."""
     if any(map(_is_ours, answers.values())):
         return OURSELVES
-    sites = ((profile, profile.site) for profile in profiles.values())
-    known = (profile.abilities.title for profile, site in sites if site is not None and site.is_it(answers))
+    locators = ((profile, profile.locator) for profile in profiles.values())
+    known = (
+        profile.abilities.title
+        for profile, locator in locators
+        if locator is not None and locator.is_it(answers)
+    )
     return next(known, None)
 
 

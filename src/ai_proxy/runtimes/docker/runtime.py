@@ -20,25 +20,25 @@ from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import ContainerStats, DockerLaunch, Exit, Handle, Service
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.platform import tasks
-from ai_proxy.runtimes import docker_events
-from ai_proxy.runtimes.docker_api import DockerApi, Json, RefusedError
-from ai_proxy.runtimes.docker_errors import explain, name_taken
-from ai_proxy.runtimes.docker_host import fill_in
-from ai_proxy.runtimes.docker_logins import Logins
-from ai_proxy.runtimes.docker_logs import ContainerLog
-from ai_proxy.runtimes.docker_place import PlaceFinder
-from ai_proxy.runtimes.docker_pull import Images
-from ai_proxy.runtimes.docker_spec import (
+from ai_proxy.runtimes.docker import events as docker_events
+from ai_proxy.runtimes.docker.access import AccessFinder
+from ai_proxy.runtimes.docker.api import DockerApi, Json, RefusedError
+from ai_proxy.runtimes.docker.errors import explain, name_taken
+from ai_proxy.runtimes.docker.host import fill_in
+from ai_proxy.runtimes.docker.images import Images
+from ai_proxy.runtimes.docker.logins import Logins
+from ai_proxy.runtimes.docker.logs import ContainerLog
+from ai_proxy.runtimes.docker.spec import (
     CONFIG_HASH,
     OWNER,
-    Place,
+    Access,
     container_name,
     make_body,
     make_labels,
     parse_exit,
     parse_handle,
 )
-from ai_proxy.runtimes.docker_stats import ContainerMeter, GpuMemory
+from ai_proxy.runtimes.docker.stats import ContainerMeter, GpuMemory
 
 RETRY = 0.5
 """Seconds between two tries to wait for a container while the engine is away."""
@@ -90,7 +90,7 @@ class DockerRuntime:
         self._images = Images(self._api, Logins(environ))
         self._owner = owner
         self._version = version
-        self._place = PlaceFinder(settings, self._api, container)
+        self._access = AccessFinder(settings, self._api, container)
         self._wall = wall
         self._gpu_memory = gpu_memory
         self._rings: dict[str, LogRing] = {}
@@ -145,11 +145,11 @@ class DockerRuntime:
         if self._abandoned:
             await asyncio.wait(self._abandoned)
         await self._cleared(self._instances)
-        place = await self._place.find()
+        access = await self._access.find()
         filters = json.dumps({"label": [f"{OWNER}={self._owner}"]})
         listed = await self._api.get("/containers/json", all=1, filters=filters)
         inspected = [await self._api.inspect(item["Id"]) for item in listed]
-        found = (_listed(facts, place) for facts in inspected if facts is not None)
+        found = (_listed(facts, access) for facts in inspected if facts is not None)
         return [handle for handle in found if handle is not None]
 
     def logs(self, service_id: str) -> LogRing:
@@ -179,28 +179,28 @@ class DockerRuntime:
     async def _launch(self, service: Service, launch: DockerLaunch) -> Handle:
         """Make a container run; one that runs already, with this declaration, is taken as it is."""
         await self._cleared(handle for handle in self._instances if handle.service_id == service.id)
-        place = await self._place.find()
+        access = await self._access.find()
         name = container_name(service.id)
         facts = await self._api.inspect(name)
-        running = await self._take_over(service, name, facts, place) if facts else None
+        running = await self._take_over(service, name, facts, access) if facts else None
         if running:
             return running
         try:
-            ref = await self._create(service, launch, name, place)
+            ref = await self._create(service, launch, name, access)
         except RefusedError as error:
             raise RuntimeFailureError(explain(launch, error.message)) from error
         facts = await self._api.inspect(ref)
-        handle = parse_handle(facts, await self._place.find()) if facts else None  # its bridge may be new
+        handle = parse_handle(facts, await self._access.find()) if facts else None  # its bridge may be new
         if handle is None:
             raise RuntimeFailureError(f"the container of {service.id} was removed as soon as it ran")
         return handle
 
-    async def _take_over(self, service: Service, name: str, facts: Json, place: Place) -> Handle | None:
+    async def _take_over(self, service: Service, name: str, facts: Json, access: Access) -> Handle | None:
         """Return our container of that name if it runs as declared; else remove it, if it is ours."""
         labels = facts["Config"].get("Labels") or {}
         if labels.get(OWNER) != self._owner:
             raise RuntimeFailureError(name_taken(name, facts["Id"], labels.get(OWNER)))
-        handle = parse_handle(facts, place)
+        handle = parse_handle(facts, access)
         if facts["State"]["Running"]:
             if handle and labels.get(CONFIG_HASH) == service.config_hash:
                 return handle
@@ -213,12 +213,12 @@ class DockerRuntime:
         await self._remove(facts["Id"])
         return None
 
-    async def _create(self, service: Service, launch: DockerLaunch, name: str, place: Place) -> str:
+    async def _create(self, service: Service, launch: DockerLaunch, name: str, access: Access) -> str:
         """Create and start a container; return its id. Nothing of it is left when the engine refuses."""
-        body = make_body(launch, make_labels(service, launch, self._owner, self._version), place)
+        body = make_body(launch, make_labels(service, launch, self._owner, self._version), access)
         ref: str = (await self._api.post("/containers/create", body, name=name))["Id"]
         try:
-            for network in place.join(launch.networks)[1:]:
+            for network in access.join(launch.networks)[1:]:
                 await self._api.post(f"/networks/{network}/connect", {"Container": ref})
             await self._api.post(f"/containers/{ref}/start")
         except RefusedError:
@@ -332,10 +332,10 @@ class DockerRuntime:
         self.logs(service_id).append(line, self._wall())
 
 
-def _listed(facts: Json, place: Place) -> Handle | None:
+def _listed(facts: Json, access: Access) -> Handle | None:
     """Return the handle of a container that runs or was left behind; None when nothing is to be done."""
     status = facts["State"]["Status"]
-    handle = parse_handle(facts, place)
+    handle = parse_handle(facts, access)
     if handle is None or status == "removing":
         return None
     return handle if facts["State"]["Running"] else replace(handle, config_hash="")

@@ -21,12 +21,12 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import Exit, Handle, ProcessLaunch, Service
 from ai_proxy.platform import tasks
-from ai_proxy.runtimes import output
-from ai_proxy.runtimes.command import Command, build_command, explain_failure
-from ai_proxy.runtimes.output import Output
-from ai_proxy.runtimes.ports import find_free_port, require_free_port
-from ai_proxy.runtimes.records import HOST, Records, make_handle
-from ai_proxy.runtimes.session import Session, is_leader
+from ai_proxy.runtimes.process import logs as output
+from ai_proxy.runtimes.process.command import Command, build_command, explain_failure
+from ai_proxy.runtimes.process.logs import Output
+from ai_proxy.runtimes.process.ports import find_free_port, require_free_port
+from ai_proxy.runtimes.process.records import HOST, Records, make_handle
+from ai_proxy.runtimes.process.session import Session, is_leader
 
 OWNER = "AI_PROXY_OWNER"
 SERVICE = "AI_PROXY_SERVICE"

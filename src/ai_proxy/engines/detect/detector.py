@@ -21,21 +21,21 @@ from ai_proxy.core.ports import Clock, EngineCache
 from ai_proxy.core.service import Upstream
 from ai_proxy.core.settings import EngineSettings
 from ai_proxy.engines.answers import Answer, Answers
-from ai_proxy.engines.base import Profile, explain, get
 from ai_proxy.engines.catalog import PROFILES
-from ai_proxy.engines.judge import (
+from ai_proxy.engines.detect.classify import (
     BUSY,
     Circumstances,
-    Look,
+    Classification,
+    ProbeResult,
     Trouble,
-    Verdict,
     at_rest,
+    classify,
     identify,
-    judge,
     latency_ms,
 )
+from ai_proxy.engines.detect.locator import Locator, find_address, find_program
+from ai_proxy.engines.http import Profile, explain, get
 from ai_proxy.engines.listing import read_models
-from ai_proxy.engines.site import Site, find_address, find_program
 
 PATIENCE = 2.0
 """How much longer than a healthy engine one may take to answer before it counts as silent."""
@@ -43,8 +43,8 @@ PATIENCE = 2.0
 RETRY_PAUSE = 0.1
 """Seconds between two tries to reach an engine."""
 
-SITES: Mapping[str, tuple[Profile, Site]] = {
-    name: (profile, profile.site) for name, profile in PROFILES.items() if profile.site is not None
+LOCATORS: Mapping[str, tuple[Profile, Locator]] = {
+    name: (profile, profile.locator) for name, profile in PROFILES.items() if profile.locator is not None
 }
 """The engines that are looked for."""
 
@@ -74,7 +74,7 @@ class Detector:
         settings: EngineSettings,
         env: Mapping[str, str],
         owners: Owners = dict,
-        programs: Callable[[Site, Mapping[str, str]], str | None] = find_program,
+        programs: Callable[[Locator, Mapping[str, str]], str | None] = find_program,
         timeout: float | None = None,
     ) -> None:
         self._session = session
@@ -84,14 +84,14 @@ class Detector:
         self._env = env
         self._owners = owners
         self._programs = programs
-        self._turns = {name: asyncio.Lock() for name in SITES}
+        self._turns = {name: asyncio.Lock() for name in LOCATORS}
         self.adapt(settings)
 
     def __repr__(self) -> str:
-        return f"<Detector [{', '.join(SITES)}]>"
+        return f"<Detector [{', '.join(LOCATORS)}]>"
 
     def adapt(self, settings: EngineSettings) -> None:
-        """Go by other settings from the next look on."""
+        """Go by other settings from the next probe on."""
         self._settings = settings
         self._timeout = self._patience or PATIENCE * settings.health_latency_threshold_ms / 1000
         self._cache.ttl = settings.cache_ttl
@@ -102,14 +102,14 @@ class Detector:
         Raises:
             UnknownEngineError: No engine of that name is looked for.
         """
-        if engine is not None and engine not in SITES:
-            raise UnknownEngineError(engine, tuple(SITES))
-        names = SITES if engine is None else (engine,)
+        if engine is not None and engine not in LOCATORS:
+            raise UnknownEngineError(engine, tuple(LOCATORS))
+        names = LOCATORS if engine is None else (engine,)
         return await asyncio.gather(*(self._detect(name, fresh=fresh) for name in names))
 
     async def forget(self, engine: str) -> None:
-        """Have an engine asked again; a look that is under way ends first, and is forgotten as well."""
-        if engine in SITES:
+        """Have an engine asked again; a probe under way ends first, and is forgotten as well."""
+        if engine in LOCATORS:
             async with self._turns[engine]:
                 await self._cache.drop(engine)
 
@@ -117,21 +117,21 @@ class Detector:
         async with self._turns[engine]:
             known = None if fresh else await self._cache.get(engine)
             if known is None:
-                known = await self._look_for(*SITES[engine])
+                known = await self._look_for(*LOCATORS[engine])
                 await self._cache.put(known)
             return known
 
-    async def _look_for(self, profile: Profile, site: Site) -> Detection:
-        upstream, remark = find_address(site, self._env)
-        program = await asyncio.to_thread(self._programs, site, self._env)
+    async def _look_for(self, profile: Profile, locator: Locator) -> Detection:
+        upstream, remark = find_address(locator, self._env)
+        program = await asyncio.to_thread(self._programs, locator, self._env)
         owner = self._owners().get(socket_address(upstream.host, upstream.port))
         if owner:
-            look = Look()
+            probed = ProbeResult()
             state, detail = at_rest(installed=program is not None), f"{owner} is at that address"
         else:
-            look, tries = await self._look_at(upstream, profile, site)
-            state, detail = self._judge(profile, look, upstream, tries, program)
-        answers = look.answers if state in RUNNING else {}
+            probed, tries = await self._look_at(upstream, profile, locator)
+            state, detail = self._classify(profile, probed, upstream, tries, program)
+        answers = probed.answers if state in RUNNING else {}
         models = read_models(profile.listings, answers) or ()
         return Detection(
             engine=profile.name,
@@ -139,38 +139,40 @@ class Detector:
             state=state,
             address=upstream.url,
             detail=f"{detail} ({remark})" if remark else detail,
-            version=site.version(answers),
+            version=locator.version(answers),
             models=tuple(model.id for model in models),
-            latency_ms=round(latency_ms(look.answers), 1) if look.answers else None,
+            latency_ms=round(latency_ms(probed.answers), 1) if probed.answers else None,
             program=program,
             at=self._clock.wall(),
         )
 
-    def _judge(
-        self, profile: Profile, look: Look, upstream: Upstream, tries: int, program: str | None
-    ) -> Verdict:
+    def _classify(
+        self, profile: Profile, probed: ProbeResult, upstream: Upstream, tries: int, program: str | None
+    ) -> Classification:
         circumstances = Circumstances(
             installed=program is not None,
             local=is_loopback(upstream.host),
             slow_over_ms=self._settings.health_latency_threshold_ms,
             tries=tries,
         )
-        return judge(profile, look, circumstances)
+        return classify(profile, probed, circumstances)
 
-    async def _look_at(self, upstream: Upstream, profile: Profile, site: Site) -> tuple[Look, int]:
+    async def _look_at(
+        self, upstream: Upstream, profile: Profile, locator: Locator
+    ) -> tuple[ProbeResult, int]:
         """Ask what tells this engine, again while it cannot be reached; then what tells who else it is."""
-        paths = own_paths(profile, site)
-        look, tries = await self._ask(upstream, paths), 1
-        while is_unreachable(look, upstream) and tries < self._settings.max_network_failures:
+        paths = own_paths(profile, locator)
+        probed, tries = await self._ask(upstream, paths), 1
+        while is_unreachable(probed, upstream) and tries < self._settings.max_network_failures:
             await self._clock.sleep(RETRY_PAUSE)
-            look, tries = await self._ask(upstream, paths), tries + 1
-        if look.trouble is None and is_stranger(look.answers):
-            others = {path for other in SITES.values() for path in own_paths(*other)} - paths
+            probed, tries = await self._ask(upstream, paths), tries + 1
+        if probed.trouble is None and is_stranger(probed.answers):
+            others = {path for other in LOCATORS.values() for path in own_paths(*other)} - paths
             more = await self._ask(upstream, others)
-            look = replace(look, answers={**more.answers, **look.answers})
-        return look, tries
+            probed = replace(probed, answers={**more.answers, **probed.answers})
+        return probed, tries
 
-    async def _ask(self, upstream: Upstream, paths: Iterable[str]) -> Look:
+    async def _ask(self, upstream: Upstream, paths: Iterable[str]) -> ProbeResult:
         asked = tuple(paths)
         came = await asyncio.gather(*(self._get(upstream, path) for path in asked))
         answers = {path: one for path, one in zip(asked, came, strict=True) if isinstance(one, Answer)}
@@ -187,15 +189,15 @@ class Detector:
             return trouble_of(error), explain(error)
 
 
-def own_paths(profile: Profile, site: Site) -> frozenset[str]:
+def own_paths(profile: Profile, locator: Locator) -> frozenset[str]:
     """Return every path that an engine is asked for, to know it and its models."""
-    return frozenset((*site.asks, *(listing.path for listing in profile.listings)))
+    return frozenset((*locator.asks, *(listing.path for listing in profile.listings)))
 
 
-def is_unreachable(look: Look, upstream: Upstream) -> bool:
+def is_unreachable(probed: ProbeResult, upstream: Upstream) -> bool:
     """Tell whether asking again may help: a closed port does not open for it, unless it is far away."""
-    return look.trouble is Trouble.NETWORK or (
-        look.trouble is Trouble.REFUSED and not is_loopback(upstream.host)
+    return probed.trouble is Trouble.NETWORK or (
+        probed.trouble is Trouble.REFUSED and not is_loopback(upstream.host)
     )
 
 
@@ -221,10 +223,12 @@ def trouble_of(error: Exception) -> Trouble:
             return Trouble.GARBAGE
 
 
-def worst(answers: Answers, troubles: Sequence[tuple[Trouble, str]]) -> Look:
+def worst(answers: Answers, troubles: Sequence[tuple[Trouble, str]]) -> ProbeResult:
     """Return what came of asking several paths: one that went wrong counts more than those that went well."""
     for kind in (Trouble.GARBAGE, Trouble.NETWORK, Trouble.REFUSED):
         for trouble, detail in troubles:
             if trouble is kind:
-                return Look(answers, Trouble.NETWORK if kind is Trouble.REFUSED and answers else kind, detail)
-    return Look(answers)
+                return ProbeResult(
+                    answers, Trouble.NETWORK if kind is Trouble.REFUSED and answers else kind, detail
+                )
+    return ProbeResult(answers)

@@ -14,8 +14,8 @@ from aiodocker import Docker, DockerError
 
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.settings import DockerSettings
-from ai_proxy.runtimes.docker_errors import explain_certificates, explain_host
-from ai_proxy.runtimes.docker_spec import LOOPBACK
+from ai_proxy.runtimes.docker.errors import explain_certificates, explain_host
+from ai_proxy.runtimes.docker.spec import LOOPBACK
 
 TCP = re.compile(r"(tcp|http|https)://")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ai_proxy.core.errors import RuntimeUnavailableError
 from ai_proxy.core.service import ContainerStats
-from ai_proxy.runtimes.docker_api import DockerApi, Json, RefusedError
+from ai_proxy.runtimes.docker.api import DockerApi, Json, RefusedError
 
 RETRY = 2.0
 """Seconds between two tries to listen while the engine is away."""

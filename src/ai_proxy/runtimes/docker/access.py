@@ -7,12 +7,12 @@ import psutil
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.settings import DockerSettings
-from ai_proxy.runtimes.docker_api import DockerApi
-from ai_proxy.runtimes.docker_host import find_address, machine_of
-from ai_proxy.runtimes.docker_spec import Place, find_own_container, is_here, sharing_order
+from ai_proxy.runtimes.docker.api import DockerApi
+from ai_proxy.runtimes.docker.host import find_address, machine_of
+from ai_proxy.runtimes.docker.spec import Access, find_own_container, is_here, sharing_order
 
 
-class PlaceFinder:
+class AccessFinder:
     """Finds the most direct way to containers; what does not change is found out once.
 
     Args:
@@ -30,9 +30,9 @@ class PlaceFinder:
         self._address: str | None = None
 
     def __repr__(self) -> str:
-        return f"<PlaceFinder {self._container or 'on the host'}>"
+        return f"<AccessFinder {self._container or 'on the host'}>"
 
-    async def find(self) -> Place:
+    async def find(self) -> Access:
         """Return from where containers are reached now.
 
         Raises:
@@ -40,12 +40,12 @@ class PlaceFinder:
         """
         if self._settings.address is None:
             if networks := await self._own_networks():
-                return Place(networks=networks)
+                return Access(networks=networks)
             if await self._is_here():
-                return Place(gateways=own_addresses())
+                return Access(gateways=own_addresses())
         if self._address is None:
             self._address = await find_address(self._settings.address or machine_of(self._api.host))
-        return Place(self._address)
+        return Access(self._address)
 
     async def _own_networks(self) -> tuple[str, ...]:
         """Return the networks of the proxy's own container; none without one, or with a remote engine."""

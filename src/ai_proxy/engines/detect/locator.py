@@ -16,7 +16,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class Locator:
     """Where an engine is found on a machine, and by what it is known.
 
     Attributes:
@@ -38,15 +38,15 @@ class Site:
     version: Callable[[Answers], str | None]
 
 
-def find_address(site: Site, env: Mapping[str, str]) -> tuple[Upstream, str]:
+def find_address(locator: Locator, env: Mapping[str, str]) -> tuple[Upstream, str]:
     """Return where an engine listens, and a remark when its variable is of no use and was passed over."""
-    said = env.get(site.variable, "").strip()
+    said = env.get(locator.variable, "").strip()
     if not said:
-        return Upstream("127.0.0.1", site.port), ""
+        return Upstream("127.0.0.1", locator.port), ""
     try:
-        return parse_address(said, site.port), ""
+        return parse_address(said, locator.port), ""
     except ValueError:
-        return Upstream("127.0.0.1", site.port), f"{site.variable} is no address and was passed over"
+        return Upstream("127.0.0.1", locator.port), f"{locator.variable} is no address and was passed over"
 
 
 def parse_address(text: str, default_port: int) -> Upstream:
@@ -81,11 +81,11 @@ def _reachable(host: str) -> str:
     return "::1" if host == "::" else host if host.startswith("127.") else "127.0.0.1"
 
 
-def find_program(site: Site, env: Mapping[str, str]) -> str | None:
+def find_program(locator: Locator, env: Mapping[str, str]) -> str | None:
     """Return where an engine's program lies: on PATH or at one of its known places; None when it is not."""
     search = env.get("PATH") or os.defpath
-    on_path = (shutil.which(program, path=search) for program in site.programs)
-    return next((found for found in (*on_path, *_at_places(site.places, env)) if found), None)
+    on_path = (shutil.which(program, path=search) for program in locator.programs)
+    return next((found for found in (*on_path, *_at_places(locator.places, env)) if found), None)
 
 
 def _at_places(places: Iterable[str], env: Mapping[str, str]) -> Iterable[str]:

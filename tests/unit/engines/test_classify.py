@@ -8,12 +8,12 @@ from tests.rigs.recorded_engine import choose, recording
 
 from ai_proxy.core.detection import EngineState
 from ai_proxy.engines.answers import Answer, Answers
-from ai_proxy.engines.detect import SITES, own_paths
-from ai_proxy.engines.judge import Circumstances, Look, Trouble, identify, judge
+from ai_proxy.engines.detect.classify import Circumstances, ProbeResult, Trouble, classify, identify
+from ai_proxy.engines.detect.detector import LOCATORS, own_paths
 from ai_proxy.testing.fake_engine import Request
 
-PATHS = sorted({path for site in SITES.values() for path in own_paths(*site)})
-TITLES = {name: profile.abilities.title for name, (profile, _) in SITES.items()}
+PATHS = sorted({path for locator in LOCATORS.values() for path in own_paths(*locator)})
+TITLES = {name: profile.abilities.title for name, (profile, _) in LOCATORS.items()}
 HERE = Circumstances(installed=True)
 
 
@@ -27,21 +27,23 @@ def answers(engine: str, *, seconds: float = 0.01, first: bool = False) -> dict[
     }
 
 
-def verdict(engine: str, look: Look, circumstances: Circumstances = HERE) -> EngineState:
-    return judge(SITES[engine][0], look, circumstances)[0]
+def verdict(engine: str, look: ProbeResult, circumstances: Circumstances = HERE) -> EngineState:
+    return classify(LOCATORS[engine][0], look, circumstances)[0]
 
 
-@pytest.mark.parametrize(("engine", "first"), [*product(SITES, [True, False])])
+@pytest.mark.parametrize(("engine", "first"), [*product(LOCATORS, [True, False])])
 def test_every_engine_is_known_by_its_own_answers_with_models_and_without(engine: str, first: bool) -> None:
     told = answers(engine, first=first)
 
     assert identify(told) == TITLES[engine]
-    assert verdict(engine, Look(told)) is EngineState.RUNNING_HEALTHY
+    assert verdict(engine, ProbeResult(told)) is EngineState.RUNNING_HEALTHY
 
 
-@pytest.mark.parametrize(("wanted", "found"), [pair for pair in product(SITES, SITES) if pair[0] != pair[1]])
+@pytest.mark.parametrize(
+    ("wanted", "found"), [pair for pair in product(LOCATORS, LOCATORS) if pair[0] != pair[1]]
+)
 def test_another_engine_on_the_port_is_named(wanted: str, found: str) -> None:
-    state, detail = judge(SITES[wanted][0], Look(answers(found)), HERE)
+    state, detail = classify(LOCATORS[wanted][0], ProbeResult(answers(found)), HERE)
 
     assert (state, detail) == (
         EngineState.ERROR_API,
@@ -53,20 +55,20 @@ def test_another_engine_on_the_port_is_named(wanted: str, found: str) -> None:
     ("engine", "status", "path"),
     [
         (name, status, path)
-        for name, site in SITES.items()
+        for name, locator in LOCATORS.items()
         for status in (429, 503)
-        for path in own_paths(*site)
+        for path in own_paths(*locator)
     ],
 )
 def test_an_engine_with_one_busy_answer_is_degraded(engine: str, status: int, path: str) -> None:
     told = answers(engine) | {path: Answer(status, b'{"error":{"message":"Loading model"}}', {})}
 
-    state, detail = judge(SITES[engine][0], Look(told), HERE)
+    state, detail = classify(LOCATORS[engine][0], ProbeResult(told), HERE)
 
     assert (state, detail) == (EngineState.RUNNING_DEGRADED, f"{status}: loading model")
 
 
-@pytest.mark.parametrize("engine", SITES)
+@pytest.mark.parametrize("engine", LOCATORS)
 @pytest.mark.parametrize(
     ("milliseconds", "state"),
     [(1500, EngineState.RUNNING_HEALTHY), (1501, EngineState.RUNNING_DEGRADED)],
@@ -76,14 +78,14 @@ def test_an_engine_is_slow_beyond_the_threshold(engine: str, milliseconds: int, 
     slowest = next(iter(told))
     told[slowest] = replace(told[slowest], seconds=milliseconds / 1000)
 
-    assert verdict(engine, Look(told), Circumstances(installed=True, slow_over_ms=1500)) is state
+    assert verdict(engine, ProbeResult(told), Circumstances(installed=True, slow_over_ms=1500)) is state
 
 
-@pytest.mark.parametrize("engine", SITES)
+@pytest.mark.parametrize("engine", LOCATORS)
 def test_an_engine_that_wants_a_key_is_no_use_undeclared(engine: str) -> None:
-    told = {path: Answer(401, b'{"error":"Unauthorized"}', {}) for path in own_paths(*SITES[engine])}
+    told = {path: Answer(401, b'{"error":"Unauthorized"}', {}) for path in own_paths(*LOCATORS[engine])}
 
-    state, detail = judge(SITES[engine][0], Look(told), HERE)
+    state, detail = classify(LOCATORS[engine][0], ProbeResult(told), HERE)
 
     assert state is EngineState.ERROR_API
     assert "api_key" in detail
@@ -102,9 +104,9 @@ def test_vllm_that_wants_a_key_is_known_by_what_it_tells_without() -> None:
         {"/v1/models": Answer(200, b'{"data":[{"id":"m","owned_by":"vllm","ai_proxy":{}}]}', {})},
     ],
 )
-@pytest.mark.parametrize("engine", SITES)
+@pytest.mark.parametrize("engine", LOCATORS)
 def test_an_ai_proxy_is_not_mistaken_for_the_engine_it_speaks_for(engine: str, told: Answers) -> None:
-    state, detail = judge(SITES[engine][0], Look({**answers(engine), **told}), HERE)
+    state, detail = classify(LOCATORS[engine][0], ProbeResult({**answers(engine), **told}), HERE)
 
     assert (state, detail) == (EngineState.ERROR_API, f"ai-proxy answers there, not {TITLES[engine]}")
 
@@ -115,7 +117,7 @@ def test_who_greets_as_ollama_does_without_its_version_is_not_ollama() -> None:
     assert identify(told) is None
 
 
-@pytest.mark.parametrize("engine", SITES)
+@pytest.mark.parametrize("engine", LOCATORS)
 @pytest.mark.parametrize(
     ("trouble", "installed", "local", "state"),
     [
@@ -130,7 +132,7 @@ def test_who_greets_as_ollama_does_without_its_version_is_not_ollama() -> None:
 def test_without_answers_the_trouble_decides(
     engine: str, trouble: Trouble, installed: bool, local: bool, state: EngineState
 ) -> None:
-    look = Look(trouble=trouble, detail="no answer within 3 s")
+    look = ProbeResult(trouble=trouble, detail="no answer within 3 s")
 
     assert verdict(engine, look, Circumstances(installed=installed, local=local)) is state
 
@@ -147,9 +149,9 @@ ANSWERS = st.dictionaries(
 
 
 @settings(deadline=None)
-@given(st.sampled_from(sorted(SITES)), ANSWERS, st.booleans())
+@given(st.sampled_from(sorted(LOCATORS)), ANSWERS, st.booleans())
 def test_no_answers_are_too_odd_to_be_judged(engine: str, told: Answers, installed: bool) -> None:
-    state, detail = judge(SITES[engine][0], Look(told), Circumstances(installed=installed))
+    state, detail = classify(LOCATORS[engine][0], ProbeResult(told), Circumstances(installed=installed))
 
     assert state in {EngineState.ERROR_API, EngineState.RUNNING_DEGRADED, EngineState.RUNNING_HEALTHY}
     assert detail

@@ -13,8 +13,8 @@ from ai_proxy.core.abilities import EVERYTHING, Abilities, Modality, Rule, Treat
 from ai_proxy.core.ports import Model, Probe
 from ai_proxy.core.service import Service, Upstream
 from ai_proxy.engines.answers import Answer, has_error
+from ai_proxy.engines.detect.locator import Locator
 from ai_proxy.engines.listing import OPENAI_LISTING, Listing, read_models
-from ai_proxy.engines.site import Site
 
 PROBE_TIMEOUT = 3.0
 """Longest wait for an answer about readiness or models, in seconds."""
@@ -51,7 +51,7 @@ class Profile:
         alive: Statuses of the health path that mean it can take requests.
         errors_with_200: Whether it answers with an error and a status that says all is well.
         abilities: What it can do of the APIs that clients speak.
-        site: Where it is found when it runs by itself; None when it is not looked for.
+        locator: Where it is found when it runs by itself; None when it is not looked for.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Profile:
     alive: Container[int] = range(200, 300)
     errors_with_200: bool = False
     abilities: Abilities = ANYTHING
-    site: Site | None = None
+    locator: Locator | None = None
 
 
 class HttpEngine:

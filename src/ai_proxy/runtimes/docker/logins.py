@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from loguru import logger
 
 from ai_proxy.core.errors import RuntimeFailureError
-from ai_proxy.runtimes.docker_host import client_folder
+from ai_proxy.runtimes.docker.host import client_folder
 
 HUB = "https://index.docker.io/v1/"
 """What Docker's own registry is called where logins are kept."""

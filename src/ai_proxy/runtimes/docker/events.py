@@ -10,8 +10,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 from ai_proxy.core.errors import RuntimeUnavailableError
-from ai_proxy.runtimes.docker_api import DockerApi, Json, RefusedError
-from ai_proxy.runtimes.docker_spec import OWNER, SERVICE
+from ai_proxy.runtimes.docker.api import DockerApi, Json, RefusedError
+from ai_proxy.runtimes.docker.spec import OWNER, SERVICE
 
 RETRY = 0.5
 """Seconds between two tries to listen while the engine is away."""

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from ai_proxy.core.detection import is_loopback
 from ai_proxy.core.service import Upstream
-from ai_proxy.engines.detect import SITES
-from ai_proxy.engines.site import Site, find_address, find_program, parse_address
+from ai_proxy.engines.detect.detector import LOCATORS
+from ai_proxy.engines.detect.locator import Locator, find_address, find_program, parse_address
 
 
-def site(engine: str) -> Site:
-    return SITES[engine][1]
+def locator(engine: str) -> Locator:
+    return LOCATORS[engine][1]
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def site(engine: str) -> Site:
     ],
 )
 def test_without_a_word_from_the_environment_engines_are_at_their_usual_ports(engine: str, url: str) -> None:
-    upstream, remark = find_address(site(engine), {})
+    upstream, remark = find_address(locator(engine), {})
 
     assert (upstream.url, remark) == (url, "")
 
@@ -41,14 +41,14 @@ def test_without_a_word_from_the_environment_engines_are_at_their_usual_ports(en
     ],
 )
 def test_the_environment_says_where_an_engine_is(engine: str, variable: str, said: str, url: str) -> None:
-    upstream, remark = find_address(site(engine), {variable: said})
+    upstream, remark = find_address(locator(engine), {variable: said})
 
     assert (upstream.url, remark) == (url, "")
 
 
 @pytest.mark.parametrize("said", ["tcp://10.0.0.1:8000", "99999", "a b", "http://user@host", "0", "[::1"])
 def test_what_is_no_address_is_passed_over_and_told(said: str) -> None:
-    upstream, remark = find_address(site("vllm"), {"VLLM_PORT": said})
+    upstream, remark = find_address(locator("vllm"), {"VLLM_PORT": said})
 
     assert upstream == Upstream("127.0.0.1", 8000)
     assert remark == "VLLM_PORT is no address and was passed over"
@@ -73,7 +73,7 @@ def test_a_program_on_the_path_is_found(tmp_path: Path) -> None:
     program = tmp_path / "ollama"
     program.touch(mode=0o755)
 
-    assert find_program(site("ollama"), {"PATH": str(tmp_path)}) == str(program)
+    assert find_program(locator("ollama"), {"PATH": str(tmp_path)}) == str(program)
 
 
 def test_a_program_at_its_place_in_the_users_folder_is_found(tmp_path: Path) -> None:
@@ -81,10 +81,10 @@ def test_a_program_at_its_place_in_the_users_folder_is_found(tmp_path: Path) -> 
     program.parent.mkdir(parents=True)
     program.touch()
 
-    assert find_program(site("lmstudio"), {"PATH": "/nowhere", "HOME": str(tmp_path)}) == str(program)
+    assert find_program(locator("lmstudio"), {"PATH": "/nowhere", "HOME": str(tmp_path)}) == str(program)
 
 
 def test_without_a_home_nothing_is_found_there() -> None:
-    elsewhere = Site(1, "X", (), ("~/program",), (), lambda _: False, lambda _: None)
+    elsewhere = Locator(1, "X", (), ("~/program",), (), lambda _: False, lambda _: None)
 
     assert find_program(elsewhere, {}) is None

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from ai_proxy.core.errors import RuntimeUnavailableError
 from ai_proxy.core.logring import LogRing
-from ai_proxy.runtimes.docker_api import DockerApi, RefusedError
-from ai_proxy.runtimes.output import CHUNK, REST, LineSplitter
+from ai_proxy.runtimes.docker.api import DockerApi, RefusedError
+from ai_proxy.runtimes.process.logs import CHUNK, REST, LineSplitter
 
 TAIL = 500
 """Lines taken of what was written before we listened, and of what was left when it ended."""

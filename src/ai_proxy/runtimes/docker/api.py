@@ -16,8 +16,8 @@ import aiohttp
 from aiodocker import Docker, DockerError
 
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
-from ai_proxy.runtimes.docker_errors import WANTS_TLS, explain_unreachable, explain_wants_tls
-from ai_proxy.runtimes.docker_host import connect, tls_context
+from ai_proxy.runtimes.docker.errors import WANTS_TLS, explain_unreachable, explain_wants_tls
+from ai_proxy.runtimes.docker.host import connect, tls_context
 
 type Json = Mapping[str, Any]
 type Params = Mapping[str, str | int]

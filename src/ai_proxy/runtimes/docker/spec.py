@@ -31,7 +31,7 @@ LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Access:
     """From where containers are reached.
 
     Attributes:
@@ -51,9 +51,9 @@ class Place:
     def join(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
         """Return the networks a container joins so that it can be reached.
 
-        >>> Place().join(("models",)), Place(networks=("mine",)).join(())
+        >>> Access().join(("models",)), Access(networks=("mine",)).join(())
         (('models',), ('mine',))
-        >>> Place(networks=("mine",)).join(("models",))
+        >>> Access(networks=("mine",)).join(("models",))
         ('models', 'mine')
         """
         if not self.networks or set(wanted) & set(self.networks):
@@ -120,7 +120,7 @@ def make_labels(service: Service, launch: DockerLaunch, owner: str, version: str
     }
 
 
-def make_body(launch: DockerLaunch, labels: Mapping[str, str], place: Place) -> dict[str, Any]:
+def make_body(launch: DockerLaunch, labels: Mapping[str, str], access: Access) -> dict[str, Any]:
     """Return the body that creates a container; it joins its first network, the others by further calls."""
     port = f"{launch.port}/tcp"
     body: dict[str, Any] = {
@@ -128,7 +128,7 @@ def make_body(launch: DockerLaunch, labels: Mapping[str, str], place: Place) -> 
         "Env": [f"{name}={value}" for name, value in launch.env.items()],
         "Labels": dict(labels),
         "ExposedPorts": {port: {}},
-        "HostConfig": _host_config(launch, place),
+        "HostConfig": _host_config(launch, access),
     }
     if launch.command:
         body["Entrypoint"] = list(launch.command)
@@ -141,12 +141,12 @@ def make_body(launch: DockerLaunch, labels: Mapping[str, str], place: Place) -> 
     return body
 
 
-def _host_config(launch: DockerLaunch, place: Place) -> dict[str, Any]:
+def _host_config(launch: DockerLaunch, access: Access) -> dict[str, Any]:
     config: dict[str, Any] = {
         "Init": True,
         "RestartPolicy": {"Name": "no"},
         "LogConfig": LOG_CONFIG,
-        "PortBindings": _published(launch, place),
+        "PortBindings": _published(launch, access),
         "Mounts": [
             {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
             for mount in launch.mounts
@@ -155,7 +155,7 @@ def _host_config(launch: DockerLaunch, place: Place) -> dict[str, Any]:
         "ReadonlyRootfs": launch.read_only,
         "CapDrop": list(launch.cap_drop),
     }
-    if networks := place.join(launch.networks):
+    if networks := access.join(launch.networks):
         config["NetworkMode"] = networks[0]
     if launch.memory_mb is not None:
         config["Memory"] = config["MemorySwap"] = launch.memory_mb * MB
@@ -168,11 +168,11 @@ def _host_config(launch: DockerLaunch, place: Place) -> dict[str, Any]:
     return config
 
 
-def _published(launch: DockerLaunch, place: Place) -> dict[str, Any]:
+def _published(launch: DockerLaunch, access: Access) -> dict[str, Any]:
     """Publish on the port asked for, else on one that Docker chooses and keeps while the container lives."""
-    if place.networks and launch.host_port is None:
+    if access.networks and launch.host_port is None:
         return {}
-    return {f"{launch.port}/tcp": [{"HostIp": place.address, "HostPort": str(launch.host_port or "")}]}
+    return {f"{launch.port}/tcp": [{"HostIp": access.address, "HostPort": str(launch.host_port or "")}]}
 
 
 def device_requests(gpus: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -207,7 +207,7 @@ def _healthcheck(check: Healthcheck) -> dict[str, Any]:
     }
 
 
-def parse_handle(facts: Json, place: Place) -> Handle | None:
+def parse_handle(facts: Json, access: Access) -> Handle | None:
     """Return the handle of an inspected container; None when its labels are not those of a service."""
     labels = facts["Config"].get("Labels") or {}
     if SERVICE not in labels or not labels.get(PORT, "").isdigit():
@@ -217,20 +217,20 @@ def parse_handle(facts: Json, place: Place) -> Handle | None:
         config_hash=labels.get(CONFIG_HASH, ""),
         ref=facts["Id"],
         started=timestamp(facts["State"]["StartedAt"]),
-        upstreams=(_upstream(facts["NetworkSettings"], int(labels[PORT]), place),),
+        upstreams=(_upstream(facts["NetworkSettings"], int(labels[PORT]), access),),
     )
 
 
-def _upstream(network: Json, port: int, place: Place) -> Upstream:
+def _upstream(network: Json, port: int, access: Access) -> Upstream:
     """Return where a container is reached; port 0, where nobody answers, when it has ended already."""
     joined: dict[str, Json] = network.get("Networks") or {}
-    shared = [joined[name] for name in place.networks if name in joined]
-    near = [each for each in joined.values() if each.get("Gateway") in place.gateways]
+    shared = [joined[name] for name in access.networks if name in joined]
+    near = [each for each in joined.values() if each.get("Gateway") in access.gateways]
     for each in (*shared, *near):
         if each.get("IPAddress"):
             return Upstream(each["IPAddress"], port)
     published = (network.get("Ports") or {}).get(f"{port}/tcp") or [{}]
-    return Upstream(place.address, int(published[0].get("HostPort") or 0))
+    return Upstream(access.address, int(published[0].get("HostPort") or 0))
 
 
 def timestamp(text: str) -> float:

@@ -11,9 +11,9 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.service import DockerLaunch
 from ai_proxy.core.settings import MB
 from ai_proxy.platform import tasks
-from ai_proxy.runtimes.docker_api import DockerApi, Json, RefusedError
-from ai_proxy.runtimes.docker_errors import explain
-from ai_proxy.runtimes.docker_logins import Logins
+from ai_proxy.runtimes.docker.api import DockerApi, Json, RefusedError
+from ai_proxy.runtimes.docker.errors import explain
+from ai_proxy.runtimes.docker.logins import Logins
 
 SILENCE = 120.0
 """Longest wait for the next sign of progress, in seconds."""

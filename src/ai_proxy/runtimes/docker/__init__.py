@@ -1,0 +1,1 @@
+"""Services run as containers of a Docker engine."""

@@ -1,0 +1,1 @@
+"""Services run as child processes of the proxy."""
