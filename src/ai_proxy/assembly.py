@@ -274,7 +274,7 @@ def _engine_settings(settings: EngineSettings, options: ServeOptions) -> EngineS
     return settings if options.detect is None else replace(settings, detect=options.detect)
 
 
-def _runtimes(folder: Path, docker: DockerSettings, stack: AsyncExitStack) -> Mapping[RuntimeKind, Runtime]:
+def _runtimes(folder: Path, docker: DockerSettings, stack: AsyncExitStack) -> Mapping[str, Runtime]:
     """Build every runtime; none does anything before it is asked."""
     processes = ProcessRuntime(folder / "process", owner=str(folder))
     stack.push_async_callback(processes.close)

@@ -2,7 +2,7 @@ import pytest
 
 from ai_proxy.core.service import ExternalLaunch, Service, Upstream
 from ai_proxy.runtimes.external import ExternalRuntime
-from ai_proxy.testing.runtime_contract import Play, RuntimeContract, Stage
+from ai_proxy.testing.runtime_contract import Play, RuntimeContract, Stage, start
 
 UPSTREAMS = (Upstream("127.0.0.1", 8080), Upstream("127.0.0.1", 8081))
 
@@ -24,7 +24,7 @@ class TestExternalRuntime(RuntimeContract):
 
 async def test_the_handle_names_every_upstream_and_is_never_listed() -> None:
     stage = ExternalStage()
-    handle = await stage.runtime.start(stage.service(Play.RUNS))
+    handle = await start(stage.runtime, stage.service(Play.RUNS))
     assert handle.upstreams == UPSTREAMS
     assert handle.ref == "http://127.0.0.1:8080"
     assert list(await stage.runtime.handles()) == []

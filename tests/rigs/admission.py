@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from ai_proxy.core.errors import ProxyError
+from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import Lease, Outcome, Upstream
 
 
@@ -19,6 +20,8 @@ class FakeAdmission:
         moves: Every such move: how the upstream failed, and what it asked for.
         unloaded: Services that were to be stopped.
         load_times: Seconds that a start of each service takes.
+        asks: Every request for a lease that had to be admitted, in order.
+        reasons: Why requests for each service wait, in words.
         standing: Whether what leases were given for still runs.
     """
 
@@ -33,6 +36,8 @@ class FakeAdmission:
         self.standing = True
         self.unloaded: list[str] = []
         self.load_times: dict[str, float] = {}
+        self.asks: list[Ask] = []
+        self.reasons: dict[str, str] = {}
         self.waiting = 0
         self._changed = asyncio.Event()
 
@@ -70,8 +75,10 @@ class FakeAdmission:
         self.in_flight[service_id] += 1
         return Lease(service_id, self.upstreams[service_id])
 
-    async def admit(self, service_id: str) -> Lease:
+    async def admit(self, ask: Ask) -> Lease:
         """Wait as long as the test says."""
+        self.asks.append(ask)
+        service_id = ask.service_id
         if service_id in self.refusals:
             raise self.refusals[service_id]
         self.waiting += 1
@@ -85,6 +92,10 @@ class FakeAdmission:
             raise self.refusals[service_id]
         self.in_flight[service_id] += 1
         return Lease(service_id, self.upstreams[service_id])
+
+    def wait_reason(self, service_id: str) -> str:
+        """Return what a test says."""
+        return self.reasons.get(service_id, "")
 
     def move(self, lease: Lease, outcome: Outcome, retry_after: float = 0.0) -> bool:
         """Move a lease to the next of the spare upstreams that the test gave the service."""

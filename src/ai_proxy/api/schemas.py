@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from ai_proxy.control.views import ReloadReport, ServiceView
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.logring import LogLine
-from ai_proxy.core.service import ContainerStats
+from ai_proxy.core.service import ResourceUsage
 
 
 class Services(BaseModel):
@@ -45,7 +45,7 @@ class Container(BaseModel):
     upstreams: list[str] = Field(description="Addresses, while it runs.")
     exit_code: int | None = Field(description="Of the last exit that was not asked for; null if unknown.")
     detail: str = Field(description="Why it stands there, in words.")
-    stats: ContainerStats | None = Field(description="What it uses; null when that is not known.")
+    stats: ResourceUsage | None = Field(description="What it uses; null when that is not known.")
 
 
 _STATUS = {

@@ -49,7 +49,7 @@ def forget_changed(plane: ControlPlane, detector: EngineDetector) -> Callable[[S
             return
         with contextlib.suppress(UnknownServiceError):  # its end was its removal
             view = plane.service(event.service_id)
-            if view.runtime is not RuntimeKind.EXTERNAL:
+            if view.runtime != RuntimeKind.EXTERNAL:
                 spawn(detector.forget(view.engine), f"forget {view.engine}")
 
     return hear

@@ -1,14 +1,17 @@
 """The running thing behind a service: its launch, its handle, its end."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from ai_proxy.control.replicas import Replicas
 from ai_proxy.control.timing import wait_any
 from ai_proxy.core.errors import RuntimeFailureError
-from ai_proxy.core.ports import Clock, ContainerRuntime, Engine, Model, Probe, Runtime
-from ai_proxy.core.service import ContainerStats, Exit, Handle, Service
+from ai_proxy.core.placement import AS_DECLARED, Placement
+from ai_proxy.core.ports import Clock, Engine, Model, Probe, Runtime
+from ai_proxy.core.service import Exit, Handle, ResourceUsage, Service, Upstream, UpstreamsChanged
 from ai_proxy.platform.tasks import cancel, spawn
 
 STOP_SLACK = 15.0
@@ -32,7 +35,11 @@ class Instance:
     def __init__(self, assignment: Assignment, clock: Clock, handle: Handle | None = None) -> None:
         self.service = assignment.service
         self.handle = handle
-        self.replicas = Replicas(handle.upstreams, clock) if handle else None
+        self.upstreams: tuple[Upstream, ...] = handle.upstreams if handle else ()
+        self.replicas = Replicas(self.upstreams, clock) if handle else None
+        self.usage: ResourceUsage | None = None
+        self.progress = ""
+        self.progressed = 0.0
         self.launching: asyncio.Task[Handle] | None = None
         self.watching: asyncio.Task[Exit] | None = None
         self._runtime = assignment.runtime
@@ -42,24 +49,47 @@ class Instance:
     def __repr__(self) -> str:
         return f"<Instance [{self.service.id}, {self.handle.ref if self.handle else 'nothing runs'}]>"
 
-    def launch(self) -> asyncio.Task[Handle]:
+    @property
+    def is_owned(self) -> bool:
+        """Whether its runtime starts and ends it; what is not owned runs by itself."""
+        return self._runtime.capabilities.owns
+
+    def launch(self, placement: Placement = AS_DECLARED) -> asyncio.Task[Handle]:
         """Begin a start."""
-        self.launching = spawn(self._runtime.start(self.service), f"start {self.service.id}")
+        self.progress = ""
+        starting = self._runtime.start(self.service, placement, self._take_progress)
+        self.launching = spawn(starting, f"start {self.service.id}")
         return self.launching
+
+    def _take_progress(self, words: str) -> None:
+        self.progress = words
+        self.progressed = self._clock.now()
 
     def watch(self, handle: Handle) -> None:
         """Keep the proof of what runs, and wait for its end."""
         self.launching = None
         self.handle = handle
-        self.replicas = Replicas(handle.upstreams, self._clock)
-        self.watching = spawn(self._wait(handle), f"watch {self.service.id}")
+        self._answer_at(handle.upstreams)
+        self.watching = spawn(self._watch(handle), f"watch {self.service.id}")
 
-    async def _wait(self, handle: Handle) -> Exit:
+    def _answer_at(self, upstreams: tuple[Upstream, ...]) -> None:
+        self.upstreams = upstreams
+        self.replicas = Replicas(upstreams, self._clock)
+
+    async def _watch(self, handle: Handle) -> Exit:
+        """Take what the runtime reports, until the exit."""
         while True:
-            try:
-                return await self._runtime.wait(handle)
-            except RuntimeFailureError:
-                await self._clock.sleep(WATCH_RETRY)
+            with contextlib.suppress(RuntimeFailureError):
+                async with aclosing(self._runtime.watch(handle)) as reports:
+                    async for report in reports:
+                        match report:
+                            case Exit():
+                                return report
+                            case ResourceUsage():
+                                self.usage = report
+                            case UpstreamsChanged(upstreams):
+                                self._answer_at(upstreams)
+            await self._clock.sleep(WATCH_RETRY)
 
     @property
     def exit(self) -> Exit | None:
@@ -70,7 +100,7 @@ class Instance:
         """Ask the engine whether it is ready: whether any replica is. The others are rested."""
         if self.handle is None or self.replicas is None:
             return Probe(ready=False, detail="nothing runs")
-        upstreams = self.handle.upstreams
+        upstreams = self.upstreams
         probes = await asyncio.gather(*(self._engine.probe(self.service, upstream) for upstream in upstreams))
         for upstream, probe in zip(upstreams, probes, strict=True):
             self.replicas.check(upstream, healthy=probe.ready)
@@ -80,21 +110,9 @@ class Instance:
         """Return the models that the replicas list, each once."""
         if self.handle is None:
             return ()
-        upstreams = self.handle.upstreams
+        upstreams = self.upstreams
         lists = await asyncio.gather(*(self._engine.models(self.service, upstream) for upstream in upstreams))
         return tuple({model.id: model for listed in lists for model in listed}.values())
-
-    def progress(self) -> str:
-        """Say what a start under way is busy with; empty when there is nothing to say."""
-        runtime = self._runtime
-        return runtime.progress(self.service.id) if isinstance(runtime, ContainerRuntime) else ""
-
-    def stats(self) -> ContainerStats | None:
-        """Return what it uses, where the runtime can tell."""
-        runtime = self._runtime
-        if self.handle is None or not isinstance(runtime, ContainerRuntime):
-            return None
-        return runtime.stats(self.handle)
 
     def log_tail(self, count: int) -> tuple[str, ...]:
         """Return the last lines of output."""
@@ -113,7 +131,11 @@ class Instance:
             await self._bounded(self._runtime.stop(handle, self.service.stop_grace))
         await cancel(self.watching)
         self.watching = None
-        self.handle = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing runs any more."""
+        self.handle, self.usage, self.upstreams = None, None, ()
 
     async def detach(self) -> None:
         """Let it run on without us."""

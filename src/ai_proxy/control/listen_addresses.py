@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from ai_proxy.core.detection import SocketAddress, socket_address
-from ai_proxy.core.service import DockerLaunch, ProcessLaunch, RuntimeKind, Service, Upstream
+from ai_proxy.core.service import DockerLaunch, ExternalLaunch, ProcessLaunch, RuntimeKind, Service, Upstream
 
 
 def listen_addresses(service: Service) -> frozenset[SocketAddress]:
@@ -11,10 +11,10 @@ def listen_addresses(service: Service) -> frozenset[SocketAddress]:
     match service.launch:
         case ProcessLaunch(port=int(port)) | DockerLaunch(host_port=int(port)):
             return frozenset({socket_address("127.0.0.1", port)})
-        case ProcessLaunch() | DockerLaunch():
+        case ExternalLaunch(upstreams):
+            return frozenset(_tcp_addresses(upstreams))
+        case _:
             return frozenset()
-        case external:
-            return frozenset(_tcp_addresses(external.upstreams))
 
 
 def _tcp_addresses(upstreams: Iterable[Upstream]) -> Iterable[SocketAddress]:
@@ -25,7 +25,7 @@ def own_addresses(running: Iterable[tuple[Service, Sequence[Upstream]]]) -> dict
     """Return the addresses of the services that the proxy itself runs, and which service has each."""
     owned: dict[SocketAddress, str] = {}
     for service, upstreams in running:
-        if service.launch.runtime is not RuntimeKind.EXTERNAL:
+        if service.launch.runtime != RuntimeKind.EXTERNAL:
             owned |= dict.fromkeys(
                 (*listen_addresses(service), *_tcp_addresses(upstreams)), f"service {service.id!r}"
             )

@@ -29,7 +29,7 @@ from ai_proxy.core.lifecycle import State, backoff
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Clock, Engine, Recorder, Runtime
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, near_names
-from ai_proxy.core.service import RuntimeKind, Service, Upstream
+from ai_proxy.core.service import Service, Upstream
 from ai_proxy.platform.tasks import cancel, spawn
 
 AT_REST = frozenset({State.STOPPED, State.FAILED})
@@ -62,7 +62,7 @@ class ControlPlane:
     def __init__(
         self,
         clock: Clock,
-        runtimes: Mapping[RuntimeKind, Runtime],
+        runtimes: Mapping[str, Runtime],
         engines: Mapping[str, Engine],
         recorder: Recorder,
     ) -> None:
@@ -76,7 +76,7 @@ class ControlPlane:
         self._recorder = recorder
         self._supervisors: dict[str, Supervisor] = {}
         self._retiring: set[asyncio.Task[None]] = set()
-        self._postponed: dict[RuntimeKind, asyncio.Task[None]] = {}
+        self._postponed: dict[str, asyncio.Task[None]] = {}
         self._declared: tuple[Service, ...] = ()
         self._found: tuple[Service, ...] = ()
         self._reloading = asyncio.Lock()
@@ -96,35 +96,35 @@ class ControlPlane:
         for assignment in [self._assign(service) for service in services]:
             self._add(assignment)
         self._publish()
-        for kind in self._runtimes:
+        for runtime in self._runtimes:
             try:
-                await self._recover(kind)
+                await self._recover(runtime)
             except RuntimeFailureError as error:
-                if any(service.launch.runtime is kind for service in services):
-                    self._postpone(kind, error)
+                if any(service.launch.runtime == runtime for service in services):
+                    self._postpone(runtime, error)
 
-    async def _recover(self, kind: RuntimeKind) -> None:
+    async def _recover(self, runtime: str) -> None:
         """Begin with every service of a runtime, adopting what already runs."""
-        mine = [s for s in self._supervisors.values() if s.service.launch.runtime is kind]
-        adopted = await recover(kind, self._runtimes[kind], [s.service for s in mine])
+        mine = [s for s in self._supervisors.values() if s.service.launch.runtime == runtime]
+        adopted = await recover(runtime, self._runtimes[runtime], [s.service for s in mine])
         for supervisor in mine:
             supervisor.begin(adopted.get(supervisor.service.id))
 
-    def _postpone(self, kind: RuntimeKind, error: RuntimeFailureError) -> None:
+    def _postpone(self, runtime: str, error: RuntimeFailureError) -> None:
         """Go on without a runtime that is away, and begin with its services when it is back."""
         for supervisor in self._supervisors.values():
-            if supervisor.service.launch.runtime is kind:
+            if supervisor.service.launch.runtime == runtime:
                 supervisor.postpone(error.detail)
-        self._postponed[kind] = spawn(self._recover_later(kind), f"wait for {kind}")
+        self._postponed[runtime] = spawn(self._recover_later(runtime), f"wait for {runtime}")
 
-    async def _recover_later(self, kind: RuntimeKind) -> None:
+    async def _recover_later(self, runtime: str) -> None:
         for tries in itertools.count(1):
             await self._clock.sleep(min(RECOVERY_INTERVAL, backoff(tries)))
             try:
-                await self._recover(kind)
+                await self._recover(runtime)
             except RuntimeFailureError:
                 continue
-            del self._postponed[kind]
+            del self._postponed[runtime]
             return
 
     async def close(self) -> None:
@@ -179,8 +179,7 @@ class ControlPlane:
 
     def runs(self) -> Sequence[tuple[Service, tuple[Upstream, ...]]]:
         """Return every service, with the addresses at which it runs now."""
-        instances = ((one.service, one.instance.handle) for one in self._supervisors.values())
-        return [(service, handle.upstreams if handle else ()) for service, handle in instances]
+        return [(one.service, one.instance.upstreams) for one in self._supervisors.values()]
 
     def _publish(self) -> None:
         self.publish(self.offers())

@@ -10,7 +10,18 @@ from ai_proxy.core.errors import ProxyError, ShuttingDownError, StartTimeoutErro
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.routing import near_names
-from ai_proxy.core.scheduling import Decision, Refuse, Resume, Serve, ServiceFacts, Start, decide
+from ai_proxy.core.scheduling import (
+    Ask,
+    Decision,
+    Join,
+    Refuse,
+    Resume,
+    Serve,
+    ServiceFacts,
+    Start,
+    Wait,
+    decide,
+)
 from ai_proxy.core.service import Lease, Outcome
 
 type Waiter = asyncio.Future[Lease]
@@ -64,12 +75,13 @@ class Scheduler:
         replicas = supervisor.replicas
         return Lease(service_id, replicas.only or replicas.take())
 
-    async def admit(self, service_id: str) -> Lease:
+    async def admit(self, ask: Ask) -> Lease:
         """Wait for a lease, starting the service if need be.
 
         Raises:
             ProxyError: The request cannot be served.
         """
+        service_id = ask.service_id
         supervisor = self._supervisors.get(service_id)
         if supervisor is None:
             raise UnknownServiceError(service_id, near_names(service_id, self._supervisors))
@@ -106,6 +118,14 @@ class Scheduler:
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             self.release(waiter.result(), Outcome.CLIENT_GONE)
 
+    def wait_reason(self, service_id: str) -> str:
+        """Return why a request for the service waits now, in words; empty when it would not wait."""
+        supervisor = self._supervisors.get(service_id)
+        if supervisor is None:
+            return ""
+        decision = self._decide(supervisor, arriving=False)
+        return decision.reason if isinstance(decision, Join | Wait) else ""
+
     def move(self, lease: Lease, outcome: Outcome, retry_after: float = 0.0) -> bool:
         """Move a lease to another replica, since its upstream failed; False when there is none to try."""
         supervisor = self._supervisors.get(lease.service_id)
@@ -116,8 +136,7 @@ class Scheduler:
     def stands(self, lease: Lease) -> bool:
         """Tell whether what a lease was given for still runs: else its address may be another's by now."""
         supervisor = self._supervisors.get(lease.service_id)
-        handle = supervisor.instance.handle if supervisor is not None else None
-        return handle is not None and lease.upstream in handle.upstreams
+        return supervisor is not None and lease.upstream in supervisor.instance.upstreams
 
     def unload(self, service_id: str) -> None:
         """Have a service stopped after its requests in flight; the next request may start it again."""

@@ -14,7 +14,7 @@ from ai_proxy.core.errors import ProxyError, RuntimeFailureError, RuntimeUnavail
 from ai_proxy.core.lifecycle import RUNNING, Event, State, backoff, count_failure, transition
 from ai_proxy.core.ports import Clock, Model, Probe, Recorder
 from ai_proxy.core.retention import idle_deadline
-from ai_proxy.core.service import Handle, Lease, Outcome, RuntimeKind, StartPolicy
+from ai_proxy.core.service import Handle, Lease, Outcome, StartPolicy
 from ai_proxy.platform.tasks import cancel, spawn
 
 MAX_WORDS = 200
@@ -248,9 +248,9 @@ class Supervisor:
                 return Event.STOP, self._orders.reason
             if launching.done():
                 return self._launched(launching)
-            if progress := self.instance.progress():
+            if progress := self.instance.progress:
                 self.reason = progress
-                deadline = self.clock.now() + self.service.start_timeout  # a pull takes what it takes
+                deadline = self.instance.progressed + self.service.start_timeout  # a pull takes what it takes
             if self.clock.now() >= deadline:
                 return self._fault(f"the start did not end within {self.service.start_timeout:g} s")
             await self._pause(launching, until=min(deadline, self.clock.now() + PROGRESS_INTERVAL))
@@ -332,7 +332,7 @@ class Supervisor:
 
     @property
     def _is_external(self) -> bool:
-        return self.service.launch.runtime is RuntimeKind.EXTERNAL
+        return not self.instance.is_owned
 
     def idle_at(self, now: float) -> float | None:
         """Return when the service is to be looked at for idleness; None for never."""
@@ -382,7 +382,8 @@ class Supervisor:
         """Return the event that ends LOADING, READY or DRAINING, if there is one."""
         exited = self.instance.exit
         if exited is not None:
-            self.instance.watching = self.instance.handle = None
+            self.instance.watching = None
+            self.instance.forget()
             detail = exited.detail + last_words(self.instance.log_tail(LOG_TAIL))
             self._note_failure(detail, exited.code)
             return Event.EXITED, f"ended by itself: {detail}"

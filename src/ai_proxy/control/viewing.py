@@ -30,7 +30,7 @@ def service_view(supervisor: Supervisor, offer: Offer, waiting: int, now: float)
         since=supervisor.since_wall,
         held=supervisor.held,
         models=tuple(name for name, _ in claims(offer)),
-        upstreams=tuple(upstream.url for upstream in handle.upstreams) if handle else (),
+        upstreams=tuple(upstream.url for upstream in supervisor.instance.upstreams),
         ref=handle.ref if handle and supervisor.state in RUNNING else None,
         in_flight=supervisor.in_flight,
         waiting=waiting,
@@ -42,7 +42,7 @@ def service_view(supervisor: Supervisor, offer: Offer, waiting: int, now: float)
         retry_in=max(0.0, supervisor.retry_at - now) if failed else 0.0,
         load_time=supervisor.load_time,
         idle_stop_in=None if idle_at is None else max(0.0, idle_at - now),
-        stats=supervisor.instance.stats(),
+        stats=supervisor.instance.usage,
     )
 
 

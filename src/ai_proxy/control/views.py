@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ai_proxy.core.lifecycle import State
-from ai_proxy.core.service import ContainerStats, RuntimeKind, StartPolicy
+from ai_proxy.core.service import ResourceUsage, StartPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class ServiceView:
     id: str
     type: str
     engine: str
-    runtime: RuntimeKind
+    runtime: str
     start: StartPolicy
     state: State
     reason: str
@@ -58,7 +58,7 @@ class ServiceView:
     retry_in: float
     load_time: float | None
     idle_stop_in: float | None
-    stats: ContainerStats | None = None
+    stats: ResourceUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,19 @@
 """What the proxy asks of the outside world; implemented by runtimes, engines, telemetry, and fakes."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from ai_proxy.core.abilities import Abilities, Modality
 from ai_proxy.core.detection import Detection
 from ai_proxy.core.logring import LogRing
-from ai_proxy.core.service import ContainerStats, Exit, Handle, Lease, Outcome, Service, Upstream
+from ai_proxy.core.placement import Placement
+from ai_proxy.core.scheduling import Ask
+from ai_proxy.core.service import Handle, Lease, Outcome, Report, Service, Upstream
 from ai_proxy.core.usage import RequestRecord
+
+type Tell = Callable[[str], None]
+"""Takes words for people about something under way."""
 
 
 class Clock(Protocol):
@@ -24,15 +29,37 @@ class Clock(Protocol):
         """Return after that many seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class RuntimeCapabilities:
+    """What a runtime declares that it can do; nobody asks for its class.
+
+    Attributes:
+        owns: Whether it starts and ends what it runs. What it does not own runs by itself: it is watched by
+            health checks, and never stopped for lack of use.
+    """
+
+    owns: bool = True
+
+
 class Runtime(Protocol):
     """How services are run.
 
-    Every method may be cancelled. `handles` is the truth that ownership rests on: whatever `start` may have
-    left behind, even when it was cancelled or its answer was lost, is listed there.
+    Every method may be cancelled. `handles` is the truth that ownership rests on: it lists whatever `start`
+    may have left behind, even after a cancellation or a lost answer.
     """
 
-    async def start(self, service: Service) -> Handle:
+    @property
+    def capabilities(self) -> RuntimeCapabilities:
+        """What this runtime can do."""
+
+    async def start(self, service: Service, placement: Placement, tell: Tell) -> Handle:
         """Launch the service; return as soon as it runs, ready or not.
+
+        Args:
+            service: What to launch.
+            placement: Where, as the scheduler chose.
+            tell: Takes the progress of a long start, in words: `pulling image: 3 of 7 layers`. Each call
+                shows that the start is alive, and extends its time limit.
 
         Raises:
             RuntimeFailureError: It could not be launched; nothing is left behind.
@@ -47,29 +74,28 @@ class Runtime(Protocol):
             RuntimeFailureError: It may still be running.
         """
 
-    async def wait(self, handle: Handle) -> Exit:
-        """Return when it has ended and nothing of it runs; at once when it had ended before."""
+    def watch(self, handle: Handle) -> AsyncGenerator[Report, None]:
+        """Report on what runs until it has ended; the last report is the only `Exit`.
+
+        Several may watch one handle. When it had ended before, the exit is the first report. While the
+        runtime itself is away there are no reports, or a failure is raised and the caller watches again.
+
+        Raises:
+            RuntimeFailureError: The runtime cannot be asked now.
+        """
 
     async def handles(self) -> Sequence[Handle]:
         """Return what runs now and is ours, also from before a restart of the proxy.
 
+        A handle that another version of the proxy has written is listed with its own version, and cannot be
+        adopted: see `Handle.version`.
+
         Raises:
-            RuntimeFailureError: It cannot be told now.
+            RuntimeFailureError: The runtime cannot be asked now.
         """
 
     def logs(self, service_id: str) -> LogRing:
         """Return the ring that holds the last lines of the service's output."""
-
-
-@runtime_checkable
-class ContainerRuntime(Runtime, Protocol):
-    """A runtime that tells more of what it runs."""
-
-    def progress(self, service_id: str) -> str:
-        """Say what a start under way is busy with: `pulling image: 3 of 7 layers, ...`; empty for nothing."""
-
-    def stats(self, handle: Handle) -> ContainerStats | None:
-        """Return what it uses, as last measured; None when that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +134,6 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """The engine's name as services declare it."""
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """What it can do: `chat`, `stream`, `embeddings`, `tools`, `vision`, `audio`."""
 
     @property
     def abilities(self) -> Abilities:
@@ -167,11 +189,17 @@ class Admission(Protocol):
     def acquire(self, service_id: str) -> Lease | None:
         """Return a lease when the service is ready, else None. Immediate."""
 
-    async def admit(self, service_id: str) -> Lease:
+    async def admit(self, ask: Ask) -> Lease:
         """Wait for a lease, starting the service if need be; cancelling gives up the place.
 
         Raises:
             ProxyError: The request cannot be served; says why.
+        """
+
+    def wait_reason(self, service_id: str) -> str:
+        """Return why a request for the service waits now, in words; empty when it would not wait.
+
+        For example `llama3 is loading, 12 of about 40 s`. The words change while a request waits.
         """
 
     def move(self, lease: Lease, outcome: Outcome, retry_after: float = 0.0) -> bool:

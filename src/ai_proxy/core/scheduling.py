@@ -14,6 +14,25 @@ from ai_proxy.core.service import StartPolicy
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """A request that asks for a lease.
+
+    Attributes:
+        service_id: The service it is for.
+        principal: Who sent it: the id of an API key, or a client's address; for fairness among clients.
+        priority: Higher is served first.
+        deadline: When its client gives up, in monotonic seconds; None for never.
+        held: Bytes of its body that are held in memory while it waits.
+    """
+
+    service_id: str
+    principal: str = ""
+    priority: int = 0
+    deadline: float | None = None
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceFacts:
     """What the scheduler sees of one service.
 

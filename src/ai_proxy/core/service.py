@@ -8,6 +8,8 @@ from enum import StrEnum
 class RuntimeKind(StrEnum):
     """How a service is run."""
 
+    # Those that the configuration knows; a runtime of a plug-in has any other name: see `PluginLaunch`.
+
     DOCKER = "docker"
     PROCESS = "process"
     SWARM = "swarm"
@@ -72,8 +74,8 @@ class ProcessLaunch:
     port: int | None = None
 
     @property
-    def runtime(self) -> RuntimeKind:
-        """The runtime that carries this out."""
+    def runtime(self) -> str:
+        """The name of the runtime that carries this out."""
         return RuntimeKind.PROCESS
 
 
@@ -135,8 +137,8 @@ class DockerLaunch:
     pull: str = "missing"
 
     @property
-    def runtime(self) -> RuntimeKind:
-        """The runtime that carries this out."""
+    def runtime(self) -> str:
+        """The name of the runtime that carries this out."""
         return RuntimeKind.DOCKER
 
 
@@ -147,12 +149,25 @@ class ExternalLaunch:
     upstreams: tuple[Upstream, ...]
 
     @property
-    def runtime(self) -> RuntimeKind:
-        """The runtime that carries this out."""
+    def runtime(self) -> str:
+        """The name of the runtime that carries this out."""
         return RuntimeKind.EXTERNAL
 
 
-type Launch = ProcessLaunch | DockerLaunch | ExternalLaunch
+@dataclass(frozen=True, slots=True)
+class PluginLaunch:
+    """A backend run by a runtime that is added by an entry point.
+
+    Attributes:
+        runtime: The name of that runtime.
+        options: What the configuration says, for the runtime alone to read.
+    """
+
+    runtime: str
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+
+type Launch = ProcessLaunch | DockerLaunch | ExternalLaunch | PluginLaunch
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +233,17 @@ class Service:
     heartbeat: bool = True
 
 
+HANDLE_VERSION = 1
+"""The version in which handles are written now; raised whenever an older proxy would misread one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Handle:
     """Persisted proof of a running thing.
+
+    A handle of another version than `HANDLE_VERSION` is an orphan: this proxy cannot tell what was started,
+    so it never adopts it. Recovery ends it by its `ref` like every orphan, since a second instance beside it
+    would take the memory twice; where even that fails, it is logged and left alone.
 
     Attributes:
         service_id: The service it belongs to.
@@ -229,6 +252,7 @@ class Handle:
         started: Start time as the system tells it, in seconds since the epoch; with `ref` it names one
             instance for ever, since pids are used again.
         upstreams: Where it answers.
+        version: In which it was written.
     """
 
     service_id: str
@@ -236,6 +260,7 @@ class Handle:
     ref: str
     started: float
     upstreams: tuple[Upstream, ...]
+    version: int = HANDLE_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +277,19 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
-class ContainerStats:
-    """What a container uses, as its engine last measured it; sizes in bytes.
+class UpstreamsChanged:
+    """A running thing answers elsewhere, or at more or fewer addresses, than its handle says.
+
+    Attributes:
+        upstreams: Where it answers now; never empty.
+    """
+
+    upstreams: tuple[Upstream, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceUsage:
+    """What a running thing uses, as last measured; sizes in bytes.
 
     Attributes:
         at: When it was measured, in seconds since the epoch.
@@ -276,6 +312,10 @@ class ContainerStats:
     network_sent: int
     pids: int
     gpu_memory: int | None = None
+
+
+type Report = UpstreamsChanged | ResourceUsage | Exit
+"""What a runtime reports of a running thing."""
 
 
 @dataclass(slots=True, eq=False)

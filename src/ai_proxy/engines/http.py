@@ -22,8 +22,6 @@ PROBE_TIMEOUT = 3.0
 MAX_BODY = 4 * 1024 * 1024
 """Most bytes read of such an answer."""
 
-CHAT = frozenset({"chat", "stream"})
-
 COMMON_RULES: Mapping[str, Rule] = MappingProxyType(
     {"temperature": Rule(Treatment.CLAMP, 0.0, 2.0, "OpenAI's API takes a temperature from 0 to 2")}
 )
@@ -47,7 +45,6 @@ class Profile:
         name: As services declare it.
         listings: Where it lists its models, the most telling first and OpenAI's last; empty when it does not.
         owned_by: What its model list gives as `owned_by`; tells engines apart.
-        capabilities: As in `core.ports.Engine`.
         alive: Statuses of the health path that mean it can take requests.
         errors_with_200: Whether it answers with an error and a status that says all is well.
         abilities: What it can do of the APIs that clients speak.
@@ -57,7 +54,6 @@ class Profile:
     name: str
     listings: tuple[Listing, ...] = (OPENAI_LISTING,)
     owned_by: str | None = None
-    capabilities: frozenset[str] = CHAT
     alive: Container[int] = range(200, 300)
     errors_with_200: bool = False
     abilities: Abilities = ANYTHING
@@ -81,11 +77,6 @@ class HttpEngine:
     def name(self) -> str:
         """The engine's name as services declare it."""
         return self._profile.name
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """What it can do."""
-        return self._profile.capabilities
 
     @property
     def abilities(self) -> Abilities:

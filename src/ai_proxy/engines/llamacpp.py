@@ -6,7 +6,7 @@ What it answers: `tools/server/README.md` of llama.cpp, and build b11549 asked i
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality
 from ai_proxy.engines.answers import Answers, is_owned_by, text_at
 from ai_proxy.engines.detect.locator import Locator
-from ai_proxy.engines.http import CHAT, COMMON_RULES, Profile, single_choice
+from ai_proxy.engines.http import COMMON_RULES, Profile, single_choice
 
 
 def is_llamacpp(answers: Answers) -> bool:
@@ -19,7 +19,6 @@ def is_llamacpp(answers: Answers) -> bool:
 LLAMACPP = Profile(
     "llamacpp",
     owned_by="llamacpp",
-    capabilities=CHAT | {"embeddings", "tools", "vision", "audio"},
     abilities=Abilities(
         "llama.cpp",
         TEXT_ENDPOINTS

@@ -10,7 +10,7 @@ from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modalit
 from ai_proxy.core.ports import Model
 from ai_proxy.engines.answers import Answer, Answers, is_owned_by
 from ai_proxy.engines.detect.locator import Locator
-from ai_proxy.engines.http import CHAT, COMMON_RULES, Profile, single_choice
+from ai_proxy.engines.http import COMMON_RULES, Profile, single_choice
 from ai_proxy.engines.listing import OPENAI_LISTING, Listing, context_length, named
 
 KINDS = {"llm": "chat", "vlm": "chat", "embeddings": "embeddings", "embedding": "embeddings"}
@@ -72,7 +72,6 @@ LMSTUDIO = Profile(
     "lmstudio",
     listings=(Listing("/api/v1/models", read_v1), Listing("/api/v0/models", read_v0), OPENAI_LISTING),
     owned_by="organization_owner",
-    capabilities=CHAT | {"embeddings", "tools", "vision"},
     errors_with_200=True,
     abilities=Abilities(
         "LM Studio",

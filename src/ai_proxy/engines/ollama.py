@@ -11,7 +11,7 @@ from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modalit
 from ai_proxy.core.ports import Model
 from ai_proxy.engines.answers import Answers, text_at
 from ai_proxy.engines.detect.locator import Locator
-from ai_proxy.engines.http import CHAT, COMMON_RULES, Profile, single_choice
+from ai_proxy.engines.http import COMMON_RULES, Profile, single_choice
 from ai_proxy.engines.listing import OPENAI_LISTING, Listing, context_length, named
 
 KINDS = {"completion": "chat", "embedding": "embeddings"}
@@ -54,7 +54,6 @@ OLLAMA = Profile(
     "ollama",
     listings=(Listing("/api/tags", read_tags), OPENAI_LISTING),
     owned_by="library",
-    capabilities=CHAT | {"embeddings", "tools", "vision"},
     abilities=Abilities(
         "Ollama",
         TEXT_ENDPOINTS | {Endpoint.RESPONSES, Endpoint.IMAGES},

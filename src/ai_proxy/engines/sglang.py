@@ -4,12 +4,11 @@ What it answers: `docs/basic_usage` of SGLang.
 """
 
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality
-from ai_proxy.engines.http import CHAT, COMMON_RULES, Profile
+from ai_proxy.engines.http import COMMON_RULES, Profile
 
 SGLANG = Profile(
     "sglang",
     owned_by="sglang",
-    capabilities=CHAT | {"embeddings", "tools", "vision", "audio"},
     abilities=Abilities(
         "SGLang",
         TEXT_ENDPOINTS | {Endpoint.RESPONSES, Endpoint.RERANK, Endpoint.TRANSCRIPTIONS},

@@ -6,7 +6,7 @@ What it answers: `docs/serving/online_serving` of vLLM 0.32.
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality
 from ai_proxy.engines.answers import Answers, is_owned_by, text_at
 from ai_proxy.engines.detect.locator import Locator
-from ai_proxy.engines.http import CHAT, COMMON_RULES, Profile
+from ai_proxy.engines.http import COMMON_RULES, Profile
 
 
 def is_vllm(answers: Answers) -> bool:
@@ -26,7 +26,6 @@ def is_vllm(answers: Answers) -> bool:
 VLLM = Profile(
     "vllm",
     owned_by="vllm",
-    capabilities=CHAT | {"embeddings", "tools", "vision", "audio"},
     abilities=Abilities(
         "vLLM",
         TEXT_ENDPOINTS

@@ -12,6 +12,7 @@ from ai_proxy.core.errors import (
     UpstreamClosedError,
     UpstreamInvalidError,
 )
+from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import Lease, Outcome
 from ai_proxy.gateway.entries import dialect_of
 from ai_proxy.gateway.memo import RequestMemo
@@ -258,7 +259,7 @@ class Exchange:
 
     async def _admit(self, destination: Destination) -> None:
         try:
-            lease = await self.gateway.admission.admit(destination.service_id)
+            lease = await self.gateway.admission.admit(Ask(destination.service_id))
         except ProxyError as error:
             self.fail(error)
             return

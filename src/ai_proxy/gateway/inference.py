@@ -15,6 +15,7 @@ from ai_proxy.core.errors import (
 )
 from ai_proxy.core.ports import Clock, Tracing
 from ai_proxy.core.routing import MAX_NAME, ModelRoute
+from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import Lease, Outcome
 from ai_proxy.core.usage import LiveRequest, Progress, RequestRecord
 from ai_proxy.dialects.ollama import Unload, strip_latest
@@ -264,7 +265,7 @@ class ModelExchange(Exchange):
         service_id = destination.service_id
         teller = spawn(self._tell_of_load(service_id), "heartbeat") if self._hears_of_loads() else None
         try:
-            lease = await self.gateway.admission.admit(service_id)
+            lease = await self.gateway.admission.admit(Ask(service_id))
         except ProxyError as error:
             self.fail(error)
             return

@@ -1,15 +1,19 @@
 """Services that somebody else runs: watched by their engine's probes, never started or ended by us."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
-from ai_proxy.core.service import Exit, ExternalLaunch, Handle, Service
+from ai_proxy.core.placement import Placement
+from ai_proxy.core.ports import RuntimeCapabilities, Tell
+from ai_proxy.core.service import Exit, ExternalLaunch, Handle, Report, Service
 
 
 class ExternalRuntime:
     """To start is to begin to use, to stop is to cease; implements `core.ports.Runtime`."""
+
+    capabilities = RuntimeCapabilities(owns=False)
 
     def __init__(self) -> None:
         self._in_use: dict[Handle, asyncio.Event] = {}
@@ -18,7 +22,7 @@ class ExternalRuntime:
     def __repr__(self) -> str:
         return f"<ExternalRuntime [{len(self._in_use)} in use]>"
 
-    async def start(self, service: Service) -> Handle:
+    async def start(self, service: Service, placement: Placement, tell: Tell) -> Handle:  # noqa: ARG002
         """Return at once: whether it answers is for the engine to find out."""
         launch = service.launch
         if not isinstance(launch, ExternalLaunch) or not launch.upstreams:
@@ -32,11 +36,11 @@ class ExternalRuntime:
         if ceased := self._in_use.pop(handle, None):
             ceased.set()
 
-    async def wait(self, handle: Handle) -> Exit:
-        """Return when it is no longer used."""
+    async def watch(self, handle: Handle) -> AsyncGenerator[Report, None]:
+        """Report the exit when it is no longer used."""
         if ceased := self._in_use.get(handle):
             await ceased.wait()
-        return Exit(None, "no longer used")
+        yield Exit(None, "no longer used")
 
     async def handles(self) -> Sequence[Handle]:
         """Return nothing: none of it is ours."""

@@ -6,15 +6,16 @@ the runtime says: two runtimes on one machine are a proxy before and after its r
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.logring import LogRing
-from ai_proxy.core.ports import Clock, Model, Probe
-from ai_proxy.core.service import Exit, Handle, Service, Upstream
+from ai_proxy.core.placement import Placement
+from ai_proxy.core.ports import Clock, Model, Probe, RuntimeCapabilities, Tell
+from ai_proxy.core.service import Exit, Handle, Report, Service, Upstream
 
 
 class Behaviour(StrEnum):
@@ -91,9 +92,13 @@ class FakeRuntime:
         available: Set to False to make every call raise, as when the Docker daemon is away.
         delay: Seconds that a SLOW_START takes.
         calls: What was asked of it, as `(verb, service id)`.
+        placements: Where each start was to run, in order.
+        capabilities: What it says that it can do.
     """
 
     def __init__(self, clock: Clock, machine: Machine | None = None, delay: float = 30.0) -> None:
+        self.capabilities = RuntimeCapabilities()
+        self.placements: list[Placement] = []
         self.machine = machine or Machine()
         self.available = True
         self.delay = delay
@@ -114,9 +119,11 @@ class FakeRuntime:
             self.logs(service_id).append(line, self._clock.wall())
         self.machine.end(service_id, code, f"exit code {code}")
 
-    async def start(self, service: Service) -> Handle:
+    async def start(self, service: Service, placement: Placement, tell: Tell) -> Handle:
         """Launch as the service's behaviour says."""
         self._note("start", service.id)
+        self.placements.append(placement)
+        tell(f"launching {service.id}")
         behaviour = self._of(service.id)
         match behaviour:
             case Behaviour.START_FAILS:
@@ -149,12 +156,13 @@ class FakeRuntime:
                 Exit(-9, "killed by SIGKILL") if forced else Exit(-15, "killed by SIGTERM")
             )
 
-    async def wait(self, handle: Handle) -> Exit:
-        """Return when it has ended."""
+    async def watch(self, handle: Handle) -> AsyncGenerator[Report, None]:
+        """Report its exit."""
         instance = self._instance(handle)
         if instance is None:
-            return Exit(None, "had ended before")
-        return await asyncio.shield(instance.exit)
+            yield Exit(None, "had ended before")
+        else:
+            yield await asyncio.shield(instance.exit)
 
     async def handles(self) -> Sequence[Handle]:
         """Return what runs."""
@@ -188,9 +196,8 @@ class FakeProbeEngine:
         listed: The models that each service lists.
     """
 
-    def __init__(self, name: str = "fake", capabilities: frozenset[str] = frozenset({"chat"})) -> None:
+    def __init__(self, name: str = "fake") -> None:
         self.name = name
-        self.capabilities = capabilities
         self.abilities = Abilities(name)
         self.probes: Counter[str] = Counter()
         self.listed: dict[str, tuple[Model, ...]] = {}

@@ -1,13 +1,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 from tests.conftest import IMAGE
 from tests.rigs.docker_engine import DockerEngine
 
-from ai_proxy.core.service import DockerLaunch, Service
+from ai_proxy.core.service import DockerLaunch, Handle, ResourceUsage, Service
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
 
@@ -31,6 +32,17 @@ async def eventually[T](look: Callable[[], T | None]) -> T:
         while (found := look()) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return found
+
+
+async def measured(
+    runtime: DockerRuntime, handle: Handle, wanted: Callable[[ResourceUsage], bool] = lambda _: True
+) -> ResourceUsage:
+    """Return the first report of what it uses that is as wanted."""
+    async with asyncio.timeout(20.0), aclosing(runtime.watch(handle)) as reports:
+        async for report in reports:
+            if isinstance(report, ResourceUsage) and wanted(report):
+                return report
+    raise AssertionError(f"no such report of {handle}")
 
 
 async def log_line(runtime: DockerRuntime, name: str, part: str) -> str:

@@ -8,17 +8,18 @@ from typing import Any
 import aiohttp
 import pytest
 from tests.conftest import IMAGE
-from tests.integration.docker.conftest import Open, backend, eventually, log_line, sleeper
+from tests.integration.docker.conftest import Open, backend, eventually, log_line, measured, sleeper
 from tests.rigs.docker_engine import DockerEngine, free_port
 
 from ai_proxy.core.errors import RuntimeFailureError
-from ai_proxy.core.service import ContainerStats, DockerLaunch, Handle, Healthcheck, Mount, Service
+from ai_proxy.core.service import DockerLaunch, Exit, Handle, Healthcheck, Mount, Service
 from ai_proxy.core.settings import MB, DockerSettings
 from ai_proxy.data import DEMO_SENTENCE, demo_model_path
 from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker.access import own_container
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
 from ai_proxy.runtimes.docker.spec import find_own_container
+from ai_proxy.testing.runtime_contract import exit_of, start
 
 
 def llamacpp() -> Service:
@@ -62,14 +63,14 @@ def published_port(engine: DockerEngine, name: str, port: str = "8080/tcp") -> i
 async def test_the_real_llamacpp_answers_from_a_locked_down_container(
     engine: DockerEngine, runtime: DockerRuntime
 ) -> None:
-    handle = await runtime.start(llamacpp())
+    handle = await start(runtime, llamacpp())
     assert await recite(handle.upstreams[0].url) == DEMO_SENTENCE
     port = published_port(engine, "ai-proxy-llama3")
     assert await recite(f"http://127.0.0.1:{port}") == DEMO_SENTENCE
 
 
 async def test_a_container_is_made_as_declared(engine: DockerEngine, runtime: DockerRuntime) -> None:
-    await runtime.start(llamacpp())
+    await start(runtime, llamacpp())
     facts: Any = engine.inspect("ai-proxy-llama3")
     host = facts["HostConfig"]
     assert (host["Init"], host["ReadonlyRootfs"], host["CapDrop"]) == (True, True, ["ALL"])
@@ -88,13 +89,13 @@ async def test_a_container_is_made_as_declared(engine: DockerEngine, runtime: Do
 
 async def test_a_host_port_is_kept_to(engine: DockerEngine, runtime: DockerRuntime) -> None:
     port = free_port()
-    await runtime.start(sleeper(host_port=port))
+    await start(runtime, sleeper(host_port=port))
     assert published_port(engine, "ai-proxy-backend") == port
 
 
 async def test_the_environment_reaches_the_program(runtime: DockerRuntime) -> None:
-    await runtime.start(
-        backend("import os; print(os.environ['WORD']); input()", env={"WORD": "open = sesame"})
+    await start(
+        runtime, backend("import os; print(os.environ['WORD']); input()", env={"WORD": "open = sesame"})
     )
     await log_line(runtime, "backend", "open = sesame")
 
@@ -102,32 +103,32 @@ async def test_the_environment_reaches_the_program(runtime: DockerRuntime) -> No
 async def test_a_container_that_needs_more_memory_than_it_may_is_killed_and_says_so(
     runtime: DockerRuntime,
 ) -> None:
-    handle = await runtime.start(backend("print('eating'); x = b'x' * 10**9", memory_mb=32))
-    end = await runtime.wait(handle)
+    handle = await start(runtime, backend("print('eating'); x = b'x' * 10**9", memory_mb=32))
+    end = await exit_of(runtime, handle)
     assert (end.code, end.detail) == (137, "killed: out of memory (exit code 137)")
 
 
 async def test_a_container_killed_from_outside_is_noticed(
     engine: DockerEngine, runtime: DockerRuntime
 ) -> None:
-    handle = await runtime.start(sleeper())
+    handle = await start(runtime, sleeper())
     engine.docker("kill", "ai-proxy-backend")
-    end = await runtime.wait(handle)
+    end = await exit_of(runtime, handle)
     assert end.detail == "killed by SIGKILL (exit code 137)"
 
 
 async def test_a_container_removed_from_outside_is_noticed(
     engine: DockerEngine, runtime: DockerRuntime
 ) -> None:
-    handle = await runtime.start(sleeper())
+    handle = await start(runtime, sleeper())
     engine.docker("rm", "--force", "ai-proxy-backend")
-    assert (await runtime.wait(handle)).detail
+    assert (await exit_of(runtime, handle)).detail
 
 
 async def test_a_paused_container_says_so_in_its_log_and_can_be_stopped(
     engine: DockerEngine, runtime: DockerRuntime
 ) -> None:
-    handle = await runtime.start(sleeper())
+    handle = await start(runtime, sleeper())
     engine.docker("pause", "ai-proxy-backend")
     await log_line(runtime, "backend", "paused from outside")
     assert list(await runtime.handles()) == [handle]
@@ -137,36 +138,31 @@ async def test_a_paused_container_says_so_in_its_log_and_can_be_stopped(
 
 async def test_a_failing_health_check_of_docker_is_told_in_the_log(runtime: DockerRuntime) -> None:
     check = Healthcheck(("python3", "-c", "raise SystemExit(1)"), interval=0.1, timeout=5.0, retries=1)
-    await runtime.start(sleeper(healthcheck=check))
+    await start(runtime, sleeper(healthcheck=check))
     await log_line(runtime, "backend", "health check fails")
 
 
 async def test_what_it_uses_is_measured_as_long_as_it_runs(runtime: DockerRuntime) -> None:
     script = "data = bytearray(b'x') * (40 << 20)\nwhile True: sum(data[:100000])"
-    handle = await runtime.start(backend(script, memory_mb=256, cpus=0.5))
-
-    def measured() -> ContainerStats | None:
-        stats = runtime.stats(handle)
-        return stats if stats and stats.cpu_percent else None
-
-    stats = await eventually(measured)
+    handle = await start(runtime, backend(script, memory_mb=256, cpus=0.5))
+    stats = await measured(runtime, handle, lambda usage: bool(usage.cpu_percent))
     assert 40 * MB <= stats.memory_rss <= stats.memory <= stats.memory_limit == 256 * MB
     assert 10.0 <= (stats.cpu_percent or 0.0) <= 100.0
     assert stats.pids >= 2
     await runtime.stop(handle, 0.0)
-    assert runtime.stats(handle) is None
+    assert [type(report) async for report in runtime.watch(handle)] == [Exit]
 
 
 async def test_the_next_proxy_adopts_it_with_its_log_and_without_a_restart(
     engine: DockerEngine, open_runtime: Open
 ) -> None:
     first = open_runtime()
-    handle = await first.start(llamacpp())
+    handle = await start(first, llamacpp())
     await recite(handle.upstreams[0].url)
     await first.close()
     second = open_runtime()
     (adopted,) = await second.handles()
-    waiting = tasks.spawn(second.wait(adopted), "wait")
+    waiting = tasks.spawn(exit_of(second, adopted), "wait")
     assert await recite(adopted.upstreams[0].url) == DEMO_SENTENCE
     line = await log_line(second, "llama3", "listening")
     assert [x.text for x in second.logs("llama3").tail(5000)].count(line) == 1
@@ -175,15 +171,15 @@ async def test_the_next_proxy_adopts_it_with_its_log_and_without_a_restart(
 
 
 async def test_a_start_finds_what_runs_already_as_declared(open_runtime: Open) -> None:
-    running = await open_runtime().start(sleeper())
-    assert await open_runtime().start(sleeper()) == running
+    running = await start(open_runtime(), sleeper())
+    assert await start(open_runtime(), sleeper()) == running
 
 
 async def test_a_start_replaces_what_runs_otherwise_than_declared(
     engine: DockerEngine, open_runtime: Open
 ) -> None:
-    former = await open_runtime().start(sleeper())
-    handle = await open_runtime().start(replace(sleeper(), config_hash="2"))
+    former = await start(open_runtime(), sleeper())
+    handle = await start(open_runtime(), replace(sleeper(), config_hash="2"))
     assert (handle.config_hash, handle.ref == former.ref) == ("2", False)
     assert engine.containers() == ["ai-proxy-backend"]
 
@@ -209,7 +205,7 @@ async def test_a_start_removes_what_was_created_and_never_ran(
     engine: DockerEngine, runtime: DockerRuntime
 ) -> None:
     leave_behind(engine, "tests")
-    handle = await runtime.start(sleeper())
+    handle = await start(runtime, sleeper())
     assert list(await runtime.handles()) == [handle]
 
 
@@ -217,7 +213,7 @@ async def test_two_proxies_leave_each_others_containers_alone(
     engine: DockerEngine, open_runtime: Open
 ) -> None:
     mine, yours = open_runtime("mine"), open_runtime("yours")
-    my_handle, your_handle = await mine.start(sleeper("one")), await yours.start(sleeper("two"))
+    my_handle, your_handle = await start(mine, sleeper("one")), await start(yours, sleeper("two"))
     assert list(await mine.handles()) == [my_handle]
     assert list(await yours.handles()) == [your_handle]
 
@@ -225,7 +221,7 @@ async def test_two_proxies_leave_each_others_containers_alone(
 async def test_a_cancelled_start_is_listed_when_it_came_to_something(
     engine: DockerEngine, runtime: DockerRuntime
 ) -> None:
-    starting = tasks.spawn(runtime.start(sleeper()), "start")
+    starting = tasks.spawn(start(runtime, sleeper()), "start")
     await eventually(lambda: engine.containers() or None)
     await tasks.cancel(starting)
     (handle,) = await runtime.handles()
@@ -259,7 +255,7 @@ async def test_it_joins_its_networks_and_can_be_reached(
     engine: DockerEngine, network: str, open_runtime: Open
 ) -> None:
     runtime = open_runtime()
-    handle = await runtime.start(backend(SERVES, networks=("bridge", network)))
+    handle = await start(runtime, backend(SERVES, networks=("bridge", network)))
     facts: Any = engine.inspect("ai-proxy-backend")
     assert set(facts["NetworkSettings"]["Networks"]) == {"bridge", network}
     assert await answers(handle)
@@ -268,8 +264,8 @@ async def test_it_joins_its_networks_and_can_be_reached(
 
 async def test_a_process_in_a_container_finds_out_in_which(runtime: DockerRuntime) -> None:
     script = "from pathlib import Path; print(Path('/proc/self/mountinfo').read_text())"
-    handle = await runtime.start(backend(script))
-    await runtime.wait(handle)
+    handle = await start(runtime, backend(script))
+    await exit_of(runtime, handle)
     mounts = "\n".join(line.text for line in runtime.logs("backend").tail(500))
     assert find_own_container(mounts) == handle.ref
     assert own_container() is None
@@ -278,9 +274,9 @@ async def test_a_process_in_a_container_finds_out_in_which(runtime: DockerRuntim
 async def test_a_proxy_in_a_container_reaches_its_siblings_in_its_own_network(
     engine: DockerEngine, network: str, open_runtime: Open
 ) -> None:
-    proxy = await open_runtime("outside").start(sleeper("proxy", networks=(network,)))
+    proxy = await start(open_runtime("outside"), sleeper("proxy", networks=(network,)))
     inside = open_runtime("inside", container=proxy.ref[:12])
-    handle = await inside.start(backend(SERVES))
+    handle = await start(inside, backend(SERVES))
     facts: Any = engine.inspect("ai-proxy-backend")
     assert facts["HostConfig"]["PortBindings"] == {}
     assert handle.upstreams[0].host == facts["NetworkSettings"]["Networks"][network]["IPAddress"]
@@ -295,9 +291,9 @@ async def test_siblings_join_the_network_that_is_configured(
     engine: DockerEngine, network: str, open_runtime: Open
 ) -> None:
     outside = open_runtime("outside")
-    proxy = await outside.start(sleeper("proxy", networks=("bridge", network)))
+    proxy = await start(outside, sleeper("proxy", networks=("bridge", network)))
     inside = open_runtime("inside", DockerSettings(engine.host, network=network), container=proxy.ref[:12])
-    handle = await inside.start(backend(SERVES))
+    handle = await start(inside, backend(SERVES))
     facts: Any = engine.inspect("ai-proxy-backend")
     assert set(facts["NetworkSettings"]["Networks"]) == {network}
     assert await answers(handle)
@@ -306,10 +302,10 @@ async def test_siblings_join_the_network_that_is_configured(
 
 
 async def test_a_network_that_the_proxy_is_not_in_is_told(engine: DockerEngine, open_runtime: Open) -> None:
-    proxy = await open_runtime("outside").start(sleeper("proxy"))
+    proxy = await start(open_runtime("outside"), sleeper("proxy"))
     inside = DockerRuntime(
         DockerSettings(engine.host, network="models"), "inside", "test", container=proxy.ref
     )
     with pytest.raises(RuntimeFailureError, match="is not in network models: connect it, or correct"):
-        await inside.start(sleeper())
+        await start(inside, sleeper())
     await inside.close()

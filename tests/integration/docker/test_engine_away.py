@@ -11,6 +11,7 @@ from ai_proxy.core.errors import RuntimeUnavailableError
 from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
 from ai_proxy.testing.clock import settle
+from ai_proxy.testing.runtime_contract import exit_of, start
 
 COUNTS = """
 import http.server as h, threading, time
@@ -25,11 +26,11 @@ for number in range(10_000):
 async def test_a_hanging_engine_is_reported_quickly_and_waited_for(
     engine: DockerEngine, runtime: DockerRuntime
 ) -> None:
-    handle = await runtime.start(sleeper())
-    waiting = tasks.spawn(runtime.wait(handle), "wait")
+    handle = await start(runtime, sleeper())
+    waiting = tasks.spawn(exit_of(runtime, handle), "wait")
     with engine.frozen():
         began = time.monotonic()
-        calls = (runtime.handles(), runtime.stop(handle, 5.0), runtime.start(sleeper("other")))
+        calls = (runtime.handles(), runtime.stop(handle, 5.0), start(runtime, sleeper("other")))
         for answer in await asyncio.gather(*calls, return_exceptions=True):
             assert isinstance(answer, RuntimeUnavailableError)
             assert "does not answer in time" in answer.detail
@@ -44,9 +45,9 @@ async def test_containers_that_outlive_the_engine_are_served_on_and_watched_agai
 ) -> None:
     engine.stop()
     engine.start("--live-restore")
-    handle = await runtime.start(backend(COUNTS))
+    handle = await start(runtime, backend(COUNTS))
     await log_line(runtime, "backend", "line 5")
-    waiting = tasks.spawn(runtime.wait(handle), "wait")
+    waiting = tasks.spawn(exit_of(runtime, handle), "wait")
     engine.kill()
     with pytest.raises(RuntimeUnavailableError, match="is away"):
         await runtime.handles()
@@ -68,15 +69,15 @@ async def test_containers_that_outlive_the_engine_are_served_on_and_watched_agai
 async def test_containers_that_die_with_the_engine_are_noticed_when_it_is_back(
     engine: DockerEngine, runtime: DockerRuntime
 ) -> None:
-    handle = await runtime.start(sleeper())
-    waiting = tasks.spawn(runtime.wait(handle), "wait")
+    handle = await start(runtime, sleeper())
+    waiting = tasks.spawn(exit_of(runtime, handle), "wait")
     await settle()
     engine.kill()
     assert not waiting.done()
     engine.start()
     assert (await waiting).detail
     assert list(await runtime.handles()) == []
-    again = await runtime.start(sleeper())
+    again = await start(runtime, sleeper())
     assert list(await runtime.handles()) == [again]
 
 
@@ -86,16 +87,16 @@ async def test_an_engine_that_starts_after_the_proxy_is_found(
     engine.stop()
     runtime = open_runtime()
     with pytest.raises(RuntimeUnavailableError, match="is away"):
-        await runtime.start(sleeper())
+        await start(runtime, sleeper())
     engine.start()
-    assert (await runtime.start(sleeper())).upstreams
+    assert (await start(runtime, sleeper())).upstreams
 
 
 async def test_a_container_that_cannot_be_removed_now_is_removed_when_the_engine_is_back(
     engine: DockerEngine, runtime: DockerRuntime
 ) -> None:
-    handle = await runtime.start(backend("import time; time.sleep(0.5)"))
-    await runtime.wait(handle)
+    handle = await start(runtime, backend("import time; time.sleep(0.5)"))
+    await exit_of(runtime, handle)
     engine.kill()  # before anything else happens here, and so before the container is removed
     with pytest.raises(RuntimeUnavailableError):
         await runtime.handles()

@@ -15,6 +15,7 @@ from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.service import Mount
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
+from ai_proxy.testing.runtime_contract import exit_of, start
 
 
 @contextlib.contextmanager
@@ -28,7 +29,7 @@ def taken_port() -> Iterator[int]:
 async def refusal(runtime: DockerRuntime, **launch: Any) -> str:
     """Return what is said about a start that cannot be; nothing must be left of it."""
     with pytest.raises(RuntimeFailureError) as caught:
-        await runtime.start(sleeper(**launch))
+        await start(runtime, sleeper(**launch))
     assert list(await runtime.handles()) == []
     return caught.value.detail
 
@@ -84,30 +85,30 @@ async def test_a_name_that_a_stranger_holds(engine: DockerEngine, runtime: Docke
 
 
 async def test_a_name_that_another_proxy_holds(open_runtime: Open) -> None:
-    handle = await open_runtime("yours").start(sleeper())
+    handle = await start(open_runtime("yours"), sleeper())
     assert "which is of another ai-proxy (yours)" in await refusal(open_runtime("mine"))
     assert list(await open_runtime("yours").handles()) == [handle]
 
 
 async def test_an_image_that_exits_at_once_tells_its_code_and_its_last_words(runtime: DockerRuntime) -> None:
-    handle = await runtime.start(backend("import sys; sys.exit('no model here')"))
-    assert (await runtime.wait(handle)).detail == "exit code 1"
+    handle = await start(runtime, backend("import sys; sys.exit('no model here')"))
+    assert (await exit_of(runtime, handle)).detail == "exit code 1"
     await log_line(runtime, "backend", "no model here")
 
 
 async def test_a_program_that_is_not_in_the_image(runtime: DockerRuntime) -> None:
-    handle = await runtime.start(sleeper(command=("llama-server",)))
-    assert "a program that is not in the image" in (await runtime.wait(handle)).detail
+    handle = await start(runtime, sleeper(command=("llama-server",)))
+    assert "a program that is not in the image" in (await exit_of(runtime, handle)).detail
 
 
 async def test_a_container_that_ignores_sigterm_is_ended_when_its_grace_is_over(
     runtime: DockerRuntime,
 ) -> None:
     stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('no'); time.sleep(600)"
-    handle = await runtime.start(backend(stubborn))
+    handle = await start(runtime, backend(stubborn))
     await log_line(runtime, "backend", "no")
     await runtime.stop(handle, 0.5)
-    assert (await runtime.wait(handle)).detail == "killed by SIGKILL (exit code 137)"
+    assert (await exit_of(runtime, handle)).detail == "killed by SIGKILL (exit code 137)"
 
 
 @contextlib.contextmanager
@@ -122,7 +123,7 @@ def nobody() -> Iterator[None]:
 
 async def test_a_socket_this_user_may_not_use(runtime: DockerRuntime) -> None:
     with nobody(), pytest.raises(RuntimeUnavailableError) as caught:
-        await runtime.start(sleeper())
+        await start(runtime, sleeper())
     assert caught.value.detail.endswith("join the group 'docker', or use rootless Docker")
 
 
@@ -137,7 +138,7 @@ async def test_a_socket_this_user_may_not_use(runtime: DockerRuntime) -> None:
 )
 async def test_a_docker_host_where_no_engine_is(host: str, said: str) -> None:
     runtime = DockerRuntime(DockerSettings(host), "tests", "test")
-    for ask in (runtime.handles, lambda: runtime.start(sleeper())):
+    for ask in (runtime.handles, lambda: start(runtime, sleeper())):
         with pytest.raises(RuntimeUnavailableError) as caught:
             await ask()
         assert said in caught.value.detail

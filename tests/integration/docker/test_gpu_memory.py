@@ -2,17 +2,12 @@
 
 from collections.abc import Collection
 
-from tests.integration.docker.conftest import Open, eventually, sleeper
+from tests.integration.docker.conftest import Open, measured, sleeper
 from tests.rigs.docker_engine import DockerEngine
 
-from ai_proxy.core.service import ContainerStats, Handle
-from ai_proxy.runtimes.docker.runtime import DockerRuntime
+from ai_proxy.testing.runtime_contract import start
 
 GIB = 2**30
-
-
-async def measured(runtime: DockerRuntime, handle: Handle) -> ContainerStats:
-    return await eventually(lambda: runtime.stats(handle))
 
 
 async def test_the_driver_is_asked_for_the_processes_of_the_container(
@@ -25,7 +20,7 @@ async def test_the_driver_is_asked_for_the_processes_of_the_container(
         return 3 * GIB
 
     runtime = open_runtime(gpu_memory=gpu_memory)
-    handle = await runtime.start(sleeper())
+    handle = await start(runtime, sleeper())
 
     stats = await measured(runtime, handle)
 
@@ -39,6 +34,6 @@ async def test_the_driver_is_asked_for_the_processes_of_the_container(
 async def test_without_a_driver_it_is_not_known(open_runtime: Open) -> None:
     runtime = open_runtime()
 
-    stats = await measured(runtime, await runtime.start(sleeper()))
+    stats = await measured(runtime, await start(runtime, sleeper()))
 
     assert stats.gpu_memory is None

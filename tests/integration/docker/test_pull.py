@@ -20,8 +20,11 @@ from tests.integration.docker.conftest import Open, eventually, sleeper
 from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.core.errors import RuntimeFailureError
+from ai_proxy.core.placement import AS_DECLARED
+from ai_proxy.core.ports import Tell
 from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
+from ai_proxy.testing.runtime_contract import exit_of, start
 
 GIVEN_UP = "pull after error: context canceled"
 """What the engine says of a pull that it was told to end."""
@@ -139,21 +142,24 @@ async def registry(engine: DockerEngine) -> AsyncIterator[Registry]:
     engine.docker("rmi", "--force", f"{registry.image}:1", check=False)
 
 
-async def ended(runtime: DockerRuntime, image: str, pull: str = "missing") -> str:
+def quiet(words: str) -> None:
+    """Drop progress."""
+
+
+async def ended(runtime: DockerRuntime, image: str, pull: str = "missing", tell: Tell = quiet) -> str:
     """Start the image, which has no program, and return how that ended."""
-    handle = await runtime.start(sleeper(image=image, pull=pull))
-    return (await runtime.wait(handle)).detail
+    handle = await runtime.start(sleeper(image=image, pull=pull), AS_DECLARED, tell)
+    return (await exit_of(runtime, handle)).detail
 
 
 async def test_a_missing_image_is_pulled_and_its_progress_is_told(
     registry: Registry, runtime: DockerRuntime
 ) -> None:
-    starting = tasks.spawn(ended(runtime, f"{registry.image}:1"), "start")
-    told = "pulling image: 1 of 2 layers, "
-    await eventually(lambda: runtime.progress("backend").startswith(told) or None)
+    told: list[str] = []
+    starting = tasks.spawn(ended(runtime, f"{registry.image}:1", tell=told.append), "start")
+    await halfway(told)
     registry.go_on.set()
     assert "a program that is not in the image" in await starting
-    assert runtime.progress("backend") == ""
     lines = [line.text for line in runtime.logs("backend").tail(100)]
     assert lines[0] == f"pulling image {registry.image}:1"
     assert f"pulled image {registry.image}:1" in lines
@@ -170,20 +176,23 @@ async def test_an_image_that_is_there_is_pulled_again_only_if_always(
     assert asked[0] == asked[1] < asked[2]
 
 
-async def halfway(runtime: DockerRuntime, name: str = "backend") -> None:
-    """Wait until a service's pull is in the middle of the second layer."""
-    await eventually(lambda: runtime.progress(name).startswith("pulling image: 1 of 2") or None)
+async def halfway(told: list[str]) -> None:
+    """Wait until the progress told is in the middle of the second layer."""
+    await eventually(lambda: (told and told[-1].startswith("pulling image: 1 of 2 layers, ")) or None)
 
 
 async def test_one_pull_serves_all_and_goes_on_when_one_of_them_leaves(
     registry: Registry, runtime: DockerRuntime
 ) -> None:
     image = f"{registry.image}:1"
-    impatient = tasks.spawn(runtime.start(sleeper("impatient", image=image, pull="missing")), "start")
-    await halfway(runtime, "impatient")
+    heard_first: list[str] = []
+    first = runtime.start(sleeper("impatient", image=image, pull="missing"), AS_DECLARED, heard_first.append)
+    impatient = tasks.spawn(first, "start")
+    await halfway(heard_first)
     asked = registry.manifests_asked
-    patient = tasks.spawn(ended(runtime, image), "start")
-    await halfway(runtime)
+    heard_second: list[str] = []
+    patient = tasks.spawn(ended(runtime, image, tell=heard_second.append), "start")
+    await halfway(heard_second)
     await tasks.cancel(impatient)
     registry.go_on.set()
     await patient
@@ -195,12 +204,12 @@ async def test_a_pull_that_nobody_waits_for_any_more_is_given_up(
     registry: Registry, engine: DockerEngine, runtime: DockerRuntime
 ) -> None:
     image = f"{registry.image}:1"
-    starting = tasks.spawn(runtime.start(sleeper(image=image, pull="missing")), "start")
-    await halfway(runtime)
+    told: list[str] = []
+    starting = tasks.spawn(ended(runtime, image, tell=told.append), "start")
+    await halfway(told)
     given_up = engine.log.read_text().count(GIVEN_UP)
     await tasks.cancel(starting)
     await eventually(lambda: engine.log.read_text().count(GIVEN_UP) > given_up or None)
-    assert runtime.progress("backend") == ""
     registry.go_on.set()
     assert "exit code 127" in await ended(runtime, image)
 
@@ -235,14 +244,14 @@ async def test_an_image_that_wants_a_login_is_pulled_with_that_of_docker_login(
     registry.go_on.set()
     runtime = open_runtime(environ={"DOCKER_CONFIG": str(tmp_path), "PATH": str(tmp_path)})
     with pytest.raises(RuntimeFailureError, match="run 'docker login' as the proxy's user"):
-        await runtime.start(sleeper(image=f"{registry.image}:1", pull="missing"))
+        await start(runtime, sleeper(image=f"{registry.image}:1", pull="missing"))
     log_in(tmp_path, registry)
     assert "exit code 127" in await ended(runtime, f"{registry.image}:1")
 
 
 async def test_an_image_the_registry_does_not_have(registry: Registry, runtime: DockerRuntime) -> None:
     with pytest.raises(RuntimeFailureError) as caught:
-        await runtime.start(sleeper(image=f"{registry.image}:2", pull="missing"))
+        await start(runtime, sleeper(image=f"{registry.image}:2", pull="missing"))
     assert f"image {registry.image}:2 is not in its registry" in caught.value.detail
 
 
@@ -250,8 +259,9 @@ async def test_an_engine_that_dies_while_it_pulls(
     registry: Registry, engine: DockerEngine, open_runtime: Open
 ) -> None:
     runtime = open_runtime()
-    starting = tasks.spawn(ended(runtime, f"{registry.image}:1"), "start")
-    await halfway(runtime)
+    told: list[str] = []
+    starting = tasks.spawn(ended(runtime, f"{registry.image}:1", tell=told.append), "start")
+    await halfway(told)
     engine.kill()
     with pytest.raises(RuntimeFailureError):
         await starting

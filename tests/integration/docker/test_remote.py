@@ -16,6 +16,7 @@ from tests.rigs.docker_engine import DockerEngine, free_port
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
+from ai_proxy.testing.runtime_contract import start
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ async def test_ports_are_published_and_reached_at_the_address_that_is_configured
 ) -> None:
     settings = DockerSettings(remote.url, remote.certificates, engine.address)
     runtime = open_runtime(settings=settings)
-    handle = await runtime.start(backend(SERVES))
+    handle = await start(runtime, backend(SERVES))
     assert handle.upstreams[0].host == published_on(engine) == engine.address
     assert await answers(handle)
 
@@ -74,7 +75,7 @@ async def test_what_is_not_configured_comes_from_the_environment(
         "DOCKER_CERT_PATH": str(remote.certificates),
     }
     runtime = open_runtime(settings=DockerSettings(), environ=environ)
-    handle = await runtime.start(backend(SERVES))
+    handle = await start(runtime, backend(SERVES))
     assert published_on(engine) == "127.0.0.1"  # whatever its URL: this engine is on this very machine
     assert await answers(handle)
 
@@ -84,7 +85,7 @@ async def test_an_address_that_the_engine_does_not_have_is_told(remote: Remote, 
     with pytest.raises(
         RuntimeFailureError, match=r"published on 192\.0\.2\.1, .* set server\.docker\.address"
     ):
-        await runtime.start(sleeper())
+        await start(runtime, sleeper())
 
 
 async def refusal(settings: DockerSettings) -> str:
@@ -92,7 +93,7 @@ async def refusal(settings: DockerSettings) -> str:
     runtime = DockerRuntime(settings, "tests", "test")
     try:
         with pytest.raises(RuntimeFailureError) as caught:
-            await runtime.start(sleeper())
+            await start(runtime, sleeper())
         return caught.value.detail
     finally:
         await runtime.close()
@@ -130,5 +131,5 @@ async def test_without_tls(engine: DockerEngine, remote: Remote, open_runtime: O
     url = f"tcp://127.0.0.1:{free_port()}"
     engine.stop()
     engine.start(f"--host={url}", "--tls=false")  # until the end of the module
-    handle = await open_runtime(settings=DockerSettings(url)).start(backend(SERVES))
+    handle = await start(open_runtime(settings=DockerSettings(url)), backend(SERVES))
     assert await answers(handle)

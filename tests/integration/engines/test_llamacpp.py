@@ -17,6 +17,7 @@ from ai_proxy.data import DEMO_SENTENCE, demo_model_path
 from ai_proxy.engines.http import HttpEngine
 from ai_proxy.engines.llamacpp import LLAMACPP
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
+from ai_proxy.testing.runtime_contract import exit_of, start
 
 pytest.importorskip("xllamacpp", reason="the extra 'llamacpp' is not installed")
 
@@ -48,7 +49,7 @@ async def serving(state_dir: Path, *flags: str, api_key: str | None = None) -> A
     launch = ProcessLaunch(command, fallback=EMBEDDED)
     service = Service("demo", "llama-cpp-server", "llamacpp", launch, config_hash="1", api_key=api_key)
     runtime = ProcessRuntime(state_dir, owner=str(state_dir))
-    handle = await runtime.start(service)
+    handle = await start(runtime, service)
     async with aiohttp.ClientSession() as session:
         served = Served(HttpEngine(LLAMACPP, session), session, service, handle)
         async with asyncio.timeout(20.0):
@@ -56,7 +57,7 @@ async def serving(state_dir: Path, *flags: str, api_key: str | None = None) -> A
                 await asyncio.sleep(0.02)
         yield served
     await runtime.stop(handle, grace=5.0)
-    assert (await runtime.wait(handle)).code in (0, -signal.SIGTERM)
+    assert (await exit_of(runtime, handle)).code in (0, -signal.SIGTERM)
 
 
 async def test_it_recites_its_sentence_and_lists_its_model(tmp_path: Path) -> None:

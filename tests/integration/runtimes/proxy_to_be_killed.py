@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ai_proxy.core.service import ProcessLaunch, Service
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
+from ai_proxy.testing.runtime_contract import exit_of, start
 
 TALKER = "n=0; while :; do n=$((n+1)); echo line $n; sleep 0.01; done"
 
@@ -13,10 +14,10 @@ TALKER = "n=0; while :; do n=$((n+1)); echo line $n; sleep 0.01; done"
 async def main() -> None:
     runtime = ProcessRuntime(Path(sys.argv[1]), owner=sys.argv[1])
     launch = ProcessLaunch(("sh", "-c", TALKER))
-    handle = await runtime.start(Service("svc", "generic", "generic", launch, config_hash="1"))
+    handle = await start(runtime, Service("svc", "generic", "generic", launch, config_hash="1"))
     sys.stdout.write(f"{handle.ref}\n")
     sys.stdout.flush()
-    await runtime.wait(handle)
+    await exit_of(runtime, handle)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from ai_proxy.core.logring import LogRing
 from ai_proxy.runtimes.process import session
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
+from ai_proxy.testing.runtime_contract import exit_of
 
 PROXY = Path(__file__).with_name("proxy_to_be_killed.py")
 
@@ -32,7 +33,7 @@ async def test_a_backend_survives_kill_9_of_the_proxy_and_the_next_one_adopts_it
 
     (handle,) = await runtime.handles()
     assert (handle.service_id, handle.ref) == ("svc", str(pid))
-    waiting = asyncio.gather(runtime.wait(handle))
+    waiting = asyncio.gather(exit_of(runtime, handle))
     heard = await lines_heard(runtime.logs("svc"), 20)
     numbers = [int(line.removeprefix("line ")) for line in heard]
     assert numbers == list(range(numbers[0], numbers[0] + 20))

@@ -18,6 +18,7 @@ from ai_proxy.runtimes.process import session
 from ai_proxy.runtimes.process.records import Records, make_handle
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
 from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command
+from ai_proxy.testing.runtime_contract import exit_of, start
 
 SLEEP = ProcessLaunch(("sh", "-c", "echo hello; exec sleep 60"))
 
@@ -52,8 +53,8 @@ class TestStart:
         self, runtime: ProcessRuntime, tmp_path: Path
     ) -> None:
         launch = ProcessLaunch(("sh", "-c", "pwd; env"), env={"LISTEN": ":${port}"}, workdir=str(tmp_path))
-        handle = await runtime.start(service(launch))
-        await runtime.wait(handle)
+        handle = await start(runtime, service(launch))
+        await exit_of(runtime, handle)
         lines = texts(runtime.logs("svc"))
         assert lines[0] == str(tmp_path)
         port = handle.upstreams[0].port
@@ -64,13 +65,13 @@ class TestStart:
             port = held.getsockname()[1]
             launch = replace(SLEEP, port=port)
             with pytest.raises(RuntimeFailureError, match=rf"port {port} .* taken by .*pid {os.getpid()}"):
-                await runtime.start(service(launch))
+                await start(runtime, service(launch))
 
     async def test_a_fixed_port_is_used(self, runtime: ProcessRuntime) -> None:
         with socket.socket() as held:
             held.bind(("127.0.0.1", 0))
             port = held.getsockname()[1]
-        handle = await runtime.start(service(replace(SLEEP, port=port)))
+        handle = await start(runtime, service(replace(SLEEP, port=port)))
         assert handle.upstreams[0].port == port
 
     @pytest.mark.parametrize(
@@ -88,21 +89,21 @@ class TestStart:
         program.write_bytes(content)
         program.chmod(mode)
         with pytest.raises(RuntimeFailureError, match=reason):
-            await runtime.start(service(ProcessLaunch((str(program),))))
+            await start(runtime, service(ProcessLaunch((str(program),))))
         assert list(await runtime.handles()) == []
 
     async def test_a_state_folder_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         runtime = ProcessRuntime(tmp_path / "file" / "state", owner="test")
         with pytest.raises(RuntimeFailureError, match=r"cannot write to .*file/state"):
-            await runtime.start(service(SLEEP))
+            await start(runtime, service(SLEEP))
 
 
 class TestStop:
     async def test_helpers_that_ignore_sigterm_do_not_outlive_their_leader(
         self, runtime: ProcessRuntime
     ) -> None:
-        handle = await runtime.start(service(ProcessLaunch(fake_engine_command(Behaviour.CHILDREN))))
+        handle = await start(runtime, service(ProcessLaunch(fake_engine_command(Behaviour.CHILDREN))))
         await heard(runtime.logs("svc"), "listening")
         assert len(session.members(int(handle.ref))) == 3
         async with asyncio.timeout(5.0):
@@ -111,26 +112,26 @@ class TestStop:
 
     async def test_a_polite_end_keeps_its_exit_code(self, runtime: ProcessRuntime) -> None:
         script = "trap 'exit 7' TERM; echo hello; while :; do sleep 0.1; done"
-        handle = await runtime.start(service(ProcessLaunch(("sh", "-c", script))))
+        handle = await start(runtime, service(ProcessLaunch(("sh", "-c", script))))
         await heard(runtime.logs("svc"), "hello")
         await runtime.stop(handle, grace=10.0)
-        assert (await runtime.wait(handle)).detail == "exit code 7"
+        assert (await exit_of(runtime, handle)).detail == "exit code 7"
 
     async def test_a_stopped_process_ends_too(self, runtime: ProcessRuntime) -> None:
-        handle = await runtime.start(service(SLEEP))
+        handle = await start(runtime, service(SLEEP))
         os.kill(int(handle.ref), signal.SIGSTOP)
         async with asyncio.timeout(5.0):
             await runtime.stop(handle, grace=60.0)
-        assert (await runtime.wait(handle)).detail == "killed by SIGTERM"
+        assert (await exit_of(runtime, handle)).detail == "killed by SIGTERM"
 
     async def test_it_leaves_no_zombie_and_no_file(self, runtime: ProcessRuntime, state_dir: Path) -> None:
-        handle = await runtime.start(service(SLEEP))
+        handle = await start(runtime, service(SLEEP))
         await runtime.stop(handle, grace=10.0)
         assert not psutil.pid_exists(int(handle.ref))
         assert list(state_dir.iterdir()) == []  # noqa: ASYNC240 - instant
 
     async def test_a_cancelled_stop_can_be_repeated(self, runtime: ProcessRuntime) -> None:
-        handle = await runtime.start(service(ProcessLaunch(fake_engine_command(Behaviour.IGNORE_SIGTERM))))
+        handle = await start(runtime, service(ProcessLaunch(fake_engine_command(Behaviour.IGNORE_SIGTERM))))
         await heard(runtime.logs("svc"), "listening")
         first = tasks.spawn(runtime.stop(handle, grace=60.0), "stop")
         await asyncio.sleep(0)
@@ -142,15 +143,15 @@ class TestStop:
 
 class TestCrash:
     async def test_helpers_left_behind_by_a_crash_are_ended(self, runtime: ProcessRuntime) -> None:
-        handle = await runtime.start(service(ProcessLaunch(fake_engine_command(Behaviour.CHILDREN))))
+        handle = await start(runtime, service(ProcessLaunch(fake_engine_command(Behaviour.CHILDREN))))
         await heard(runtime.logs("svc"), "listening")
         os.kill(int(handle.ref), signal.SIGKILL)
-        assert (await runtime.wait(handle)).detail == "killed by SIGKILL"
+        assert (await exit_of(runtime, handle)).detail == "killed by SIGKILL"
         assert session.members(int(handle.ref)) == []
 
     async def test_the_last_lines_tell_why(self, runtime: ProcessRuntime) -> None:
-        handle = await runtime.start(service(ProcessLaunch(fake_engine_command(Behaviour.EXIT_AT_ONCE))))
-        end = await runtime.wait(handle)
+        handle = await start(runtime, service(ProcessLaunch(fake_engine_command(Behaviour.EXIT_AT_ONCE))))
+        end = await exit_of(runtime, handle)
         assert end.code == 3
         assert texts(runtime.logs("svc")) == [
             "error: failed to load model: out of memory",
@@ -161,11 +162,11 @@ class TestCrash:
 class TestOutput:
     async def test_all_of_it_is_there_when_wait_returns(self, runtime: ProcessRuntime) -> None:
         launch = ProcessLaunch(("sh", "-c", "seq 1 20000; printf 'no end'"))
-        await runtime.wait(await runtime.start(service(launch)))
+        await exit_of(runtime, await start(runtime, service(launch)))
         assert texts(runtime.logs("svc"))[-2:] == ["20000", "no end"]
 
     async def test_a_flood_leaves_the_event_loop_to_others(self, runtime: ProcessRuntime) -> None:
-        handle = await runtime.start(service(ProcessLaunch(("yes", ""))))
+        handle = await start(runtime, service(ProcessLaunch(("yes", ""))))
         await heard(runtime.logs("svc"), "")
         before = time.process_time()
         await asyncio.sleep(0.5)
@@ -177,10 +178,10 @@ class TestRecovery:
     async def test_another_process_with_the_same_pid_is_not_taken_for_it(
         self, runtime: ProcessRuntime
     ) -> None:
-        handle = await runtime.start(service(SLEEP))
+        handle = await start(runtime, service(SLEEP))
         stranger = replace(handle, started=handle.started - 3600.0)
         await runtime.stop(stranger, grace=0.0)
-        assert (await runtime.wait(stranger)).detail == "had ended before"
+        assert (await exit_of(runtime, stranger)).detail == "had ended before"
         assert session.members(int(handle.ref))
 
     async def test_a_file_about_a_process_that_is_gone_is_removed(
@@ -196,13 +197,13 @@ class TestRecovery:
         self, runtime: ProcessRuntime, reopen: Callable[[], ProcessRuntime], state_dir: Path
     ) -> None:
         (state_dir / "svc.json").mkdir(parents=True)
-        handle = await runtime.start(service(SLEEP))
+        handle = await start(runtime, service(SLEEP))
         assert list(await reopen().handles()) == [handle]
 
     async def test_it_is_found_by_its_marks_when_its_file_is_gone_or_damaged(
         self, runtime: ProcessRuntime, state_dir: Path
     ) -> None:
-        handle = await runtime.start(service(SLEEP))
+        handle = await start(runtime, service(SLEEP))
         (state_dir / "svc.json").write_text("{")
         found = await ProcessRuntime(state_dir, owner=str(state_dir)).handles()
         assert list(found) == [handle]
@@ -210,19 +211,19 @@ class TestRecovery:
     async def test_processes_of_another_owner_are_left_alone(
         self, runtime: ProcessRuntime, tmp_path: Path
     ) -> None:
-        await runtime.start(service(SLEEP))
+        await start(runtime, service(SLEEP))
         assert list(await ProcessRuntime(tmp_path / "other", owner="other").handles()) == []
 
     async def test_helpers_whose_leader_died_unseen_are_found_and_ended(
         self, runtime: ProcessRuntime, state_dir: Path
     ) -> None:
-        handle = await runtime.start(service(ProcessLaunch(fake_engine_command(Behaviour.CHILDREN))))
+        handle = await start(runtime, service(ProcessLaunch(fake_engine_command(Behaviour.CHILDREN))))
         await heard(runtime.logs("svc"), "listening")
         await runtime.close()
         os.kill(int(handle.ref), signal.SIGKILL)
         os.waitpid(int(handle.ref), 0)  # noqa: ASYNC222 - it is dead
         later = ProcessRuntime(state_dir, owner=str(state_dir))
         assert list(await later.handles()) == [handle]
-        assert (await later.wait(handle)).code is None
+        assert (await exit_of(later, handle)).code is None
         assert session.members(int(handle.ref)) == []
         assert list(await later.handles()) == []

@@ -8,19 +8,20 @@ import uvloop
 from ai_proxy.core.service import Exit, ProcessLaunch, Service
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
 from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command
+from ai_proxy.testing.runtime_contract import exit_of, start
 
 
 async def live(runtime: ProcessRuntime, behaviour: Behaviour, *, stop: bool = True) -> Exit:
     """Run a service until it listens and is stopped, or ends by itself."""
     launch = ProcessLaunch(fake_engine_command(behaviour))
-    handle = await runtime.start(Service("svc", "generic", "generic", launch, config_hash="1"))
+    handle = await start(runtime, Service("svc", "generic", "generic", launch, config_hash="1"))
     listening = asyncio.Event()
     runtime.logs("svc").watch(lambda line: listening.set() if "listening" in line.text else None)
     async with asyncio.timeout(10.0):
         if stop:
             await listening.wait()
             await runtime.stop(handle, grace=5.0)
-        end = await runtime.wait(handle)
+        end = await exit_of(runtime, handle)
     assert list(await runtime.handles()) == []
     return end
 

@@ -8,7 +8,7 @@ from ai_proxy.api.ollama import NEVER
 from ai_proxy.core.abilities import Abilities, Modality, Rule, Treatment
 from ai_proxy.core.lifecycle import Event
 from ai_proxy.core.ports import Model
-from ai_proxy.core.service import ContainerStats
+from ai_proxy.core.service import ResourceUsage
 
 
 async def get(api: Api, path: str) -> Any:
@@ -66,7 +66,7 @@ async def test_a_digest_stays_and_tells_models_apart(api: Api) -> None:
 
 
 async def test_ps_lists_what_is_ready_and_when_it_is_stopped(api: Api) -> None:
-    stats = ContainerStats(0.0, None, 3_000_000, 0, 0, 0, 0, 1, gpu_memory=2_000_000)
+    stats = ResourceUsage(0.0, None, 3_000_000, 0, 0, 0, 0, 1, gpu_memory=2_000_000)
     api.plane.set("coder", Event.PROBE_OK, idle_stop_in=60.0, stats=stats)
 
     (model,) = (await get(api, "/api/ps"))["models"]

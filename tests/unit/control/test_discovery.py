@@ -14,6 +14,7 @@ from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.detection import EngineState, socket_address
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Runtime
+from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import (
     DockerLaunch,
     ExternalLaunch,
@@ -66,7 +67,7 @@ def declare(addresses: Mapping[str, str]) -> Sequence[Service]:
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
     clock, engine, detector = FakeClock(), FakeProbeEngine("fake"), FakeDetector()
-    runtimes: dict[RuntimeKind, Runtime] = {
+    runtimes: dict[str, Runtime] = {
         RuntimeKind.EXTERNAL: ExternalRuntime(),
         RuntimeKind.PROCESS: FakeRuntime(clock),
     }
@@ -169,7 +170,7 @@ async def test_a_reload_keeps_what_was_found_and_leaves_it_alone(running: House)
 
 
 async def test_a_find_leaves_declared_services_alone(running: House) -> None:
-    request = spawn(running.plane.scheduler.admit("declared"), "request")
+    request = spawn(running.plane.scheduler.admit(Ask("declared")), "request")
     await running.clock.advance(INTERVAL)
     before = running.plane.service("declared")
 

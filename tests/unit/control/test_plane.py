@@ -17,6 +17,7 @@ from ai_proxy.core.errors import (
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Model
+from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import DockerLaunch, Lease, Outcome, Service, StartPolicy
 from ai_proxy.platform.tasks import spawn
 from ai_proxy.testing.clock import FakeClock, settle
@@ -24,7 +25,7 @@ from ai_proxy.testing.fake_runtime import Behaviour, Machine
 
 
 def ask(stage: Stage, name: str = "svc") -> "asyncio.Task[Lease]":
-    return spawn(stage.plane.scheduler.admit(name), f"request for {name}")
+    return spawn(stage.plane.scheduler.admit(Ask(name)), f"request for {name}")
 
 
 async def ready(stage: Stage, service: Service) -> Lease:
@@ -111,7 +112,7 @@ async def test_a_stop_by_hand_holds_until_a_start_by_hand(stage: Stage) -> None:
     await stage.clock.advance(1)
     view = await stopping
     with pytest.raises(ServiceStoppedError, match="ai-proxy start svc"):
-        await stage.plane.scheduler.admit("svc")
+        await stage.plane.scheduler.admit(Ask("svc"))
     starting = spawn(stage.plane.start("svc", wait=5), "start")
     await stage.clock.advance(1)
 
@@ -167,7 +168,7 @@ async def test_a_manual_service_waits_for_a_hand(stage: Stage) -> None:
     await stage.plane.open([declare(start=StartPolicy.MANUAL)])
 
     with pytest.raises(ServiceStoppedError, match="by hand only"):
-        await stage.plane.scheduler.admit("svc")
+        await stage.plane.scheduler.admit(Ask("svc"))
     starting = spawn(stage.plane.start("svc", wait=5), "start")
     await stage.clock.advance(1)
 
@@ -229,7 +230,7 @@ async def test_a_crash_is_told_with_its_exit_code_and_last_lines_and_backs_off(s
     await settle()
     view = stage.plane.service("svc")
     with pytest.raises(ServiceFailedError) as refused:
-        await stage.plane.scheduler.admit("svc")
+        await stage.plane.scheduler.admit(Ask("svc"))
     await stage.clock.advance(1)
     request = ask(stage)
     await stage.clock.advance(1)
@@ -335,7 +336,7 @@ async def test_the_queue_is_bounded(stage: Stage) -> None:
     await settle()
 
     with pytest.raises(QueueFullError):
-        await stage.plane.scheduler.admit("svc")
+        await stage.plane.scheduler.admit(Ask("svc"))
 
     for request in requests:
         request.cancel()
@@ -366,7 +367,7 @@ async def test_unknown_services_are_told_with_near_names(stage: Stage) -> None:
     with pytest.raises(UnknownServiceError, match="did you mean 'llama3'"):
         stage.plane.service("lama3")
     with pytest.raises(UnknownServiceError, match="did you mean 'llama3'"):
-        await stage.plane.scheduler.admit("lama3")
+        await stage.plane.scheduler.admit(Ask("lama3"))
 
 
 async def test_models_are_the_service_and_what_its_engine_lists(stage: Stage) -> None:

@@ -1,6 +1,7 @@
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Probe
+from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import ExternalLaunch, Lease, Outcome, RuntimeKind, Service, Upstream
 from ai_proxy.platform.tasks import spawn
 from ai_proxy.runtimes.external import ExternalRuntime
@@ -34,7 +35,7 @@ class Stage:
     async def open(self) -> None:
         launch = ExternalLaunch((ONE, TWO, THREE))
         await self.plane.open([Service("svc", "generic", "fake", launch, "1")])
-        admitted = spawn(self.plane.scheduler.admit("svc"), "first request")
+        admitted = spawn(self.plane.scheduler.admit(Ask("svc")), "first request")
         await self.clock.advance(1)
         self.plane.scheduler.release(await admitted, Outcome.OK)
 
@@ -157,7 +158,7 @@ async def test_a_service_all_of_whose_replicas_are_down_fails_and_comes_back() -
     down = stage.plane.service("svc")
     stage.engine.down = set()
     await stage.clock.advance(1)
-    admitted = spawn(stage.plane.scheduler.admit("svc"), "request")
+    admitted = spawn(stage.plane.scheduler.admit(Ask("svc")), "request")
     await stage.clock.advance(1)
 
     assert down.state is State.FAILED

@@ -14,6 +14,7 @@ from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import State, transition
+from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import Lease, Outcome, ProcessLaunch, RuntimeKind, Service, StartPolicy
 from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.testing.clock import FakeClock, settle
@@ -85,7 +86,7 @@ class Lives(RuleBasedStateMachine):
     @rule(name=names, count=st.integers(1, 4))
     def requests_come(self, name: str, count: int) -> None:
         for _ in range(count):
-            self.requests.append((name, self.loop.create_task(self.plane.scheduler.admit(name))))
+            self.requests.append((name, self.loop.create_task(self.plane.scheduler.admit(Ask(name)))))
         self.settle()
 
     @precondition(lambda self: self.requests)

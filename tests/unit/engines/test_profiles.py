@@ -50,14 +50,6 @@ def test_messages_are_translated_where_not_every_version_takes_them(name: str) -
     assert Endpoint.MESSAGES not in PROFILES[name].abilities.endpoints
 
 
-@pytest.mark.parametrize("name", [name for name in PROFILES if name not in ("generic", "openai")])
-def test_capabilities_and_modalities_agree(name: str) -> None:
-    profile = PROFILES[name]
-
-    assert ("vision" in profile.capabilities) == (Modality.IMAGE in profile.abilities.modalities)
-    assert ("audio" in profile.capabilities) == (Modality.AUDIO in profile.abilities.modalities)
-
-
 @pytest.mark.parametrize(
     ("name", "models"),
     [

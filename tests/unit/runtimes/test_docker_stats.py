@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ai_proxy.core.service import ContainerStats
+from ai_proxy.core.service import ResourceUsage
 from ai_proxy.runtimes.docker.stats import parse_stats
 
 V1: dict[str, Any] = {
@@ -45,7 +45,7 @@ V2: dict[str, Any] = {
 
 
 def test_a_report_with_control_groups_v1() -> None:
-    assert parse_stats(V1, at=5.0) == ContainerStats(
+    assert parse_stats(V1, at=5.0) == ResourceUsage(
         at=5.0,
         cpu_percent=50.0,
         memory=41_000_000,
@@ -58,7 +58,7 @@ def test_a_report_with_control_groups_v1() -> None:
 
 
 def test_a_first_report_with_control_groups_v2_and_no_network() -> None:
-    assert parse_stats(V2, at=5.0) == ContainerStats(
+    assert parse_stats(V2, at=5.0) == ResourceUsage(
         at=5.0,
         cpu_percent=None,
         memory=60_000_000,

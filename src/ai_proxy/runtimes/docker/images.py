@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from ai_proxy.core.errors import RuntimeFailureError
+from ai_proxy.core.ports import Tell
 from ai_proxy.core.service import DockerLaunch
 from ai_proxy.core.settings import MB
 from ai_proxy.platform import tasks
@@ -23,8 +23,6 @@ SAY_EVERY = 10.0
 
 DONE = frozenset({"Already exists", "Pull complete"})
 LAYER = frozenset({"Pulling fs layer", "Waiting", "Downloading", "Download complete", "Extracting"}) | DONE
-
-type Say = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -86,7 +84,13 @@ class Pull:
 
     task: asyncio.Task[None] = field(init=False)
     progress: Progress = field(default_factory=Progress)
-    waiting: list[Say] = field(default_factory=list)
+    waiting: list[Tell] = field(default_factory=list)
+    watching: list[Tell] = field(default_factory=list)
+
+    def tell(self) -> None:
+        """Tell everybody who watches how far it is."""
+        for tell in self.watching:
+            tell(str(self.progress))
 
     def say(self, line: str) -> None:
         """Tell everybody who waits."""
@@ -106,17 +110,13 @@ class Images:
         """Give up all pulls."""
         await tasks.cancel(*(pull.task for pull in self._pulls.values()))
 
-    def progress(self, image: str) -> str:
-        """Say how far a pull is; empty when there is none."""
-        pull = self._pulls.get(image)
-        return str(pull.progress) if pull else ""
-
-    async def provide(self, launch: DockerLaunch, say: Say) -> None:
+    async def provide(self, launch: DockerLaunch, say: Tell, tell: Tell) -> None:
         """Have the image of a service, pulling it as declared.
 
         Args:
             launch: Tells the image, and when to pull it.
-            say: Called with a line of progress every now and then.
+            say: Takes a line of progress for the log every now and then.
+            tell: Takes the progress whenever the engine reports some.
 
         Raises:
             RuntimeFailureError: It cannot be had; says what to do.
@@ -126,7 +126,7 @@ class Images:
                 return
             if launch.pull == "never":
                 raise RuntimeFailureError(explain(launch, "no such image"))
-            await self._join(launch, say)
+            await self._join(launch, say, tell)
         except RefusedError as error:
             raise RuntimeFailureError(explain(launch, error.message)) from error
 
@@ -139,17 +139,20 @@ class Images:
             raise
         return True
 
-    async def _join(self, launch: DockerLaunch, say: Say) -> None:
+    async def _join(self, launch: DockerLaunch, say: Tell, tell: Tell) -> None:
         """Wait for the pull of an image, which is begun by the first and given up with the last who waits."""
         pull = self._pulls.get(launch.image)
         if pull is None:
             pull = self._pulls[launch.image] = Pull()
             pull.task = tasks.spawn(self._pull(launch, pull), f"pull {launch.image}")
         pull.waiting.append(say)
+        pull.watching.append(tell)
+        tell(str(pull.progress))
         try:
             await asyncio.shield(pull.task)
         finally:
             pull.waiting.remove(say)
+            pull.watching.remove(tell)
             if not pull.waiting:
                 self._pulls.pop(launch.image)
                 if not pull.task.done():
@@ -168,6 +171,7 @@ class Images:
                 if "error" in report:
                     raise RuntimeFailureError(explain(launch, str(report["error"])))
                 progress.take(report)
+                pull.tell()
                 if progress.done > done or time.monotonic() > said + SAY_EVERY:
                     said, done = time.monotonic(), progress.done
                     pull.say(str(progress))

@@ -10,14 +10,16 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from loguru import logger
 
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.logring import LogRing
-from ai_proxy.core.service import ContainerStats, DockerLaunch, Exit, Handle, Service
+from ai_proxy.core.placement import Placement
+from ai_proxy.core.ports import RuntimeCapabilities, Tell
+from ai_proxy.core.service import DockerLaunch, Exit, Handle, Report, Service
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker import events as docker_events
@@ -62,7 +64,7 @@ class Instance:
 
 
 class DockerRuntime:
-    """Runs services as containers; implements `core.ports.ContainerRuntime`.
+    """Runs services as containers; implements `core.ports.Runtime`.
 
     Args:
         settings: Which engine it is, and how its containers are reached.
@@ -73,6 +75,8 @@ class DockerRuntime:
         wall: Returns seconds since the epoch.
         gpu_memory: Tells the bytes that processes, by pid, hold on GPUs; None where there are none.
     """
+
+    capabilities = RuntimeCapabilities()
 
     def __init__(
         self,
@@ -94,7 +98,6 @@ class DockerRuntime:
         self._wall = wall
         self._gpu_memory = gpu_memory
         self._rings: dict[str, LogRing] = {}
-        self._starting: dict[str, str] = {}
         self._abandoned: set[asyncio.Task[Handle]] = set()
         self._leftovers: set[asyncio.Task[None]] = set()
         self._instances: dict[Handle, Instance] = {}
@@ -104,22 +107,18 @@ class DockerRuntime:
         running = sum(not instance.end.done() for instance in self._instances.values())
         return f"<DockerRuntime {self._owner} [{running} running]>"
 
-    async def start(self, service: Service) -> Handle:
+    async def start(self, service: Service, placement: Placement, tell: Tell) -> Handle:  # noqa: ARG002
         """Provide the image, then create and start the container, which is not left halfway if cancelled."""
         launch = service.launch
         if not isinstance(launch, DockerLaunch):
             raise RuntimeFailureError(f"{service.id} has no image: it cannot be run as a container")
-        self._starting[service.id] = launch.image
+        await self._images.provide(launch, lambda line: self._say(service.id, line), tell)
+        launching = tasks.spawn(self._launch(service, launch), f"launch {service.id}")
         try:
-            await self._images.provide(launch, lambda line: self._say(service.id, line))
-            launching = tasks.spawn(self._launch(service, launch), f"launch {service.id}")
-            try:
-                handle = await asyncio.shield(launching)
-            except asyncio.CancelledError:
-                self._abandon(launching)
-                raise
-        finally:
-            del self._starting[service.id]
+            handle = await asyncio.shield(launching)
+        except asyncio.CancelledError:
+            self._abandon(launching)
+            raise
         self._forget_ended(service.id)
         self._find(handle)
         return handle
@@ -136,9 +135,18 @@ class DockerRuntime:
                 "it hangs in the kernel, most often in a driver or a network file system"
             )
 
-    async def wait(self, handle: Handle) -> Exit:
-        """Return when it has ended; at once when it had ended before. The engine may be away meanwhile."""
-        return await asyncio.shield(self._find(handle).end)
+    async def watch(self, handle: Handle) -> AsyncGenerator[Report, None]:
+        """Report what it uses, and its exit; nothing while the engine is away."""
+        instance = self._find(handle)
+        while not instance.end.done():
+            measured = tasks.spawn(instance.meter.measured.wait(), "measured")
+            try:
+                await asyncio.wait({measured, instance.end}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await tasks.cancel(measured)
+            if instance.meter.latest is not None and not instance.end.done():
+                yield instance.meter.latest
+        yield instance.end.result()
 
     async def handles(self) -> Sequence[Handle]:
         """Return what is ours; what was left behind without running has no config hash, so none matches."""
@@ -155,16 +163,6 @@ class DockerRuntime:
     def logs(self, service_id: str) -> LogRing:
         """Return the ring that holds the last lines of the service's output."""
         return self._rings.setdefault(service_id, LogRing())
-
-    def progress(self, service_id: str) -> str:
-        """Say how far the pull of its image is while it is started; empty for nothing."""
-        image = self._starting.get(service_id)
-        return self._images.progress(image) if image else ""
-
-    def stats(self, handle: Handle) -> ContainerStats | None:
-        """Return what it uses, as last measured; None when that is not known."""
-        instance = self._instances.get(handle)
-        return instance.meter.latest if instance and not instance.end.done() else None
 
     async def close(self) -> None:
         """Let go of everything and leave it running."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ai_proxy.core.errors import RuntimeUnavailableError
-from ai_proxy.core.service import ContainerStats
+from ai_proxy.core.service import ResourceUsage
 from ai_proxy.runtimes.docker.api import DockerApi, Json, RefusedError
 
 RETRY = 2.0
@@ -24,8 +24,8 @@ type GpuMemory = Callable[[Collection[int]], int | None]
 """Returns the bytes that processes of the machine, by pid, hold on GPUs; None when that cannot be told."""
 
 
-def parse_stats(report: Json, at: float) -> ContainerStats | None:
-    """Return what a report says (ContainerStats); None when the container does not run.
+def parse_stats(report: Json, at: float) -> ResourceUsage | None:
+    """Return what a report says (ResourceUsage); None when the container does not run.
 
     Args:
         report: As the engine sends it.
@@ -35,7 +35,7 @@ def parse_stats(report: Json, at: float) -> ContainerStats | None:
     if "usage" not in memory:
         return None
     networks = (report.get("networks") or {}).values()
-    return ContainerStats(
+    return ResourceUsage(
         at=at,
         cpu_percent=cpu_percent(report.get("precpu_stats") or {}, report.get("cpu_stats") or {}),
         memory=used_memory(memory),
@@ -101,6 +101,10 @@ def machine_pids(top: Json) -> list[int]:
 class ContainerMeter:
     """Holds the last measurement of a container.
 
+    Attributes:
+        latest: The last measurement; None when that is not known.
+        measured: Set by the next measurement.
+
     Args:
         api: Of its engine.
         ref: Its id.
@@ -111,7 +115,8 @@ class ContainerMeter:
     def __init__(
         self, api: DockerApi, ref: str, wall: Callable[[], float], gpu_memory: GpuMemory | None = None
     ) -> None:
-        self.latest: ContainerStats | None = None
+        self.latest: ResourceUsage | None = None
+        self.measured = asyncio.Event()
         self._path = f"/containers/{ref}"
         self._api = api
         self._wall = wall
@@ -136,6 +141,8 @@ class ContainerMeter:
             self._gpu_due = stats.at + GPU_EVERY
             self._gpu_used = await self._look_at_gpus(self._gpu_memory)
         self.latest = stats and replace(stats, gpu_memory=self._gpu_used)
+        self.measured.set()
+        self.measured = asyncio.Event()
 
     async def _look_at_gpus(self, gpu_memory: GpuMemory) -> int | None:
         """Return what the container holds on GPUs; the driver may take its time, so a thread asks it."""

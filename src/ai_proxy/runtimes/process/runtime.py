@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from loguru import logger
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
-from ai_proxy.core.service import Exit, Handle, ProcessLaunch, Service
+from ai_proxy.core.placement import Placement
+from ai_proxy.core.ports import RuntimeCapabilities, Tell
+from ai_proxy.core.service import Exit, Handle, ProcessLaunch, Report, Service
 from ai_proxy.platform import tasks
 from ai_proxy.runtimes.process import logs as output
 from ai_proxy.runtimes.process.command import Command, build_command, explain_failure
@@ -54,6 +56,8 @@ class ProcessRuntime:
         wall: Returns seconds since the epoch.
     """
 
+    capabilities = RuntimeCapabilities()
+
     def __init__(self, state_dir: Path, owner: str, wall: Callable[[], float] = time.time) -> None:
         self._records = Records(state_dir)
         self._owner = owner
@@ -64,7 +68,7 @@ class ProcessRuntime:
     def __repr__(self) -> str:
         return f"<ProcessRuntime {self._owner} [{len(self._running())} running]>"
 
-    async def start(self, service: Service) -> Handle:
+    async def start(self, service: Service, placement: Placement, tell: Tell) -> Handle:  # noqa: ARG002
         """Launch the service. Nothing is awaited here, so it is done in full or not at all."""
         launch = service.launch
         if not isinstance(launch, ProcessLaunch):
@@ -96,12 +100,13 @@ class ProcessRuntime:
             )
         instance.end.result()
 
-    async def wait(self, handle: Handle) -> Exit:
-        """Return when it has ended and nothing of it runs; at once when it had ended before."""
+    async def watch(self, handle: Handle) -> AsyncGenerator[Report, None]:
+        """Report the exit when nothing of it runs any more."""
         instance = self._find(handle)
         if instance is None:
-            return Exit(None, "had ended before")
-        return await asyncio.shield(instance.end)
+            yield Exit(None, "had ended before")
+        else:
+            yield await asyncio.shield(instance.end)
 
     async def handles(self) -> Sequence[Handle]:
         """Return what runs: known, on file, or told by its marks."""
