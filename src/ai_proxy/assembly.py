@@ -44,6 +44,7 @@ from ai_proxy.gateway.listener import Gateway
 from ai_proxy.handles import Announcement, announced
 from ai_proxy.platform.addresses import Addresses
 from ai_proxy.platform.identity import owner_id
+from ai_proxy.platform.tasks import Background
 from ai_proxy.resources.nvidia import find_nvidia
 from ai_proxy.runtimes.docker.access import own_container
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
@@ -71,6 +72,7 @@ class Parts:
     """What a proxy is made of.
 
     Attributes:
+        background: Owns the work that goes on as long as the proxy does.
         settings: How it is to behave, once the command line had its say.
         vault: What lasts; or why that cannot be had.
         announcement: Tells others of this proxy.
@@ -83,6 +85,7 @@ class Parts:
         discovery: Offers those that run by themselves.
     """
 
+    background: Background
     settings: ServerSettings
     vault: Vault | StoreError
     announcement: Announcement
@@ -117,6 +120,8 @@ async def assemble(
         ListenError: It would be open to everybody.
     """
     settings = overridden_settings(config, options)
+    background = Background()
+    stack.push_async_callback(background.close)
     vault = await _open_vault(stack, config)
     handles = None if isinstance(vault, StoreError) else vault.store.handles
     announcement = await stack.enter_async_context(announced(handles))
@@ -141,7 +146,17 @@ async def assemble(
     _follow_settings(vault, options, set_level, (detector.adapt, discovery.adapt))
     plane.events.listen(forget_changed(plane, detector))
     return Parts(
-        settings, vault, announcement, guard, telemetry, plane, gateway, addresses, detector, discovery
+        background,
+        settings,
+        vault,
+        announcement,
+        guard,
+        telemetry,
+        plane,
+        gateway,
+        addresses,
+        detector,
+        discovery,
     )
 
 
