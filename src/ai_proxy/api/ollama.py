@@ -19,7 +19,7 @@ from ai_proxy.core.abilities import Modality
 from ai_proxy.core.errors import InvalidRequestError, UnknownModelError
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.routing import ModelRoute, ModelTable
-from ai_proxy.dialects.ollama.names import strip_latest
+from ai_proxy.dialects.ollama import strip_latest
 
 VERSION = "0.14.0"
 """The Ollama whose API this is. Clients read it as three numbers and refuse a server that is older than they

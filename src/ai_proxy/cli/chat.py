@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from ai_proxy.cli.answer import Answer, Piece
     from ai_proxy.cli.client import Server
 
-INTERRUPTED_BY_USER = "interrupted"
-"""Why an answer ended that the user did not want to hear any longer."""
-
 CLEAR_LINE = "\r\x1b[K"
 
 
@@ -39,19 +36,24 @@ def chat(
     ctx: typer.Context,
     prompt: Annotated[
         str | None,
-        typer.Argument(help="What to say. Default: standard input; at a terminal, a conversation."),
+        typer.Argument(help="The prompt. Default: standard input; at a terminal, a conversation."),
     ] = None,
     *,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Whom to ask, as 'models list' shows it.", show_default=False),
+        typer.Option(
+            "--model",
+            "-m",
+            help="The model, as 'models list' names it. Default: the only one.",
+            show_default=False,
+        ),
     ] = None,
-    system: Annotated[str | None, typer.Option(help="Instructions that stand before it all.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     output: FormatOption = None,
     port: PortOption = None,
     run_dir: RunDirOption = None,
 ) -> None:
-    """Talk to a model; its answer streams to standard output, what it took is told on standard error."""
+    """Chat with a model. The answer streams to standard output, tokens and times go to standard error."""
     from ai_proxy.cli.client import ask
     from ai_proxy.platform.run_folder import MODELS, base_folder, find_instance
 
@@ -61,15 +63,15 @@ def chat(
     if prompt is None and sys.stdin.isatty():
         _converse(talk)
         return
-    said = sys.stdin.read() if prompt is None else prompt
-    if not said.strip():
-        raise UserError("there is nothing to ask: give a prompt, or pipe one in", "no_prompt")
+    prompt = sys.stdin.read() if prompt is None else prompt
+    if not prompt.strip():
+        raise UserError("the prompt is empty; give one as an argument or on standard input", "no_prompt")
     if output_format(ctx, output) is Format.JSON:
-        answer = talk.say(said, lambda _: None)
-        show(ctx, output, {"model": talk.model, **answer.facts()}, lambda: None)
+        answer = talk.say(prompt, lambda _: None)
+        show(ctx, output, {"model": talk.model, **answer.as_data()}, lambda: None)
     else:
-        answer = _say(talk, said)
-    if answer.finish == INTERRUPTED_BY_USER:
+        answer = _say(talk, prompt)
+    if answer.interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
@@ -79,16 +81,19 @@ async def _list_models(server: "Server") -> list[dict[str, Any]]:
 
 
 def the_model(models: Sequence[Mapping[str, Any]]) -> str:
-    """Return the model that is meant when none is named: there must be one service only.
+    """Return the model to use when the user names none: the model of the only service.
 
     Raises:
-        UserError: There is none, or there are several.
+        UserError: There are no services, or several.
 
     >>> the_model([{"name": "tiny", "service_id": "tiny"}, {"name": "a.gguf", "service_id": "tiny"}])
     'tiny'
     """
     if not models:
-        raise UserError("there are no models; 'ai-proxy config init' writes a configuration", "no_models")
+        raise UserError(
+            "there are no models; declare a service in the configuration ('ai-proxy config init' writes one)",
+            "no_models",
+        )
     if len({model["service_id"] for model in models}) > 1:
         names = ", ".join(model["name"] for model in models)
         raise UserError(f"there are several models; choose one with --model: {names}", "several_models")
@@ -97,91 +102,95 @@ def the_model(models: Sequence[Mapping[str, Any]]) -> str:
 
 @dataclass(slots=True)
 class Conversation:
-    """What has been said to a model, and by it.
+    """A conversation with a model.
 
     Attributes:
-        door: The socket where the proxy lets its owner ask.
-        model: Who is asked.
-        system: Instructions; None for none.
-        turns: What was said, in OpenAI's form.
+        socket: The socket on which the proxy serves its owner.
+        model: Name of the model.
+        system: System prompt; None for none.
+        turns: The messages so far, in OpenAI's form.
     """
 
-    door: Path
+    socket: Path
     model: str
     system: str | None
     turns: list[dict[str, str]] = field(default_factory=list)
 
-    def say(self, words: str, on: Callable[["Piece"], None]) -> "Answer":
-        """Say something and return the answer, whose end may be that the user has heard enough.
+    def say(self, prompt: str, on: Callable[["Piece"], None]) -> "Answer":
+        """Send a prompt and return the answer, or the part that came before the user pressed Ctrl-C.
 
         Args:
-            words: What is said.
-            on: Told each piece of the answer as it comes.
+            prompt: The user's message.
+            on: Called with each piece of the answer.
 
         Raises:
-            UserError: It failed; nothing has been said.
+            UserError: The request failed; the conversation is unchanged.
         """
         import asyncio
 
-        from ai_proxy.cli.answer import Answer, receive
+        from ai_proxy.cli.answer import CHAT_PATH, Answer, receive
+        from ai_proxy.cli.client import connect
 
-        answer, turn = Answer(), {"role": "user", "content": words}
+        answer, turn = Answer(), {"role": "user", "content": prompt}
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        question = {"model": self.model, "messages": [*system, *self.turns, turn]}
+
+        async def send() -> None:
+            async with connect(self.socket) as session:
+                await receive(session, CHAT_PATH, question, answer, on)
+
         try:
-            asyncio.run(receive(self.door, self._question(turn), answer, on))
+            asyncio.run(send())
         except KeyboardInterrupt:
-            answer.finish = INTERRUPTED_BY_USER
+            answer.interrupted = True
         self.turns += [turn, {"role": "assistant", "content": answer.text}]
         return answer
 
-    def _question(self, turn: Mapping[str, str]) -> dict[str, object]:
-        instructions = [] if self.system is None else [{"role": "system", "content": self.system}]
-        return {"model": self.model, "messages": [*instructions, *self.turns, turn]}
-
 
 class Screen:
-    """Shows an answer as it comes: its words on standard output, all else on standard error."""
+    """Shows an answer as it arrives: its text on standard output, everything else on standard error."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
         self._noted = False
 
     def __call__(self, piece: "Piece") -> None:
-        """Show a piece of it."""
+        """Show a piece of the answer."""
         if self._live and piece.note:
             typer.echo(f"{CLEAR_LINE}{piece.note}", err=True, nl=False)
             self._noted = True
-        elif self._noted and (piece.text or piece.thought):
+        elif self._noted and (piece.text or piece.thinking):
             typer.echo(CLEAR_LINE, err=True, nl=False)
             self._noted = False
-        if self._live and piece.thought:
-            typer.secho(piece.thought, err=True, nl=False, dim=True)
+        if self._live and piece.thinking:
+            typer.secho(piece.thinking, err=True, nl=False, dim=True)
         if piece.text:
             typer.echo(piece.text, nl=False)
 
 
-def _say(talk: Conversation, words: str) -> "Answer":
-    """Say something, show the answer and what it took."""
-    answer = talk.say(words, Screen())
+def _say(talk: Conversation, prompt: str) -> "Answer":
+    """Send a prompt; show the answer, tokens and times."""
+    answer = talk.say(prompt, Screen())
     typer.echo()
     typer.echo(answer.summary(), err=True)
     return answer
 
 
 def _converse(talk: Conversation) -> None:
-    """Say what the user types, until there is no more; Ctrl-C ends an answer, not the conversation."""
+    """Send what the user types until end of file; Ctrl-C ends an answer, not the conversation."""
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - gives input() a history and the arrow keys
-    typer.echo(f"talking to {talk.model}: Ctrl-C ends an answer, Ctrl-D the conversation", err=True)
-    while (words := _typed()) is not None:
+        import readline  # noqa: F401 - gives input() a history and line editing
+    typer.echo(f"chatting with {talk.model}; Ctrl-C stops an answer, Ctrl-D ends the conversation", err=True)
+    while (line := _typed()) is not None:
         try:
-            if words.strip():
-                _say(talk, words)
+            if line.strip():
+                _say(talk, line)
         except UserError as error:
             typer.echo(f"Error: {error}", err=True)
 
 
 def _typed() -> str | None:
-    """Return the next line that the user types; None when there is none."""
+    """Return the next line that the user types; None at end of file."""
     try:
         return input("> ")
     except EOFError:

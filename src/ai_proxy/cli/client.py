@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -10,32 +11,34 @@ from urllib.parse import quote
 import aiohttp
 
 from ai_proxy.cli.output import UserError
+from ai_proxy.dialects import sse
 from ai_proxy.platform.run_folder import base_folder, find_instance
 
 
 class Server:
-    """Asks a running instance."""
+    """The API of a running instance."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
     async def get(self, path: str, **query: str | float) -> dict[str, Any]:
-        """Return what is there."""
-        return await self._ask("GET", path, query)
+        """Send GET and return the response."""
+        return await self._request("GET", path, query)
 
     async def post(self, path: str, **query: str | float) -> dict[str, Any]:
-        """Have something done, and return what came of it."""
-        return await self._ask("POST", path, query)
+        """Send POST and return the response."""
+        return await self._request("POST", path, query)
 
     async def follow(self, path: str, **query: str | float) -> AsyncIterator[bytes]:
         """Yield the data of each server-sent event."""
+        events = sse.Parser()
         async with self._session.get(path, params=query) as response:
             await _raise_for_problem(response)
-            async for line in response.content:
-                if line.startswith(b"data:"):
-                    yield line[5:].strip()
+            async for data in response.content.iter_any():
+                for event in events.feed(data):
+                    yield event.data
 
-    async def _ask(self, method: str, path: str, query: dict[str, str | float]) -> dict[str, Any]:
+    async def _request(self, method: str, path: str, query: dict[str, str | float]) -> dict[str, Any]:
         async with self._session.request(method, path, params=query) as response:
             await _raise_for_problem(response)
             answer: dict[str, Any] = await response.json()
@@ -51,7 +54,7 @@ async def _raise_for_problem(response: aiohttp.ClientResponse) -> None:
 
 
 def problem_error(problem: dict[str, Any]) -> UserError:
-    """Return the error that tells a user of a problem of the server's.
+    """Return the error for a problem body (RFC 9457) of the server.
 
     >>> print(problem_error({"code": "service_failed", "detail": "it crashed", "log_tail": ["no memory"]}))
     it crashed
@@ -62,7 +65,7 @@ def problem_error(problem: dict[str, Any]) -> UserError:
 
 
 def service_path(service_id: str, action: str = "") -> str:
-    """Return the path of a service in the API, or of something about it.
+    """Return the API path of a service, or of one of its sub-resources.
 
     >>> service_path("llama3", "start"), service_path("odd/name")
     ('/api/v1/service/llama3/start', '/api/v1/service/odd%2Fname')
@@ -71,27 +74,38 @@ def service_path(service_id: str, action: str = "") -> str:
     return f"{path}/{action}" if action else path
 
 
-def ask[T](run_dir: Path | None, port: int | None, question: Callable[[Server], Awaitable[T]]) -> T:
-    """Put a question to the running instance and return its answer.
-
-    Args:
-        run_dir: Base of the run directories, as chosen on the command line.
-        port: Of the instance, where several run.
-        question: Asks it.
+@asynccontextmanager
+async def connect(socket: Path) -> AsyncIterator[aiohttp.ClientSession]:
+    """Connect to a socket of the running instance, without time limits.
 
     Raises:
-        RunDirError: None runs, or several do and none was chosen.
-        UserError: It answered with a problem, or went away.
+        UserError: The connection was lost.
     """
-    folder = find_instance(base_folder(run_dir), port)
-    return asyncio.run(_ask(folder / "control.sock", question))
-
-
-async def _ask[T](path: Path, question: Callable[[Server], Awaitable[T]]) -> T:
     endless = aiohttp.ClientTimeout(total=None, sock_read=None)
-    connector = aiohttp.UnixConnector(str(path))
+    connector = aiohttp.UnixConnector(str(socket))
     async with aiohttp.ClientSession("http://ai-proxy", connector=connector, timeout=endless) as session:
         try:
-            return await question(Server(session))
+            yield session
         except aiohttp.ClientError as error:
             raise UserError(f"the connection to ai-proxy was lost ({error})", "connection_lost") from error
+
+
+def ask[T](run_dir: Path | None, port: int | None, question: Callable[[Server], Awaitable[T]]) -> T:
+    """Connect to the running instance, and return the result of `question`.
+
+    Args:
+        run_dir: Base of the run directories, as given on the command line.
+        port: Port of the instance, where several run.
+        question: Sends the requests.
+
+    Raises:
+        RunDirError: No instance runs, or several do and none was chosen.
+        UserError: The instance answered with a problem, or the connection was lost.
+    """
+    folder = find_instance(base_folder(run_dir), port)
+
+    async def answer() -> T:
+        async with connect(folder / "control.sock") as session:
+            return await question(Server(session))
+
+    return asyncio.run(answer())

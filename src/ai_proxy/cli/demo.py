@@ -1,4 +1,4 @@
-"""The demonstration: a chat that streams through the proxy out of a backend that the proxy starts itself."""
+"""The demonstration: a streamed chat through the proxy with a backend that the proxy starts."""
 
 import asyncio
 import contextlib
@@ -11,61 +11,40 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import typer
 
+from ai_proxy.cli.answer import Answer, Piece, receive
 from ai_proxy.cli.output import OK, UserError
 from ai_proxy.data import demo_model_path
 from ai_proxy.platform.tasks import spawn
 
 HOST = "127.0.0.1"
-USUAL_PORT = 11000
+DEFAULT_PORT = 11000
 CHAT_PATH = "/service/demo/v1/chat/completions"
 PROMPT = "Tell me about yourself in one sentence."
 START_WITHIN = 15.0
 """Seconds for the proxy to answer."""
 STOP_WITHIN = 30.0
-"""Seconds for the proxy to end, and its backends with it."""
+"""Seconds for the proxy and its backends to exit."""
 ROUNDS = 200
-"""Pairs of requests, one to the backend and one through the proxy, from which the added time is told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chat:
-    """A streamed answer, measured; times in seconds from the request.
-
-    Attributes:
-        pieces: Parts of the answer, about one token each.
-        first: When the first came.
-        last: When the last came.
-    """
-
-    pieces: int
-    first: float
-    last: float
-
-    @property
-    def rate(self) -> float:
-        """Tokens per second, once the first has come."""
-        took = self.last - self.first
-        return (self.pieces - 1) / took if took > 0 else 0.0
+"""Pairs of requests, one to the backend and one through the proxy, that measure the added time."""
 
 
 async def run_demo(*, model: Path | None, port: int | None, once: bool) -> int:
-    """Show the proxy at work, and return the exit code.
+    """Run the demonstration and return the exit code.
 
     Args:
-        model: A GGUF file; None for the tiny model of the package.
+        model: A GGUF file; None for the tiny model in the package.
         port: TCP port of the proxy; None for a free one.
-        once: Whether to stop everything after one chat, instead of at Ctrl-C.
+        once: Whether to exit after the chat instead of at Ctrl-C.
 
     Raises:
-        UserError: The proxy or its backend could not be started.
+        UserError: The proxy or its backend did not start.
     """
     port = port or free_port()
     _end_on_sigterm()
@@ -83,24 +62,24 @@ async def run_demo(*, model: Path | None, port: int | None, once: bool) -> int:
 
 
 def free_port() -> int:
-    """Return the proxy's usual port if nobody has it, else a free one."""
+    """Return the proxy's default port if it is free, else another free port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
-            probe.bind((HOST, USUAL_PORT))
-            return USUAL_PORT
+            probe.bind((HOST, DEFAULT_PORT))
+            return DEFAULT_PORT
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def configuration(port: int, model: Path) -> str:
-    """Return a configuration with one service; it is JSON, and so it is YAML."""
+    """Return a configuration with one service, as JSON, which is also YAML."""
     service = {"type": "llama-cpp-server", "runtime": "process", "args": ["-m", str(model.absolute())]}
     return json.dumps({"server": {"host": HOST, "port": port}, "services": {"demo": service}}, indent=2)
 
 
 def invitation(url: str, port: int) -> str:
-    """Return what to try while the demonstration keeps serving."""
+    """Return the commands to try while the demonstration serves."""
     program = own_program(Path(sys.executable), Path.cwd())
     return f"""
 Serving at {url}, until Ctrl-C. Try:
@@ -112,7 +91,7 @@ API: {url}/docs   Measurements: {url}/metrics"""
 
 
 def own_program(python: Path, folder: Path) -> str:
-    """Return how to call this program from a folder: the environment of a clone is not on PATH.
+    """Return the command that runs this program from a folder; the environment of a clone is not on PATH.
 
     >>> own_program(Path("/src/clone/.venv/bin/python"), Path("/src/clone"))
     '.venv/bin/ai-proxy'
@@ -136,7 +115,7 @@ def _prepare(folder: Path, port: int, model: Path, *, private: bool) -> list[str
 
 
 def _end_on_sigterm() -> None:
-    """Have SIGTERM end the demonstration as Ctrl-C does: by cancelling it, so that it clears up."""
+    """Make SIGTERM cancel the demonstration as Ctrl-C does, so that it cleans up."""
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -144,9 +123,9 @@ def _end_on_sigterm() -> None:
 
 @asynccontextmanager
 async def _child(command: list[str], folder: Path) -> AsyncIterator[Process]:
-    """Run the proxy for as long as the context lasts; in its own session, since Ctrl-C is for us alone.
+    """Run the proxy while the context lasts, in a session of its own so that Ctrl-C reaches only us.
 
-    What it logs and keeps is below a folder: the keys and policy of the user are neither needed nor touched.
+    Its log and its data are below `folder`, so the user's keys and policy stay untouched.
     """
     environment = {**os.environ, "AI_PROXY_DATA_DIR": str(folder / "data")}
     with (folder / "log").open("wb") as output:
@@ -196,63 +175,40 @@ def _tail(log: Path) -> str:
 
 
 async def _show(session: aiohttp.ClientSession, port: int, log: Path) -> None:
-    """Chat, and tell how it went."""
+    """Chat twice, and print the measurements."""
     typer.echo(f"POST {_url(port)}{CHAT_PATH}\n")
-    cold = await _chat(session, log, print_it=True)
-    warm = await _chat(session, log, print_it=False)
+    cold = await _chat(session, log, lambda piece: typer.echo(piece.text, nl=False))
+    typer.echo()
+    warm = await _chat(session, log, lambda _: None)
     async with session.get("/api/v1/service/demo") as response:
         service = await response.json()
     added = await _added_by_proxy(session, service["upstreams"][0])
+    first_cold, first_warm = cold.first or 0.0, warm.first or 0.0
     typer.echo(
         f"""
-first token: {cold.first * 1000:.0f} ms with starting the backend, {warm.first * 1000:.1f} ms when it runs
-speed: {warm.rate:.0f} tokens per second
+first token: {first_cold * 1000:.0f} ms including the backend's start, {first_warm * 1000:.1f} ms when it runs
+speed: {warm.tokens_per_second or 0:.0f} tokens per second
 added by the proxy: {added * 1000:.2f} ms per request (median of {ROUNDS})
 endpoints: {_url(port)}/service/demo/v1  {_url(port)}/docs  {_url(port)}/metrics"""
     )
 
 
-async def _chat(session: aiohttp.ClientSession, log: Path, *, print_it: bool) -> Chat:
-    question = {
-        "messages": [{"role": "user", "content": PROMPT}],
-        "stream": True,
-        "temperature": 0,
-        "max_tokens": 128,
-    }
-    times: list[float] = []
-    began = time.perf_counter()
-    async with session.post(CHAT_PATH, json=question) as response:
-        if not response.ok:
-            raise UserError(f"the chat failed: {await response.text()}\n{_tail(log)}", "demo_failed")
-        async for line in response.content:
-            if piece := content_of(line):
-                times.append(time.perf_counter() - began)
-                if print_it:
-                    typer.echo(piece, nl=False)
-    if not times:
-        raise UserError(f"the model said nothing\n{_tail(log)}", "demo_failed")
-    if print_it:
-        typer.echo()
-    return Chat(len(times), times[0], times[-1])
-
-
-def content_of(line: bytes) -> str:
-    """Return the words in one line of a streamed chat completion.
-
-    >>> content_of(b'data: {"choices": [{"delta": {"content": "the quick"}}]}')
-    'the quick'
-    >>> content_of(b'data: [DONE]'), content_of(b': loading')
-    ('', '')
-    """
-    data = line.removeprefix(b"data:").strip()
-    if data == line.strip() or data == b"[DONE]":
-        return ""
-    choices = json.loads(data).get("choices") or [{}]
-    return str(choices[0].get("delta", {}).get("content") or "")
+async def _chat(session: aiohttp.ClientSession, log: Path, on: Callable[[Piece], object]) -> Answer:
+    messages = [{"role": "user", "content": PROMPT}]
+    answer = Answer()
+    try:
+        await receive(
+            session, CHAT_PATH, {"messages": messages, "temperature": 0, "max_tokens": 128}, answer, on
+        )
+    except UserError as error:
+        raise UserError(f"the chat failed: {error}\n{_tail(log)}", "demo_failed") from error
+    if not answer.text:
+        raise UserError(f"the model returned no text\n{_tail(log)}", "demo_failed")
+    return answer
 
 
 async def _added_by_proxy(session: aiohttp.ClientSession, upstream: str) -> float:
-    """Return the seconds that the proxy adds to a small request; the two take turns on the same machine."""
+    """Return the seconds that the proxy adds to a small request; direct and proxied requests alternate."""
     direct, proxied = [], []
     async with aiohttp.ClientSession() as backend:
         for _ in range(ROUNDS):

@@ -1,1 +1,1 @@
-"""How clients speak to models: OpenAI's API, Anthropic's, Ollama's; and how they are translated. Pure."""
+"""The APIs that clients speak (OpenAI, Anthropic, Ollama) and their translation; pure functions of bytes."""

@@ -1,4 +1,4 @@
-"""Reading what clients send: strict about types, with errors that say where and what."""
+"""Decodes the bodies that clients send: strict about types, with errors that name the member at fault."""
 
 import re
 
@@ -7,33 +7,33 @@ import msgspec
 from ai_proxy.core.errors import InvalidRequestError
 
 JsonObject = dict[str, msgspec.Raw]
-"""A JSON object that is passed on as it came."""
+"""A JSON object whose members are passed on unchanged."""
 
-MAX_WORDS = 300
-"""Longest quotation of what is wrong with a body, in characters."""
+MAX_REASON = 300
+"""Longest reason in an error message, in characters."""
 
-PLACE = re.compile(r"(?P<why>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
+LOCATED = re.compile(r"(?P<reason>.*?)(?: - at `\$\.?(?P<param>.*)`)?", re.DOTALL)
 MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
 UNKNOWN = re.compile(r"Invalid (?:enum )?value (?P<value>.*)", re.DOTALL)
 
 
 def decode[T](body: bytes, kind: type[T]) -> T:
-    """Return a client's body as what it has to be.
+    """Decode a client's body as a value of the given type.
 
     Raises:
-        InvalidRequestError: It is something else; `param` tells which part.
+        InvalidRequestError: The body does not have that type; `param` names the member at fault.
     """
     try:
         if not body.isascii():
             body.decode()
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise _misfit(str(error)) from None
+        raise _invalid_member(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        why = str(error).removeprefix("JSON is malformed: ")[:MAX_WORDS]
-        raise InvalidRequestError(f"the body is not JSON: {why}") from None
+        reason = str(error).removeprefix("JSON is malformed: ")[:MAX_REASON]
+        raise InvalidRequestError(f"the body is not JSON: {reason}") from None
     except RecursionError:
-        raise InvalidRequestError("the body is not usable: it is nested too deeply") from None
+        raise InvalidRequestError("the body is nested too deeply") from None
 
 
 def encode(value: object) -> bytes:
@@ -46,7 +46,7 @@ def encode(value: object) -> bytes:
 
 
 def without_none(members: dict[str, object]) -> dict[str, object]:
-    """Return the members that say something.
+    """Return the members that have a value.
 
     >>> without_none({"seed": 0, "stop": None})
     {'seed': 0}
@@ -54,14 +54,15 @@ def without_none(members: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _misfit(words: str) -> InvalidRequestError:
-    found = PLACE.fullmatch(words)
-    why, where = (found["why"], found["where"] or "") if found else (words, "")
-    if missing := MISSING.fullmatch(why):
-        where = f"{where}.{missing['field']}" if where else missing["field"]
-        why = "is required"
-    elif unknown := UNKNOWN.fullmatch(why):
-        why = f"{unknown['value']} is not among the values that are known here"
+def _invalid_member(text: str) -> InvalidRequestError:
+    """Turn msgspec's message into an error that names the member as clients write it."""
+    found = LOCATED.fullmatch(text)
+    reason, param = (found["reason"], found["param"] or "") if found else (text, "")
+    if missing := MISSING.fullmatch(reason):
+        param = f"{param}.{missing['field']}" if param else missing["field"]
+        reason = "is required"
+    elif unknown := UNKNOWN.fullmatch(reason):
+        reason = f"{unknown['value']} is not a supported value"
     else:
-        why = why[:1].lower() + why[1:].replace("`", "")
-    return InvalidRequestError(f"{where or 'the body'}: {why[:MAX_WORDS]}", where)
+        reason = reason[:1].lower() + reason[1:].replace("`", "")
+    return InvalidRequestError(f"{param or 'the body'}: {reason[:MAX_REASON]}", param)

@@ -1,4 +1,4 @@
-"""What engines answer on OpenAI's paths, as far as other dialects have words for it."""
+"""Responses of engines on OpenAI's paths, as far as the other dialects can express them."""
 
 from dataclasses import dataclass, field
 
@@ -17,15 +17,15 @@ class Function(Struct):
 
 
 class ToolCall(Struct):
-    """A tool call, or a piece of one; `index` tells in a stream which one is meant."""
+    """A tool call, or a piece of one; in a stream, `index` identifies the call."""
 
     index: int | None = None
     id: str | None = None
     function: Function | None = None
 
 
-class Said(Struct):
-    """What the model says: a whole message, or what a stream adds to it."""
+class Delta(Struct):
+    """What the model generated: what one event of a stream adds to the message, or the whole message."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -34,33 +34,33 @@ class Said(Struct):
 
     @property
     def text(self) -> str:
-        """What is meant for the reader."""
+        """The text of the answer."""
         return self.content or ""
 
     @property
     def thinking(self) -> str:
-        """What the model says to itself; vLLM and Ollama call it `reasoning`, others `reasoning_content`."""
+        """The model's reasoning; vLLM and Ollama call it `reasoning`, others `reasoning_content`."""
         return self.reasoning_content or self.reasoning or ""
 
 
 class Choice(Struct):
-    """One answer: `message` when whole, `delta` in a stream, `text` on /v1/completions."""
+    """One answer: `message` when complete, `delta` in a stream, `text` on /v1/completions."""
 
     index: int = 0
-    message: Said | None = None
-    delta: Said | None = None
+    message: Delta | None = None
+    delta: Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
     stop_reason: str | int | None = None
 
     @property
-    def said(self) -> Said:
-        """What the model says, wherever it stands."""
-        return self.delta or self.message or Said(self.text)
+    def output(self) -> Delta:
+        """What the model generated, whichever member holds it."""
+        return self.delta or self.message or Delta(self.text)
 
 
 class PromptDetails(Struct):
-    """What the tokens of a prompt were."""
+    """A breakdown of the prompt's tokens."""
 
     cached_tokens: int | None = None
 
@@ -74,7 +74,7 @@ class Usage(Struct):
 
 
 class Timings(Struct):
-    """How long it took, as llama.cpp tells; durations in milliseconds."""
+    """Tokens and durations that llama.cpp reports; durations in milliseconds."""
 
     cache_n: int = 0
     prompt_n: int = 0
@@ -83,8 +83,8 @@ class Timings(Struct):
     predicted_ms: float = 0.0
 
 
-class Answer(Struct):
-    """A whole answer, or one event of a stream."""
+class Completion(Struct):
+    """A complete chat or text completion, or one chunk of a streamed one."""
 
     id: str | None = None
     choices: list[Choice] | None = None
@@ -93,46 +93,51 @@ class Answer(Struct):
     error: Raw | UnsetType = UNSET
 
     @property
+    def failed(self) -> bool:
+        """Whether it is an error, which engines also send under the status of a success."""
+        return self.error is not UNSET and bytes(self.error) != b"null"
+
+    @property
     def choice(self) -> Choice | None:
-        """The first answer; nothing here asks for several."""
+        """The first choice; no translated request asks for several."""
         return next((choice for choice in self.choices or () if choice.index == 0), None)
 
 
 def read[T](data: bytes, kind: type[T]) -> T:
-    """Return what an engine answers as what it has to be.
+    """Decode an engine's JSON as a value of the given type.
 
     Raises:
-        UpstreamInvalidError: It is something else.
+        UpstreamInvalidError: It does not have that type.
     """
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UpstreamInvalidError(f"the engine's answer is not as it should be: {error}") from None
+        raise UpstreamInvalidError(f"the engine's response is invalid: {error}") from None
 
 
-def read_answer(data: bytes) -> Answer:
-    """Return what an engine answers to a chat or a completion.
+def read_completion(data: bytes) -> Completion:
+    """Decode an engine's completion, or one chunk of it.
 
     Raises:
-        UpstreamInvalidError: It is something else, or an error under the status of a success.
+        UpstreamInvalidError: It is something else, or an error.
     """
-    answer = read(data, Answer)
-    if answer.error is not UNSET and bytes(answer.error) != b"null":
-        raise UpstreamInvalidError(f"the engine broke off with an error: {engine_message(data, 500)}")
-    return answer
+    completion = read(data, Completion)
+    if completion.failed:
+        raise UpstreamInvalidError(f"the engine's response ended with an error: {engine_message(data, 500)}")
+    return completion
 
 
 @dataclass(slots=True)
 class Facts:
-    """What an answer tells beside what the model says; complete when the answer is.
+    """What a response reports besides the model's output; complete at the end of the response.
 
     Attributes:
-        id: The engine's name for the answer.
-        finish_reason: Why it ended, in OpenAI's words; None before.
-        stop_reason: The text that ended it, as vLLM tells.
-        usage: Tokens, where the engine tells.
-        timings: How long it took, where the engine tells.
-        pieces: How many pieces of text have come.
+        id: The engine's id for the completion.
+        finish_reason: Why it ended, as OpenAI's API names it; None before it ends.
+        stop_reason: The stop sequence that ended it; only vLLM reports it.
+        usage: Tokens, where the engine reports them.
+        timings: Durations, where the engine reports them.
+        pieces: Number of deltas with text.
     """
 
     id: str = ""
@@ -142,30 +147,30 @@ class Facts:
     timings: Timings | None = None
     pieces: int = 0
 
-    def note(self, answer: Answer) -> None:
-        """Take up what an answer, or the next event of one, tells."""
-        self.id = self.id or answer.id or ""
-        self.usage = answer.usage or self.usage
-        self.timings = answer.timings or self.timings
-        if choice := answer.choice:
+    def add(self, completion: Completion) -> None:
+        """Add what a completion, or the next chunk of one, reports."""
+        self.id = self.id or completion.id or ""
+        self.usage = completion.usage or self.usage
+        self.timings = completion.timings or self.timings
+        if choice := completion.choice:
             self.finish_reason = choice.finish_reason or self.finish_reason
             self.stop_reason = choice.stop_reason or self.stop_reason
-            self.pieces += bool(choice.said.text or choice.said.thinking)
+            self.pieces += bool(choice.output.text or choice.output.thinking)
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens of the prompt that the engine had in its cache."""
+        """Tokens of the prompt that the engine took from its cache."""
         details = self.usage.prompt_tokens_details
         return (details and details.cached_tokens) or 0
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the prompt, those in the cache among them."""
+        """Tokens of the prompt, including the cached ones."""
         timed = self.timings.prompt_n + self.timings.cache_n if self.timings else 0
         return self.usage.prompt_tokens or timed
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens of the answer; where the engine does not tell, how many pieces it came in."""
+        """Tokens of the answer; the number of deltas where the engine reports none."""
         timed = self.timings.predicted_n if self.timings else 0
         return self.usage.completion_tokens or timed or self.pieces

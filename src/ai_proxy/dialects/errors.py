@@ -1,4 +1,4 @@
-"""The words of an error, the same in every dialect."""
+"""The message of an error, the same in every dialect."""
 
 from http import HTTPStatus
 
@@ -7,14 +7,14 @@ import msgspec
 from ai_proxy.core.errors import ProxyError
 
 LOG_LINES = 5
-"""Last lines of a backend's log that are quoted in a message."""
+"""Last lines of a backend's log that a message quotes."""
 
 MAX_QUOTE = 500
-"""Longest quotation of an answer that says nothing in a known place, in characters."""
+"""Longest quotation of an error response without a known message member, in characters."""
 
 
 def message(error: ProxyError) -> str:
-    r"""Return what an error says to people, with the end of the backend's log where that explains it.
+    r"""Return the message of an error, with the end of the backend's log where the error carries it.
 
     >>> message(ProxyError("llama3 ended with exit code 1", log_tail=["loading", "error: no such file"]))
     'llama3 ended with exit code 1; its last log lines:\nloading\nerror: no such file'
@@ -25,7 +25,7 @@ def message(error: ProxyError) -> str:
 
 
 def engine_message(body: bytes, status: int) -> str:
-    """Return what an engine says in an error, wherever it says it.
+    """Return the message of an engine's error response, whichever form the engine uses.
 
     >>> engine_message(b'{"error":{"message":"no such model","code":404}}', 404)
     'no such model'
@@ -33,22 +33,15 @@ def engine_message(body: bytes, status: int) -> str:
     ('Not Found', 'the engine answered 503 Service Unavailable')
     """
     try:
-        said = msgspec.json.decode(body)
+        decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        said = None
-    return find_words(said) or body[:MAX_QUOTE].decode("utf-8", "replace").strip() or _by_status(status)
-
-
-def find_words(said: object) -> str:
-    """Return the message in a decoded error of an engine; empty when it is in none of the known places."""
-    match said:
-        case {"error": {"message": str(words)}} | {"error": str(words)}:
-            return words
-        case {"detail": str(words)} | {"message": str(words)}:
-            return words
-    return ""
-
-
-def _by_status(status: int) -> str:
+        decoded = None
+    match decoded:
+        case {"error": {"message": str(text)}} | {"error": str(text)} if text:
+            return text
+        case {"detail": str(text)} | {"message": str(text)} if text:
+            return text
+    if quote := body[:MAX_QUOTE].decode("utf-8", "replace").strip():
+        return quote
     phrase = HTTPStatus(status).phrase if status in HTTPStatus else ""
     return f"the engine answered {status} {phrase}".rstrip()

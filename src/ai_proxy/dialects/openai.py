@@ -1,15 +1,15 @@
-"""Errors as OpenAI's API tells them."""
+"""Errors in the form of OpenAI's API."""
 
 from ai_proxy.core.errors import InvalidRequestError, ProxyError
 from ai_proxy.dialects.body import encode
 from ai_proxy.dialects.errors import message
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 503: "overloaded"}
-"""Kinds of error by status; other 4xx are `invalid_request_error`, other 5xx `server_error`."""
+"""Error types by status; other 4xx are `invalid_request_error`, other 5xx `server_error`."""
 
 
 def error_type(status: int) -> str:
-    """Return the kind of an error.
+    """Return the error type for a status.
 
     >>> error_type(404), error_type(429), error_type(502)
     ('invalid_request_error', 'rate_limit_error', 'server_error')
@@ -18,7 +18,7 @@ def error_type(status: int) -> str:
 
 
 def error_body(error: ProxyError, request_id: str) -> bytes:
-    """Return the body of an answer that tells of an error."""
+    """Return the body of an error response."""
     param = error.param if isinstance(error, InvalidRequestError) else ""
     members = {
         "message": message(error),
@@ -31,5 +31,5 @@ def error_body(error: ProxyError, request_id: str) -> bytes:
 
 
 def error_event(error: ProxyError, request_id: str) -> bytes:
-    """Return what tells of an error in a stream that has begun."""
+    """Return the event that reports an error in a stream that has begun."""
     return b"data: %s\n\n" % error_body(error, request_id)

@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, section 9.2), as they come off the wire."""
+"""Parser of server-sent events (WHATWG HTML, section 9.2)."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,10 +6,13 @@ from typing import NamedTuple
 from ai_proxy.core.errors import UpstreamInvalidError
 
 MAX_EVENT = 4 * 1024 * 1024
-"""Longest event that is waited for, in bytes."""
+"""Longest event that the parser accepts, in bytes."""
 
 DONE = b"[DONE]"
-"""The data with which OpenAI's streams end."""
+"""The data of the last event of OpenAI's streams."""
+
+COMMENT = ":"
+"""Name of the events that hold comments."""
 
 BOM = b"\xef\xbb\xbf"
 
@@ -18,8 +21,8 @@ class Event(NamedTuple):
     """One event.
 
     Attributes:
-        name: Its type; `message` where the stream gives none.
-        data: Its lines of data, joined by line feeds.
+        name: Its type; `message` where the stream names none; `COMMENT` for a comment.
+        data: Its lines of data, joined by line feeds; the text of a comment.
     """
 
     name: str
@@ -29,15 +32,17 @@ class Event(NamedTuple):
 class Parser:
     """Finds the events in a stream, however it was cut into pieces.
 
-    Fields that only matter to a browser that reconnects (`id`, `retry`) and comments are skipped, and so is
-    an event that the end of the stream cuts short.
+    It skips the fields that only matter to a browser that reconnects (`id`, `retry`), and an event that the
+    end of the stream cuts short.
 
-    Attributes:
+    Args:
         max_event: Longest event, in bytes.
+        comments: Whether to yield comments as well.
     """
 
-    def __init__(self, max_event: int = MAX_EVENT) -> None:
-        self.max_event = max_event
+    def __init__(self, max_event: int = MAX_EVENT, *, comments: bool = False) -> None:
+        self._max_event = max_event
+        self._comments = comments
         self._line: list[bytes] = []
         self._data: list[bytes] = []
         self._name = ""
@@ -46,10 +51,10 @@ class Parser:
         self._after_cr = False
 
     def feed(self, piece: bytes) -> Iterator[Event]:
-        r"""Yield the events that are complete with the next piece of the stream; to be exhausted.
+        r"""Yield the events that the next piece of the stream completes; the caller exhausts the iterator.
 
         Raises:
-            UpstreamInvalidError: An event is longer than is allowed.
+            UpstreamInvalidError: An event is longer than the maximum.
 
         >>> parser = Parser()
         >>> list(parser.feed(b'data: {"a":')), list(parser.feed(b'1}\r\n\r\n'))
@@ -74,9 +79,10 @@ class Parser:
     def _hold(self, part: bytes) -> None:
         self._line.append(part)
         self._held += len(part)
-        if self._held > self.max_event:
-            limit = f"{self.max_event} bytes"
-            raise UpstreamInvalidError(f"an event in the engine's stream is longer than {limit}")
+        if self._held > self._max_event:
+            raise UpstreamInvalidError(
+                f"an event of the engine's stream is longer than {self._max_event} bytes"
+            )
 
     def _end_line(self) -> Event | None:
         line = b"".join(self._line)
@@ -92,6 +98,8 @@ class Parser:
             self._data.append(value)
         else:
             self._held -= len(line)
+            if not field and self._comments:
+                return Event(COMMENT, value)
             if field == b"event":
                 self._name = value.decode("utf-8", "replace")
         return None

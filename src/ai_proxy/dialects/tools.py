@@ -1,4 +1,4 @@
-"""Tool calls as models make them: in pieces, and not always well-formed."""
+"""Tool calls as models generate them: in pieces, and not always well-formed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from ai_proxy.dialects.completion import Function, ToolCall, read
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One tool call, as far as it has come.
+    """One tool call, as far as it has arrived.
 
     Attributes:
-        id: The engine's name for it; empty when it gives none.
-        name: Of the tool.
-        pieces: Of its arguments, a JSON object.
+        id: The engine's id for it; empty when the engine gives none.
+        name: Name of the tool.
+        pieces: Pieces of its arguments, which together are a JSON object.
     """
 
     id: str
@@ -24,7 +24,7 @@ class Call:
 
     @property
     def arguments(self) -> JsonObject:
-        """Its arguments, when it is complete.
+        """Its arguments, once the call is complete.
 
         Raises:
             UpstreamInvalidError: They are not a JSON object.
@@ -39,26 +39,26 @@ class Call:
 
 
 class Calls:
-    """Puts tool calls together from the pieces of a stream."""
+    """Assembles tool calls from the deltas of a stream."""
 
     def __init__(self) -> None:
         self.all: list[Call] = []
         self._by_index: dict[int, Call] = {}
 
     def add(self, piece: ToolCall) -> tuple[Call, str]:
-        """Take up a piece; return its call, and what it adds to the arguments.
+        """Add a piece; return its call, and the piece of the arguments that it brings.
 
         Another id begins another call: some engines number every call 0.
 
         Raises:
-            UpstreamInvalidError: It begins a call without the name of a tool.
+            UpstreamInvalidError: The piece begins a call without the name of a tool.
         """
         index = piece.index or 0
         function = piece.function or Function()
         call = self._by_index.get(index)
         if call is None or (piece.id and piece.id != call.id):
             if not function.name:
-                raise UpstreamInvalidError("the engine's answer has a tool call without the name of a tool")
+                raise UpstreamInvalidError("the engine's response has a tool call without the name of a tool")
             call = self._by_index[index] = Call(piece.id or "", function.name)
             self.all.append(call)
         added = function.arguments or ""
@@ -66,20 +66,20 @@ class Calls:
         return call, added
 
 
-def whole_calls(said: Iterable[ToolCall] | None) -> list[Call]:
-    """Return the tool calls of a message that came whole.
+def whole_calls(calls: Iterable[ToolCall] | None) -> list[Call]:
+    """Return the tool calls of a complete message.
 
     Raises:
-        UpstreamInvalidError: One is without the name of a tool.
+        UpstreamInvalidError: A call does not name its tool.
     """
-    return [Calls().add(one)[0] for one in said or ()]
+    return [Calls().add(call)[0] for call in calls or ()]
 
 
 def usable(calls: Iterable[Call], finish_reason: str | None) -> list[tuple[Call, JsonObject]]:
-    """Return calls with their arguments, without one that was cut short by the limit of tokens.
+    """Return calls with their decoded arguments, without one that the token limit cut short.
 
     Raises:
-        UpstreamInvalidError: The arguments of one are not a JSON object.
+        UpstreamInvalidError: The arguments of a call are not a JSON object.
     """
     found = []
     for call in calls:

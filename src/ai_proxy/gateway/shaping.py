@@ -3,7 +3,7 @@
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
-from ai_proxy.core.errors import ProxyError, UpstreamClosedError, UpstreamInvalidError
+from ai_proxy.core.errors import ProxyError, UpstreamInvalidError
 from ai_proxy.core.service import Outcome
 from ai_proxy.gateway.exchange import RESPONDING, outcome_of
 from ai_proxy.gateway.wire import status_line
@@ -131,10 +131,8 @@ class Shaper:
         exchange = self._exchange
         translation, whole = exchange.translation, bytes(self._collected)
         if self._passing:
-            end = translation.finish() if translation is not None else b""
-            if end is None:
-                raise UpstreamClosedError("the engine ended its answer too early")
-            self.write(end)
+            if translation is not None:
+                self.write(translation.finish())
             if not exchange.request.is_http10:
                 exchange.client.transport.write(b"0\r\n\r\n")
         elif self.begun or translation is None:

@@ -19,7 +19,9 @@ from tests.unit.cli.conftest import CommandLine, running
 from ai_proxy.api.application import create_app
 from ai_proxy.api.door import owner_principal
 from ai_proxy.api.server import serve_unix
-from ai_proxy.cli.answer import Answer, Piece
+from ai_proxy.cli.answer import Answer
+from ai_proxy.dialects.completion import Facts
+from ai_proxy.dialects.sse import Parser
 from ai_proxy.platform.run_folder import MODELS, create_instance_folder
 
 
@@ -202,7 +204,7 @@ async def test_a_stream_without_its_end_is_no_answer(command: CommandLine, proxy
     ran = await command("chat", "hello")
 
     assert ran.code == 1
-    assert ran.err == "Error: the answer broke off before its end\n"
+    assert ran.err == "Error: the answer broke off before its end; try again\n"
 
 
 async def test_without_a_running_server_the_user_is_told_how_to_start_one(command: CommandLine) -> None:
@@ -295,8 +297,13 @@ def test_an_answer_is_all_its_pieces_in_order(words: list[str]) -> None:
     answer = Answer()
 
     for at, text in enumerate(words):
-        line = word(text).splitlines()[0]
-        answer.add(Piece.parse(line), float(at))
+        for event in Parser().feed(word(text)):
+            answer.add(event, float(at))
 
     assert answer.text == "".join(words)
     assert answer.tokens == sum(map(bool, words))
+
+
+def test_the_speed_of_an_answer_counts_from_its_first_token() -> None:
+    assert Answer(facts=Facts(pieces=11), first=1.0, seconds=1.5).tokens_per_second == 20.0
+    assert Answer(facts=Facts(pieces=1), first=1.0, seconds=1.0).tokens_per_second is None

@@ -2,7 +2,7 @@ import contextlib
 import socket
 from pathlib import Path
 
-from ai_proxy.cli.demo import HOST, USUAL_PORT, Chat, configuration, free_port, invitation
+from ai_proxy.cli.demo import DEFAULT_PORT, HOST, configuration, free_port, invitation
 from ai_proxy.config.build import build_services, server_settings
 from ai_proxy.config.load import load_config
 from ai_proxy.core.service import ProcessLaunch
@@ -23,15 +23,10 @@ def test_configuration_is_one_that_the_proxy_takes(tmp_path: Path) -> None:
 
 def test_port_in_use_is_not_chosen() -> None:
     with socket.socket() as taken, contextlib.suppress(OSError):  # taken by somebody else is as good
-        taken.bind((HOST, USUAL_PORT))
+        taken.bind((HOST, DEFAULT_PORT))
         taken.listen()
-        assert free_port() != USUAL_PORT
+        assert free_port() != DEFAULT_PORT
     assert free_port() > 0
-
-
-def test_rate_counts_the_time_after_the_first_token() -> None:
-    assert Chat(pieces=11, first=1.0, last=1.5).rate == 20.0
-    assert Chat(pieces=1, first=1.0, last=1.0).rate == 0.0
 
 
 def test_invitation_names_commands_that_reach_this_instance() -> None:

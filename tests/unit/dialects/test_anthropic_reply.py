@@ -6,7 +6,7 @@ from tests.unit.dialects.streams import completion, recorded
 
 from ai_proxy.core.errors import UpstreamInvalidError
 from ai_proxy.dialects import anthropic
-from ai_proxy.dialects.chat import ChatTranslation
+from ai_proxy.dialects.translation import ChatTranslation
 
 
 def ask(**request: object) -> ChatTranslation:
@@ -119,14 +119,14 @@ def test_a_tool_call_that_was_cut_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "not as it should be"),
-        (b"data: {}\n\n", "not as it should be"),
-        (b"[]", "not as it should be"),
-        (b"[" * 100_000, "not as it should be"),
+        (b"", "response is invalid"),
+        (b"data: {}\n\n", "response is invalid"),
+        (b"[]", "response is invalid"),
+        (b"[" * 100_000, "response is invalid"),
         (b"{}", "no choices"),
         (b'{"choices":[]}', "no choices"),
-        (b'{"choices":[{"message":{"content":7}}]}', "not as it should be"),
-        (b'{"error":{"message":"out of memory"}}', "broke off with an error: out of memory"),
+        (b'{"choices":[{"message":{"content":7}}]}', "response is invalid"),
+        (b'{"error":{"message":"out of memory"}}', "response ended with an error: out of memory"),
         (
             completion({"tool_calls": [tool_call("now", "[1]")]}),
             "with arguments that are not a JSON object",

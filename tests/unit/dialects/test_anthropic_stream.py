@@ -23,7 +23,7 @@ from tests.unit.dialects.streams import (
 
 from ai_proxy.core.errors import UpstreamClosedError, UpstreamInvalidError
 from ai_proxy.dialects import anthropic
-from ai_proxy.dialects.chat import ChatTranslation
+from ai_proxy.dialects.translation import ChatTranslation
 
 TOOLS = (
     chunk({"role": "assistant", "content": None})
@@ -259,7 +259,8 @@ def test_a_stream_without_done_is_complete_when_the_engine_gave_a_reason() -> No
 def test_a_stream_that_ends_too_early_has_no_end(stream: bytes) -> None:
     translation = ask()
     translation.feed(stream)
-    assert translation.finish() is None
+    with pytest.raises(UpstreamClosedError):
+        translation.finish()
 
 
 BROKEN = data({"error": {"message": "out of memory", "code": 500}})
@@ -268,12 +269,12 @@ BROKEN = data({"error": {"message": "out of memory", "code": 500}})
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        (BROKEN, "the engine broke off with an error: out of memory"),
-        (b"data: garbage\n\n", "the engine's answer is not as it should be"),
+        (BROKEN, "the engine's response ended with an error: out of memory"),
+        (b"data: garbage\n\n", "the engine's response is invalid"),
         (call(0, '{"a":1}'), "without the name of a tool"),
         (
             call(0, '{"a":', id="c1", name="f") + call(1, "{}", id="c2", name="f") + call(0, "1}"),
-            "went on with a tool call after it had begun the next",
+            "continued a tool call after it had begun the next one",
         ),
     ],
 )

@@ -197,7 +197,8 @@ def test_a_stream_that_ends_too_early_has_no_last_line() -> None:
     translation = chat()
     translation.feed(chunk({"content": "x"}))
 
-    assert translation.finish() is None
+    with pytest.raises(UpstreamClosedError):
+        translation.finish()
     assert (
         translation.failure(UpstreamClosedError("llama3 has crashed")) == b'{"error":"llama3 has crashed"}\n'
     )

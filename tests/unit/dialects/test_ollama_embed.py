@@ -77,7 +77,7 @@ def test_the_older_path_embeds_one_prompt() -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"garbage", "not as it should be"),
+        (b"garbage", "response is invalid"),
         (b"{}", "required field `data`"),
         (answer([1], [2]), "2 embeddings instead of 1"),
         (answer("AACAPw=="), "not lists of numbers"),

@@ -201,7 +201,7 @@ def test_a_raw_prompt_or_one_with_a_suffix_is_completed_as_it_stands() -> None:
         (b'{"model":"m","messages":{}}', "messages", "messages: expected array | null, got object"),
         (b'{"model":"m","messages":[{}]}', "messages[0].role", "is required"),
         (b'{"model":"m","messages":[{"role":"user","content":7}]}', "messages[0].content", "got int"),
-        (b'{"model":"m","format":"xml"}', "format", "'xml' is not among the values that are known here"),
+        (b'{"model":"m","format":"xml"}', "format", "'xml' is not a supported value"),
         (b'{"model":"m","options":{"temperature":"hot"}}', "options.temperature", "got str"),
         (b'{"model":"m","tools":[1]}', "tools[0]", "expected object, got int"),
     ],

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from tests.unit.dialects.streams import cuts, pieces, recorded
 
 from ai_proxy.core.errors import UpstreamInvalidError
-from ai_proxy.dialects.sse import Event, Parser
+from ai_proxy.dialects.sse import COMMENT, Event, Parser
 
 
 def parse(*stream: bytes) -> list[Event]:
@@ -32,6 +32,12 @@ def parse(*stream: bytes) -> list[Event]:
 )
 def test_finds_the_events_of_a_stream(stream: bytes, found: list[tuple[str, bytes]]) -> None:
     assert parse(stream) == found
+
+
+def test_comments_are_events_for_those_who_ask() -> None:
+    parser = Parser(comments=True)
+    events = list(parser.feed(b": loading llama3 12 s\n\ndata: a\n:\n\n"))
+    assert events == [(COMMENT, b"loading llama3 12 s"), (COMMENT, b""), ("message", b"a")]
 
 
 @given(st.data())

@@ -1,4 +1,4 @@
-"""Errors as Anthropic's API tells them."""
+"""Errors in the form of Anthropic's API."""
 
 from ai_proxy.core.errors import ProxyError
 from ai_proxy.dialects.body import encode
@@ -15,11 +15,11 @@ TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-"""Kinds of error by status; other 4xx are `invalid_request_error`, other 5xx `api_error`."""
+"""Error types by status; other 4xx are `invalid_request_error`, other 5xx `api_error`."""
 
 
 def error_type(status: int) -> str:
-    """Return the kind of an error.
+    """Return the error type for a status.
 
     >>> error_type(422), error_type(503), error_type(502)
     ('invalid_request_error', 'overloaded_error', 'api_error')
@@ -28,16 +28,16 @@ def error_type(status: int) -> str:
 
 
 def error_body(error: ProxyError, request_id: str) -> bytes:
-    """Return the body of an answer that tells of an error."""
+    """Return the body of an error response."""
     return render(error.status, message(error), request_id)
 
 
 def error_event(error: ProxyError, request_id: str) -> bytes:
-    """Return what tells of an error in a stream that has begun."""
+    """Return the event that reports an error in a stream that has begun."""
     return b"event: error\ndata: %s\n\n" % error_body(error, request_id)
 
 
-def render(status: int, words: str, request_id: str) -> bytes:
-    """Return the body of an answer that tells of an error, by its status and in its words."""
-    members = {"type": error_type(status), "message": words}
+def render(status: int, text: str, request_id: str) -> bytes:
+    """Return the body of an error response for a status and a message."""
+    members = {"type": error_type(status), "message": text}
     return encode({"type": "error", "error": members, "request_id": request_id or None})

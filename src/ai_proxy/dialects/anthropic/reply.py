@@ -1,7 +1,7 @@
-"""A whole answer of an engine, as a message of Anthropic's API."""
+"""Messages of Anthropic's API, made from a chat completion."""
 
 from ai_proxy.dialects.anthropic.request import Request
-from ai_proxy.dialects.completion import Facts, Said
+from ai_proxy.dialects.completion import Delta, Facts
 from ai_proxy.dialects.tools import Call, usable, whole_calls
 
 STOP_REASONS = {
@@ -14,7 +14,7 @@ STOP_REASONS = {
 
 
 def message_id(facts: Facts) -> str:
-    """Return the name of an answer, in Anthropic's form.
+    """Return the id of a completion in Anthropic's form.
 
     >>> message_id(Facts(id="chatcmpl-4711"))
     'msg_4711'
@@ -23,12 +23,12 @@ def message_id(facts: Facts) -> str:
 
 
 def call_id(call: Call, number: int, facts: Facts) -> str:
-    """Return the name of a tool call, also where the engine gives none."""
+    """Return the id of a tool call; make one where the engine gives none."""
     return call.id or f"toolu_{facts.id.removeprefix('chatcmpl-')}_{number}"
 
 
 def stop(facts: Facts, stop_sequences: list[str] | None, *, called: bool) -> dict[str, str | None]:
-    """Return why an answer ended; of a sequence that stopped it, only vLLM tells.
+    """Return why a message ended; only vLLM reports which stop sequence ended it.
 
     >>> stop(Facts(finish_reason="length"), None, called=False)
     {'stop_reason': 'max_tokens', 'stop_sequence': None}
@@ -39,12 +39,12 @@ def stop(facts: Facts, stop_sequences: list[str] | None, *, called: bool) -> dic
     if isinstance(sequence, str) and sequence in (stop_sequences or ()):
         return {"stop_reason": "stop_sequence", "stop_sequence": sequence}
     reason = STOP_REASONS.get(facts.finish_reason or "stop", "end_turn")
-    # Not every engine says tool_calls when it makes some.
+    # Some engines report "stop" although they made tool calls.
     return {"stop_reason": "tool_use" if called and reason == "end_turn" else reason, "stop_sequence": None}
 
 
 def usage(facts: Facts) -> dict[str, int]:
-    """Return the tokens of an answer; those of the prompt that were in the engine's cache count apart."""
+    """Return the tokens of a message; cached tokens of the prompt count separately."""
     return {
         "input_tokens": max(0, facts.prompt_tokens - facts.cached_tokens),
         "cache_creation_input_tokens": 0,
@@ -53,8 +53,8 @@ def usage(facts: Facts) -> dict[str, int]:
     }
 
 
-def message(request: Request, facts: Facts) -> dict[str, object]:
-    """Return a message that says nothing yet."""
+def empty_message(request: Request, facts: Facts) -> dict[str, object]:
+    """Return a message without content, as message_start carries it."""
     return {
         "id": message_id(facts),
         "type": "message",
@@ -67,23 +67,23 @@ def message(request: Request, facts: Facts) -> dict[str, object]:
     }
 
 
-def whole(said: Said, facts: Facts, request: Request) -> dict[str, object]:
-    """Return a whole message.
+def whole(output: Delta, facts: Facts, request: Request) -> dict[str, object]:
+    """Return a complete message.
 
     Raises:
-        UpstreamInvalidError: The model called a tool in a way that nobody can understand.
+        UpstreamInvalidError: A tool call has no name, or arguments that are not a JSON object.
     """
     content: list[dict[str, object]] = []
-    if said.thinking and request.shows_thinking:
-        content.append({"type": "thinking", "thinking": said.thinking, "signature": ""})
-    if said.text:
-        content.append({"type": "text", "text": said.text})
-    calls = usable(whole_calls(said.tool_calls), facts.finish_reason)
+    if output.thinking and request.shows_thinking:
+        content.append({"type": "thinking", "thinking": output.thinking, "signature": ""})
+    if output.text:
+        content.append({"type": "text", "text": output.text})
+    calls = usable(whole_calls(output.tool_calls), facts.finish_reason)
     for number, (call, arguments) in enumerate(calls):
         name = call_id(call, number, facts)
         content.append({"type": "tool_use", "id": name, "name": call.name, "input": arguments})
     return {
-        **message(request, facts),
+        **empty_message(request, facts),
         "content": content,
         **stop(facts, request.stop_sequences, called=bool(calls)),
         "usage": usage(facts),

@@ -1,4 +1,4 @@
-"""What a client of Anthropic's Messages API asks, in OpenAI's words."""
+"""Requests of Anthropic's Messages API, translated into chat completion requests."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -10,7 +10,7 @@ from ai_proxy.dialects.body import JsonObject, encode, without_none
 
 
 class Block(Struct, tag_field="type"):
-    """A part of a message; what only Anthropic's own service knows of it (`cache_control`) is left out."""
+    """A part of a message; members that only Anthropic's own service uses (`cache_control`) are ignored."""
 
 
 class TextBlock(Block, tag="text"):
@@ -20,19 +20,19 @@ class TextBlock(Block, tag="text"):
 
 
 class Base64Source(Struct, tag_field="type", tag="base64"):
-    """An image in the request itself."""
+    """An image in the request body."""
 
     media_type: str
     data: str
 
     @property
     def url(self) -> str:
-        """Where the engine finds it: in the URL itself (RFC 2397)."""
+        """The image as a data URL (RFC 2397)."""
         return f"data:{self.media_type};base64,{self.data}"
 
 
 class UrlSource(Struct, tag_field="type", tag="url"):
-    """An image that the engine is to fetch."""
+    """An image that the engine fetches."""
 
     url: str
 
@@ -44,7 +44,7 @@ class ImageBlock(Block, tag="image"):
 
 
 class ToolUseBlock(Block, tag="tool_use"):
-    """A call of a tool that the model has made."""
+    """A tool call that the model made."""
 
     id: str
     name: str
@@ -52,7 +52,7 @@ class ToolUseBlock(Block, tag="tool_use"):
 
 
 class ToolResultBlock(Block, tag="tool_result"):
-    """What came of a call."""
+    """The result of a tool call."""
 
     tool_use_id: str
     content: str | list[TextBlock | ImageBlock] | None = None
@@ -60,11 +60,11 @@ class ToolResultBlock(Block, tag="tool_result"):
 
 
 class ThinkingBlock(Block, tag="thinking"):
-    """What the model had said to itself; OpenAI's API does not take it back."""
+    """The model's earlier thinking; OpenAI's API has no place for it."""
 
 
 class RedactedThinkingBlock(Block, tag="redacted_thinking"):
-    """Likewise, and not to be read."""
+    """The model's earlier thinking, encrypted."""
 
 
 AnyBlock = TextBlock | ImageBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock | RedactedThinkingBlock
@@ -78,7 +78,7 @@ class Message(Struct):
 
 
 class Tool(Struct):
-    """A tool that the model may call; without a schema it is one that Anthropic's own service runs."""
+    """A tool that the model may call; a tool without a schema is one that Anthropic's own service runs."""
 
     name: str
     type: str | None = None
@@ -95,26 +95,26 @@ class ToolChoice(Struct):
 
 
 class Metadata(Struct):
-    """About the request."""
+    """Data about the request."""
 
     user_id: str | None = None
 
 
 class Thinking(Struct):
-    """Whether the client wants to see what the model says to itself."""
+    """Whether the client wants to see the model's thinking."""
 
     type: str
 
 
 class Format(Struct):
-    """The form that the answer has to have."""
+    """The form that the answer must have."""
 
     type: Literal["json_schema"]
     schema: JsonObject
 
 
 class OutputConfig(Struct):
-    """How the model is to answer."""
+    """Options of the model's output."""
 
     format: Format | None = None
 
@@ -139,18 +139,18 @@ class Request(Struct):
 
     @property
     def shows_thinking(self) -> bool:
-        """Whether the client wants to see it: many others take the first block for the answer."""
+        """Whether to write thinking blocks: clients that did not ask take the first block for the answer."""
         return self.thinking is not None and self.thinking.type != "disabled"
 
 
 def chat(request: Request) -> dict[str, object]:
-    """Return the body of the chat completion to ask for.
+    """Return the chat completion request.
 
     Raises:
-        InvalidRequestError: There is nothing to answer, or a part that has no equivalent.
+        InvalidRequestError: It has no messages, or a part without an equivalent.
     """
     if not request.messages:
-        raise InvalidRequestError("messages: there must be at least one", "messages")
+        raise InvalidRequestError("messages: at least one is required", "messages")
     body: dict[str, object] = {
         "model": request.model,
         "messages": list(_conversation(request)),
@@ -178,11 +178,11 @@ def _conversation(request: Request) -> Iterator[dict[str, object]]:
         elif message.role == "user":
             yield from _user(message.content, f"messages[{number}].content")
         else:
-            yield _said(message.role, message.content, f"messages[{number}].content")
+            yield _turn(message.role, message.content, f"messages[{number}].content")
 
 
 def _user(blocks: Sequence[AnyBlock], where: str) -> Iterator[dict[str, object]]:
-    """Yield the results of tools, which must follow their calls at once, and then what the user says."""
+    """Yield the tool results, which must directly follow their calls, and then the user's message."""
     parts: list[TextBlock | ImageBlock] = []
     for number, block in enumerate(blocks):
         match block:
@@ -198,7 +198,7 @@ def _user(blocks: Sequence[AnyBlock], where: str) -> Iterator[dict[str, object]]
         yield {"role": "user", "content": _content(parts)}
 
 
-def _said(role: str, blocks: Sequence[AnyBlock], where: str) -> dict[str, object]:
+def _turn(role: str, blocks: Sequence[AnyBlock], where: str) -> dict[str, object]:
     texts: list[TextBlock] = []
     calls: list[dict[str, object]] = []
     for number, block in enumerate(blocks):
@@ -218,12 +218,12 @@ def _said(role: str, blocks: Sequence[AnyBlock], where: str) -> dict[str, object
 def _misplaced(block: AnyBlock, role: str, where: str) -> InvalidRequestError:
     kind = block.__struct_config__.tag
     return InvalidRequestError(
-        f"{where}: a block of type {kind} has no place in a message of the {role}", where
+        f"{where}: a block of type {kind} is not allowed in a message with the role {role}", where
     )
 
 
 def _text(blocks: Sequence[TextBlock]) -> str:
-    # Not every chat template takes a list of parts; llama.cpp and vLLM join texts in the same way.
+    # Some chat templates accept no list of parts; llama.cpp and vLLM join texts in the same way.
     return "\n".join(block.text for block in blocks)
 
 
@@ -267,8 +267,8 @@ def _tools(request: Request) -> dict[str, object]:
 def _tool(tool: Tool, where: str) -> dict[str, object]:
     if tool.input_schema is None:
         raise InvalidRequestError(
-            f"{where}.input_schema: is required; tools that Anthropic runs itself, such as {tool.type}, are "
-            "not to be had from this engine",
+            f"{where}.input_schema: is required; this engine does not have tools that Anthropic runs itself, "
+            f"such as {tool.type}",
             f"{where}.input_schema",
         )
     function: dict[str, object] = {
@@ -283,7 +283,7 @@ def _choice(choice: ToolChoice) -> object:
     if choice.type != "tool":
         return "required" if choice.type == "any" else choice.type
     if choice.name is None:
-        raise InvalidRequestError("tool_choice.name: is required, as type is tool", "tool_choice.name")
+        raise InvalidRequestError("tool_choice.name: is required when type is tool", "tool_choice.name")
     return {"type": "function", "function": {"name": choice.name}}
 
 

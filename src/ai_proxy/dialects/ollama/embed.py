@@ -1,4 +1,4 @@
-"""POST /api/embed and the older /api/embeddings, asked of an engine as embeddings."""
+"""POST /api/embed and the older /api/embeddings, translated into an embeddings request."""
 
 from msgspec import Raw, Struct
 
@@ -6,16 +6,15 @@ from ai_proxy.core.abilities import Endpoint
 from ai_proxy.core.errors import UpstreamInvalidError
 from ai_proxy.core.ports import Clock
 from ai_proxy.dialects.body import decode, without_none
-from ai_proxy.dialects.completion import Usage, read, read_answer
-from ai_proxy.dialects.ollama.single import SingleTranslation
-from ai_proxy.dialects.ollama.timing import Stopwatch
+from ai_proxy.dialects.completion import Usage, read, read_completion
+from ai_proxy.dialects.ollama.reply import SingleTranslation, Stopwatch
 
-SOMETHING = "."
-"""What is embedded where the client gives nothing, only to load the model."""
+PLACEHOLDER = "."
+"""The input to embed when the client gives none and only wants the model loaded."""
 
 
 class EmbedRequest(Struct):
-    """The body of a request for embeddings; an engine cuts or refuses texts that are too long by itself."""
+    """The body of /api/embed; engines themselves truncate or refuse an input that is too long."""
 
     model: str
     input: str | list[str] | None = None
@@ -23,21 +22,21 @@ class EmbedRequest(Struct):
 
 
 class EmbeddingsRequest(Struct):
-    """The body of a request for one embedding."""
+    """The body of /api/embeddings, which asks for one embedding."""
 
     model: str
     prompt: str | None = None
 
 
 class Embedding(Struct):
-    """One embedding, passed on as it came."""
+    """One embedding, passed on unchanged."""
 
     embedding: Raw
     index: int = 0
 
 
 class Embeddings(Struct):
-    """What an engine answers."""
+    """The engine's response."""
 
     data: list[Embedding]
     usage: Usage | None = None
@@ -47,61 +46,61 @@ def embed(body: bytes, clock: Clock) -> SingleTranslation:
     """Translate a request for embeddings; one without input only loads the model.
 
     Raises:
-        InvalidRequestError: It is not what Ollama takes.
+        InvalidRequestError: It is not a request that Ollama accepts.
     """
     request = decode(body, EmbedRequest)
     texts = [request.input] if isinstance(request.input, str) and request.input else request.input or []
     watch = Stopwatch(clock)
 
-    def answer(answered: bytes) -> dict[str, object]:
-        found = _read(answered)
+    def answer(response: bytes) -> dict[str, object]:
+        found = _read(response)
         return {
             "model": request.model,
             "embeddings": _vectors(found, len(texts)) if texts else [],
             "total_duration": watch.elapsed(),
-            # Engines do not tell, and here nobody knows when the request had waited its turn.
-            "load_duration": 0,
+            "load_duration": 0,  # engines do not report it, and the translation does not see the queue
             "prompt_eval_count": (found.usage and found.usage.prompt_tokens) or 0,
         }
 
-    return SingleTranslation(Endpoint.EMBEDDINGS, _asked(request.model, texts, request.dimensions), answer)
+    return SingleTranslation(Endpoint.EMBEDDINGS, _body(request.model, texts, request.dimensions), answer)
 
 
 def embeddings(body: bytes) -> SingleTranslation:
     """Translate a request for one embedding; one without a prompt only loads the model.
 
     Raises:
-        InvalidRequestError: It is not what Ollama takes.
+        InvalidRequestError: It is not a request that Ollama accepts.
     """
     request = decode(body, EmbeddingsRequest)
 
-    def answer(answered: bytes) -> dict[str, object]:
-        found = _read(answered)
+    def answer(response: bytes) -> dict[str, object]:
+        found = _read(response)
         return {"embedding": _vectors(found, 1)[0] if request.prompt else []}
 
     texts = [request.prompt] if request.prompt else []
-    return SingleTranslation(Endpoint.EMBEDDINGS, _asked(request.model, texts, None), answer)
+    return SingleTranslation(Endpoint.EMBEDDINGS, _body(request.model, texts, None), answer)
 
 
-def _asked(model: str, texts: list[str], dimensions: int | None) -> dict[str, object]:
-    asked: dict[str, object] = {
-        "model": model,
-        "input": texts or [SOMETHING],
-        "dimensions": dimensions,
-        "encoding_format": "float",
-    }
-    return without_none(asked)
+def _body(model: str, texts: list[str], dimensions: int | None) -> dict[str, object]:
+    return without_none(
+        {
+            "model": model,
+            "input": texts or [PLACEHOLDER],
+            "dimensions": dimensions,
+            "encoding_format": "float",
+        }
+    )
 
 
 def _read(body: bytes) -> Embeddings:
-    read_answer(body)
+    read_completion(body)  # raises when the body is an error
     return read(body, Embeddings)
 
 
 def _vectors(found: Embeddings, count: int) -> list[Raw]:
     vectors = [one.embedding for one in sorted(found.data, key=lambda one: one.index)]
     if len(vectors) != count:
-        raise UpstreamInvalidError(f"the engine answered {len(vectors)} embeddings instead of {count}")
+        raise UpstreamInvalidError(f"the engine returned {len(vectors)} embeddings instead of {count}")
     if not all(bytes(vector).startswith(b"[") for vector in vectors):
-        raise UpstreamInvalidError("the engine answered embeddings that are not lists of numbers")
+        raise UpstreamInvalidError("the engine returned embeddings that are not lists of numbers")
     return vectors

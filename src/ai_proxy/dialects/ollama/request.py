@@ -1,4 +1,4 @@
-"""What a client of Ollama's native API asks, in OpenAI's words."""
+"""Requests of Ollama's native API, translated into bodies of OpenAI's API."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -9,11 +9,20 @@ from msgspec import Struct
 from ai_proxy.dialects.body import JsonObject, encode, without_none
 
 IMAGE_TYPES = {"/9j/": "jpeg", "iVBORw0KGgo": "png", "R0lGOD": "gif", "UklGR": "webp"}
-"""Kinds of images by how they begin in base64."""
+"""Image types by their first characters in base64."""
+
+
+def strip_latest(name: str) -> str:
+    """Return the name of a model without the tag that Ollama's clients add to a name that has none.
+
+    >>> strip_latest("llama3:latest"), strip_latest("llama3:8b"), strip_latest("llama3")
+    ('llama3', 'llama3:8b', 'llama3')
+    """
+    return name.removesuffix(":latest")
 
 
 class Options(Struct):
-    """How the model is to answer; what only concerns how Ollama loads it (`num_ctx`, ...) is left out."""
+    """Sampling parameters; those that only concern how Ollama loads a model (`num_ctx`, ...) are ignored."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -28,8 +37,8 @@ class Options(Struct):
     frequency_penalty: float | None = None
 
 
-class Asked(Struct):
-    """What requests for a chat and for a completion have in common."""
+class ModelRequest(Struct):
+    """What chat and completion requests have in common."""
 
     model: str
     stream: bool | None = None
@@ -39,12 +48,12 @@ class Asked(Struct):
 
     @property
     def streamed(self) -> bool:
-        """Whether the answer is to be a stream, as it is unless the client says no."""
+        """Whether to stream the response; Ollama streams unless the client declines."""
         return self.stream is not False
 
     @property
     def shows_thinking(self) -> bool:
-        """Whether the client wants to see what the model says to itself, as it does unless it says no."""
+        """Whether to include the model's thinking; Ollama includes it unless the client declines."""
         return self.think is not False
 
 
@@ -56,7 +65,7 @@ class CalledFunction(Struct):
 
 
 class ToolCall(Struct):
-    """A call of a tool that the model has made."""
+    """A tool call that the model made."""
 
     function: CalledFunction
     id: str | None = None
@@ -73,15 +82,15 @@ class Message(Struct):
     tool_call_id: str | None = None
 
 
-class ChatRequest(Asked):
-    """The body of a request for a chat."""
+class ChatRequest(ModelRequest):
+    """The body of /api/chat."""
 
     messages: list[Message] | None = None
     tools: list[JsonObject] | None = None
 
 
-class GenerateRequest(Asked):
-    """The body of a request for a completion."""
+class GenerateRequest(ModelRequest):
+    """The body of /api/generate."""
 
     prompt: str | None = None
     suffix: str | None = None
@@ -91,20 +100,20 @@ class GenerateRequest(Asked):
 
 
 def chat_body(request: ChatRequest) -> dict[str, object]:
-    """Return the body of the chat completion to ask for."""
+    """Return the chat completion request for a chat."""
     messages = list(_conversation(request.messages or ()))
     return _body(request, {"messages": messages, "tools": request.tools or None})
 
 
 def generate_body(request: GenerateRequest) -> dict[str, object]:
-    """Return the body of the chat completion to ask for, with the prompt as what the user says."""
+    """Return the chat completion request for a prompt, which becomes the user's message."""
     system = [{"role": "system", "content": request.system}] if request.system else []
     user = {"role": "user", "content": _content(request.prompt, request.images)}
     return _body(request, {"messages": [*system, user]})
 
 
 def completion_body(request: GenerateRequest) -> dict[str, object]:
-    """Return the body of the completion to ask for, with the prompt as it stands."""
+    """Return the text completion request for a raw prompt."""
     return _body(request, {"prompt": request.prompt, "suffix": request.suffix or None})
 
 
@@ -120,10 +129,10 @@ def image_url(image: str) -> str:
     return f"data:image/{kind};base64,{image}"
 
 
-def _body(request: Asked, asked: dict[str, object]) -> dict[str, object]:
+def _body(request: ModelRequest, content: dict[str, object]) -> dict[str, object]:
     body = {
         "model": request.model,
-        **asked,
+        **content,
         **_options(request.options or Options()),
         **_thinking(request.think),
         "response_format": _format(request.format),
@@ -142,10 +151,10 @@ def _options(options: Options) -> dict[str, object]:
         "min_p": options.min_p,
         "typical_p": options.typical_p,
         "seed": options.seed,
-        # Ollama's -1 is for no limit, -2 for the rest of the context.
+        # In Ollama, -1 means no limit and -2 the rest of the context.
         "max_tokens": limit if limit is not None and limit > 0 else None,
         "stop": options.stop or None,
-        # llama.cpp and LM Studio know it by the one name, vLLM and SGLang by the other.
+        # llama.cpp and LM Studio use the first name, vLLM and SGLang the second.
         "repeat_penalty": options.repeat_penalty,
         "repetition_penalty": options.repeat_penalty,
         "presence_penalty": options.presence_penalty,
@@ -170,27 +179,27 @@ def _format(form: str | JsonObject | None) -> object:
 
 
 def _conversation(messages: Sequence[Message]) -> Iterator[dict[str, object]]:
-    """Yield messages as OpenAI has them: there the result of a tool names the call, in Ollama the tool."""
+    """Yield messages in OpenAI's form, where a tool result names the call; in Ollama's it names the tool."""
     open_calls: deque[tuple[str, str]] = deque()
     made = 0
     for message in messages:
-        said: dict[str, object] = {
+        turn: dict[str, object] = {
             "role": message.role,
             "content": _content(message.content, message.images),
         }
         if message.role == "tool":
-            said["tool_call_id"] = message.tool_call_id or _answered(open_calls, message.tool_name)
+            turn["tool_call_id"] = message.tool_call_id or _answered(open_calls, message.tool_name)
         if message.tool_calls:
             ids = [call.id or f"call_{made + n}" for n, call in enumerate(message.tool_calls)]
             made += len(ids)
             calls = list(zip(ids, message.tool_calls, strict=True))
-            said["tool_calls"] = [_call(name, call) for name, call in calls]
+            turn["tool_calls"] = [_call(name, call) for name, call in calls]
             open_calls = deque((name, call.function.name) for name, call in calls)
-        yield said
+        yield turn
 
 
 def _answered(open_calls: deque[tuple[str, str]], tool: str | None) -> str:
-    """Take out the call that a result belongs to: the first of its tool, else the first."""
+    """Remove the call that a result belongs to, and return its id: the first of its tool, else the first."""
     for call in open_calls:
         if tool is None or call[1] == tool:
             open_calls.remove(call)
