@@ -1,8 +1,9 @@
 """What engines answer about themselves."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import msgspec
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +38,27 @@ type Answers = Mapping[str, Answer]
 
 
 def parse_json(body: bytes) -> object:
-    """Return the value; None for what is no JSON.
+    """Return the value; None for what is not JSON, or nests deeper than anybody would.
 
     >>> parse_json(b'{"a":1}'), parse_json(b"<html>") is None
     ({'a': 1}, True)
     """
     try:
-        value: object = json.loads(body)
+        value: object = msgspec.json.decode(body)
     except (ValueError, RecursionError):
         return None
     return value
+
+
+def printable(text: str) -> str:
+    r"""Return a text without the characters that cannot be shown on one line.
+
+    >>> printable("out of\nmemory\x1b[0m")
+    'out of memory [0m'
+    """
+    return (
+        text if text.isprintable() else " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    )
 
 
 def complaint(status: int, body: bytes) -> str:
@@ -58,8 +70,10 @@ def complaint(status: int, body: bytes) -> str:
     'it answers with status 500'
     """
     match parse_json(body):
-        case {"error": {"message": str(text)}} | {"error": str(text)} | {"detail": str(text)} if text:
-            return text[:1].lower() + text[1:200]
+        case {"error": {"message": str(found)}} | {"error": str(found)} | {"detail": str(found)} if (
+            text := printable(found[:200])
+        ):
+            return text[:1].lower() + text[1:]
         case _:
             return f"it answers with status {status}"
 
@@ -86,7 +100,7 @@ def text_at(answers: Answers, path: str, key: str) -> str | None:
     answer = answers.get(path)
     match answer.json if answer is not None and answer.status == 200 else None:
         case {**fields} if isinstance(text := fields.get(key), str) and text:
-            return text
+            return printable(text[:200])
         case _:
             return None
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import aiohttp
+from loguru import logger
 
 from ai_proxy.core.abilities import EVERYTHING, Abilities, Modality, Rule, Treatment
 from ai_proxy.core.ports import Model, Probe
 from ai_proxy.core.service import Service, Upstream
-from ai_proxy.engines.answers import Answer, has_error
+from ai_proxy.engines.answers import Answer, has_error, printable
 from ai_proxy.engines.detect.locator import Locator
 from ai_proxy.engines.listing import OPENAI_LISTING, Listing, read_models
 
@@ -90,20 +91,22 @@ class HttpEngine:
                 return await self._ask(service, upstream)
         except TimeoutError:
             return Probe(ready=False, detail=f"no answer within {self._timeout:g} s")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - the port promises an answer, whatever is wrong
             return Probe(ready=False, detail=explain(error))
 
     async def models(self, service: Service, upstream: Upstream) -> Sequence[Model]:
         """Return the models it lists; empty when it cannot tell."""
-        for listing in self._profile.listings:
-            try:
+        try:
+            for listing in self._profile.listings:
                 async with asyncio.timeout(self._timeout):
                     answer = await self._get(service, upstream, listing.path)
-            except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
-                return ()
-            models = read_models((listing,), {listing.path: answer})
-            if models is not None:
-                return models
+                models = read_models((listing,), {listing.path: answer})
+                if models is not None:
+                    return models
+        except Exception as error:  # noqa: BLE001 - the port promises an answer, whatever is wrong
+            logger.bind(service=service.id).debug(
+                "{} does not list its models: {}", self.name, explain(error)
+            )
         return ()
 
     async def _ask(self, service: Service, upstream: Upstream) -> Probe:
@@ -180,6 +183,8 @@ def explain(error: Exception) -> str:
     'connection refused'
     >>> explain(aiohttp.ServerDisconnectedError())
     'it closed the connection without an answer'
+    >>> explain(KeyError("id"))
+    "KeyError: 'id'"
     """
     if isinstance(error, aiohttp.ClientConnectorError):
         error = error.os_error
@@ -192,5 +197,7 @@ def explain(error: Exception) -> str:
             return "it does not answer in HTTP"
         case OSError() if error.strerror:
             return error.strerror.lower()
+        case aiohttp.ClientError() | OSError() | ValueError() if str(error):
+            return printable(str(error)[:200])
         case _:
-            return str(error) or type(error).__name__
+            return printable(f"{type(error).__name__}: {error}"[:200]).rstrip(": ")

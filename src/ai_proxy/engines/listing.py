@@ -1,11 +1,21 @@
 """How engines list their models, and what they tell of each."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from ai_proxy.core.abilities import Modality
 from ai_proxy.core.ports import Model
-from ai_proxy.engines.answers import Answer, parse_json
+from ai_proxy.engines.answers import Answer
+
+MAX_MODELS = 2000
+"""Most models read of one list: every one of them costs memory, and time at each change of a route."""
+
+MAX_NAME = 500
+"""Longest name of a model, in characters."""
+
+MAX_CONTEXT = 1_000_000_000
+"""Longest context that is believed, in tokens."""
 
 type Reader = Callable[[object], list[Model] | None]
 """Reads a list of models; None when it does not have the form."""
@@ -34,17 +44,6 @@ def read_models(listings: Iterable[Listing], answers: Mapping[str, Answer]) -> l
     return None
 
 
-def parse_models(body: bytes) -> list[Model]:
-    """Return the models of a list in OpenAI's form, leaving out what is malformed.
-
-    >>> parse_models(b'{"object":"list","data":[{"id":"a","max_model_len":512},{"id":""},7]}')
-    [Model(id='a', context_length=512, modalities=None, kind='')]
-    >>> parse_models(b'{"object":"list","data":null}')
-    []
-    """
-    return read_openai(parse_json(body)) or []
-
-
 def read_openai(value: object) -> list[Model] | None:
     """Read a list in OpenAI's form; Ollama has `"data":null` where it has no models."""
     match value:
@@ -59,15 +58,28 @@ def read_openai(value: object) -> list[Model] | None:
             return None
 
 
-def named(entries: Iterable[object], key: str) -> Iterable[tuple[str, dict[str, object]]]:
-    """Yield the entries that have a name under that key, with it."""
+def named(entries: Iterable[object], key: str) -> Iterator[tuple[str, dict[str, object]]]:
+    r"""Yield the entries that have a usable name under that key, with it; at most `MAX_MODELS`.
+
+    >>> list(named([{"id": "a"}, {"id": "a"}, {"id": ""}, {"id": "line\nbreak"}, 7], "id"))
+    [('a', {'id': 'a'})]
+    """
+    seen: set[str] = set()
     for entry in entries:
-        if isinstance(entry, dict) and isinstance(name := entry.get(key), str) and name:
-            yield name, entry
+        name = entry.get(key) if isinstance(entry, dict) else None
+        if isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable() and name not in seen:
+            seen.add(name)
+            yield name, cast("dict[str, object]", entry)
+            if len(seen) == MAX_MODELS:
+                return
 
 
 def context_length(entry: object) -> int | None:
-    """Look where vLLM, LM Studio, OpenRouter, Ollama and llama.cpp put it; what is loaded comes first."""
+    """Look where vLLM, LM Studio, OpenRouter, Ollama and llama.cpp put it; what is loaded comes first.
+
+    >>> context_length({"meta": {"n_ctx": 512}}), context_length({"max_model_len": -1})
+    (512, None)
+    """
     match entry:
         case (
             {"max_model_len": int(length)}
@@ -79,7 +91,7 @@ def context_length(entry: object) -> int | None:
             | {"meta": {"n_ctx": int(length)}}
             | {"meta": {"n_ctx_train": int(length)}}
         ):
-            return length
+            return length if 0 < length <= MAX_CONTEXT and length is not True else None
         case _:
             return None
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_proxy.core.ports import Model
-from ai_proxy.engines.answers import complaint
-from ai_proxy.engines.listing import parse_models
+from ai_proxy.engines.answers import complaint, parse_json
+from ai_proxy.engines.listing import read_openai
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "engines"
 
@@ -27,15 +27,15 @@ LISTS = st.fixed_dictionaries({"data": st.none() | st.text() | st.lists(ENTRIES 
     ],
 )
 def test_lists_as_engines_really_send_them_are_understood(recorded: str, models: list[Model]) -> None:
-    assert parse_models((RECORDED / recorded).read_bytes()) == models
+    assert read_openai(parse_json((RECORDED / recorded).read_bytes())) == models
 
 
 @settings(deadline=None)
 @given(st.binary() | LISTS.map(lambda value: json.dumps(value).encode()))
 def test_no_answer_is_too_odd_to_be_read(body: bytes) -> None:
-    assert all(model.id for model in parse_models(body))
+    assert all(model.id for model in read_openai(parse_json(body)) or ())
     assert complaint(500, body)
 
 
 def test_lm_studio_answers_unknown_paths_with_status_200_and_lists_nothing() -> None:
-    assert parse_models(b'{"error":"Unexpected endpoint or method. (GET /v1/models)"}') == []
+    assert read_openai({"error": "Unexpected endpoint or method. (GET /v1/models)"}) is None
