@@ -40,8 +40,8 @@ from ai_proxy.gateway.listener import Gateway
 from ai_proxy.platform import run_folder
 from ai_proxy.platform.addresses import local_url
 from ai_proxy.platform.data_folder import data_folder
+from ai_proxy.platform.process import raise_file_limit, settle_memory
 from ai_proxy.platform.tasks import cancel, spawn
-from ai_proxy.platform.tuning import raise_file_limit, settle_memory
 from ai_proxy.telemetry.logs import configure
 from ai_proxy.tls.serve import serve_certificates
 

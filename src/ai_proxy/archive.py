@@ -22,7 +22,7 @@ from ai_proxy.core.errors import ProxyError, StoreDamagedError, StoreNewerError
 from ai_proxy.persistence.backup import copy_database, database_problems, schema_of, sole_use
 from ai_proxy.persistence.file import FILE_NAME
 from ai_proxy.persistence.migrate import SCRIPTS
-from ai_proxy.platform.files import for_owner, to_disk
+from ai_proxy.platform.data_folder import fsync_path, private_opener
 
 FORMAT = 1
 """Of the archive; a change that older programs cannot read raises it."""
@@ -110,12 +110,12 @@ def create_backup(data: Path, target: Path, *, database: Path | None, program: s
         created = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
         manifest = Manifest(FORMAT, program, schema, created, files)
         partial = staging / "archive"
-        with open(partial, "xb", opener=for_owner) as out:
+        with open(partial, "xb", opener=private_opener) as out:
             _pack(out, manifest, staging, int(now))
             out.flush()
             os.fsync(out.fileno())
         partial.rename(target)
-        to_disk(target.parent)
+        fsync_path(target.parent)
     return manifest
 
 
@@ -226,7 +226,7 @@ def _move_all(moves: Sequence[tuple[Path, Path]]) -> None:
             shutil.move(source, target)
             undo.callback(shutil.move, target, source)
         for folder in {path.parent for move in moves for path in move}:
-            to_disk(folder)
+            fsync_path(folder)
         undo.pop_all()
 
 
@@ -254,7 +254,7 @@ def _unpack(file: Path, folder: Path) -> Manifest | None:
         raise _foreign(file, "what it holds is not what it says")
     for unpacked in folder.rglob("*"):
         unpacked.chmod(0o700 if unpacked.is_dir() else 0o600)
-        to_disk(unpacked)
+        fsync_path(unpacked)
     return manifest
 
 

@@ -43,7 +43,7 @@ from ai_proxy.gateway.guard import ClosedGuard, Guard, KeyGuard
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.handles import Announcement, announced
 from ai_proxy.platform.addresses import Addresses
-from ai_proxy.platform.identity import owner_id
+from ai_proxy.platform.data_folder import owner_id
 from ai_proxy.platform.tasks import Background
 from ai_proxy.resources.nvidia import find_nvidia
 from ai_proxy.runtimes.docker.access import own_container

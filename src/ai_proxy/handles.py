@@ -25,7 +25,7 @@ from ai_proxy.core.options import ProxyMode
 from ai_proxy.core.settings import TlsSettings
 from ai_proxy.core.store_ports import HandleStore, ProxyHandle
 from ai_proxy.platform.addresses import endpoints, local_host
-from ai_proxy.platform.notify import READY, STOPPING, notify
+from ai_proxy.platform.process import READY, STOPPING, notify
 from ai_proxy.platform.tasks import cancel, spawn
 from ai_proxy.runtimes.process.session import TOLERANCE, has_ended
 

@@ -12,7 +12,7 @@ import typer
 
 from ai_proxy.cli.config import ConfigOption
 from ai_proxy.cli.output import Format, FormatOption, UserError, output_format, show
-from ai_proxy.platform.files import for_owner
+from ai_proxy.platform.data_folder import private_opener
 
 if TYPE_CHECKING:
     from ai_proxy.core.store_ports import AuditEntry
@@ -98,7 +98,7 @@ def _opened(target: Path) -> Iterator[IO[str]]:
         yield typer.get_text_stream("stdout")
         return
     try:
-        with open(target, "x", encoding="utf-8", opener=for_owner) as file:
+        with open(target, "x", encoding="utf-8", opener=private_opener) as file:
             yield file
     except FileExistsError:
         raise UserError(f"{target} exists already; name another, or remove it first", "file_exists") from None

@@ -1,4 +1,4 @@
-"""What an engine can do of the APIs that clients speak, as data."""
+"""Capabilities of engines: endpoints, parameters, modalities."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Endpoint(StrEnum):
-    """A path on which clients ask a model for something; the value is the path."""
+    """An inference endpoint; the value is its path."""
 
     CHAT = "/v1/chat/completions"
     COMPLETIONS = "/v1/completions"
@@ -23,14 +23,14 @@ class Endpoint(StrEnum):
 
 
 class Modality(StrEnum):
-    """What a prompt may hold beside text."""
+    """Content of a prompt besides text."""
 
     IMAGE = "image"
     AUDIO = "audio"
 
 
 class Treatment(StrEnum):
-    """What becomes of a parameter that an engine does not take as it is; what is not listed is passed on."""
+    """What the proxy does with a parameter that an engine does not accept unchanged."""
 
     CLAMP = "clamp"
     DROP = "drop"
@@ -39,13 +39,13 @@ class Treatment(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How one parameter of a request is treated.
+    """How the proxy treats one parameter of a request.
 
     Attributes:
-        treatment: What is done.
-        low: CLAMP: the least value that is passed on.
-        high: CLAMP: the greatest value that is passed on.
-        why: In words, for the warning or the error: `Ollama has no logit_bias`.
+        treatment: What to do with it.
+        low: CLAMP: the minimum.
+        high: CLAMP: the maximum.
+        why: Reason, for the warning or the error: `Ollama has no logit_bias`.
     """
 
     treatment: Treatment
@@ -59,14 +59,14 @@ TEXT_ENDPOINTS = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDD
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What an engine can do.
+    """Capabilities of an engine.
 
     Attributes:
-        title: Its name for people: `llama.cpp`.
-        endpoints: Paths it answers.
-        parameters: Treatment of parameters that are not passed on as they are, by name.
-        modalities: What it takes beside text; a model may take less.
-        any_name: Whether an engine that has one model answers for it under any name.
+        title: Display name: `llama.cpp`.
+        endpoints: Endpoints it serves.
+        parameters: Rules by parameter name; a parameter without a rule is passed on unchanged.
+        modalities: Modalities it accepts besides text; a model may accept fewer.
+        any_name: Whether an engine with one model serves it under any name.
     """
 
     title: str

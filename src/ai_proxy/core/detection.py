@@ -1,4 +1,4 @@
-"""What is known of the engines that run by themselves on a machine."""
+"""Results of engine detection."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ def socket_address(host: str, port: int) -> SocketAddress:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine; the wildcard addresses are reached there as well.
+    """Return whether a host is this machine; wildcard addresses are, since they are reachable from it.
 
     >>> [is_loopback(host) for host in ("localhost", "127.0.0.2", "::", "0.0.0.0", "10.0.0.1", "127.example")]
     [True, True, True, True, False, False]
@@ -36,40 +36,40 @@ def is_loopback(host: str) -> bool:
 
 
 class EngineState(StrEnum):
-    """How an engine stands; the values are what people and scripts see."""
+    """State of an engine; the values are shown to users and scripts."""
 
     ABSENT = "Absent"
-    """Nothing of it is here. It has a name of its own so that every engine has its line in every answer."""
+    """Neither its program nor a listener was found."""
     INSTALLED_ONLY = "InstalledOnly"
-    """Its program is here, and nothing listens where it would."""
+    """Its program is installed, but nothing listens on its port."""
     RUNNING_HEALTHY = "RunningHealthy"
     RUNNING_DEGRADED = "RunningDegraded"
-    """It answers slowly, or with 429 or 503: it is busy or loads."""
+    """It responds slowly, or with 429 or 503: it is busy or loading."""
     ERROR_NETWORK = "ErrorNetwork"
-    """It cannot be talked to, though something listens there or should."""
+    """Its address cannot be reached, although something listens there or should."""
     ERROR_API = "ErrorApi"
-    """What answers there does not answer as the engine does."""
+    """Something else, or a misconfigured engine, responds on its port."""
 
 
 RUNNING = frozenset({EngineState.RUNNING_HEALTHY, EngineState.RUNNING_DEGRADED})
-"""States in which it is the engine that answers."""
+"""States in which the engine itself responds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """What was found out about one engine.
+    """Result of detecting one engine.
 
     Attributes:
-        engine: The engine, as services declare it.
-        title: Its name for people.
-        state: How it stands.
-        address: Where it was looked for, as a URL.
-        detail: Why it stands so, in words.
-        version: As it tells; None when it does not.
-        models: As it lists them.
-        latency_ms: The slowest of its answers about itself, in milliseconds; None when it gave none.
-        program: Where it is installed; None when it was not found.
-        at: When it was looked at, in seconds since the epoch.
+        engine: Name of the engine, as services declare it.
+        title: Display name.
+        state: Its state.
+        address: URL that was probed.
+        detail: Reason for the state.
+        version: Version it reports; None when it reports none.
+        models: Models it lists.
+        latency_ms: Slowest of its responses to the probe, in milliseconds; None without a response.
+        program: Path of its program; None when it was not found.
+        at: Time of the probe, in seconds since the epoch.
     """
 
     engine: str
@@ -85,9 +85,9 @@ class Detection:
 
 
 class UnknownEngineError(RequestError):
-    """No engine of that name is looked for."""
+    """The proxy does not detect an engine of that name."""
 
     code, status, title = "unknown_engine", 404, "Unknown engine"
 
     def __init__(self, engine: str, known: Sequence[str]) -> None:
-        super().__init__(f"no engine {engine[:100]!r} is looked for; there are {', '.join(known)}")
+        super().__init__(f"there is no engine {engine[:100]!r}; use one of {', '.join(known)}")

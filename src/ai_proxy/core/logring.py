@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_LINE = 4096
-"""Longest line kept, in characters; the rest of a longer one is cut."""
+"""Longest line kept, in characters; a longer line is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,9 +13,9 @@ class LogLine:
     """One line of output.
 
     Attributes:
-        seq: Counts the lines of a ring from 1.
+        seq: Number of the line in its ring, from 1.
         at: Seconds since the epoch.
-        text: Without its line end.
+        text: The line without its line end.
     """
 
     seq: int
@@ -24,7 +24,7 @@ class LogLine:
 
 
 class LogRing:
-    """Keeps the last lines and tells watchers of new ones."""
+    """Keeps the last lines and calls watchers with new ones."""
 
     def __init__(self, capacity: int = 2000) -> None:
         self._lines: deque[LogLine] = deque(maxlen=capacity)

@@ -1,4 +1,4 @@
-"""What the command line asks of a run of the server; it overrides the configuration file."""
+"""Options of `ai-proxy serve`, which override the configuration file."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -8,14 +8,14 @@ from ai_proxy.core.settings import TlsMode, TlsSettings
 
 
 class LogFormat(StrEnum):
-    """How log records are written."""
+    """Format of log records."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class LogLevel(StrEnum):
-    """The least severe records that are written."""
+    """Minimum severity of the log records that are written."""
 
     TRACE = "trace"
     DEBUG = "debug"
@@ -25,7 +25,7 @@ class LogLevel(StrEnum):
 
 
 class ProxyMode(StrEnum):
-    """How a proxy serves, as people call it: TLS in one of its modes, or none."""
+    """TLS mode under the name that users see."""
 
     LOCAL_HTTP = "local-http"
     FILES = TlsMode.FILES.value
@@ -34,7 +34,7 @@ class ProxyMode(StrEnum):
 
     @classmethod
     def of(cls, tls: TlsMode) -> "ProxyMode":
-        """Return the name of a way to serve.
+        """Return the name of a TLS mode.
 
         >>> [str(ProxyMode.of(tls)) for tls in (TlsMode.OFF, TlsMode.HTTPS_ACME)]
         ['local-http', 'https-acme']
@@ -43,26 +43,26 @@ class ProxyMode(StrEnum):
 
     @property
     def tls(self) -> TlsMode:
-        """Where its certificate comes from."""
+        """The TLS mode."""
         return TlsMode.OFF if self is ProxyMode.LOCAL_HTTP else TlsMode(self.value)
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """How to serve; None leaves a choice to the configuration or to its default.
+    """Options of `ai-proxy serve`; None leaves a choice to the configuration or its default.
 
     Attributes:
         config: The configuration file.
         host: Address to listen on.
         port: TCP port.
-        log_level: The least severe log records that are written.
-        log_format: How they are written.
-        log_file: Where they are written besides standard error.
+        log_level: Minimum severity of log records.
+        log_format: Format of log records.
+        log_file: File to write log records to besides standard error.
         run_dir: Base of the run directories.
-        detect: Whether engines that run by themselves are looked for.
-        tls_mode: Where the certificate comes from.
-        acme_domains: Names that a public certificate is for; empty for those of the configuration.
-        acme_email: Given to the certificate authority with the account.
+        detect: Whether to detect engines.
+        tls_mode: Source of the server certificate.
+        acme_domains: Domains of the ACME certificate; empty for those of the configuration.
+        acme_email: Contact address of the ACME account.
     """
 
     config: Path | None = None
@@ -79,7 +79,7 @@ class ServeOptions:
 
 
 def overridden(tls: TlsSettings, options: ServeOptions) -> TlsSettings:
-    """Return how to serve TLS once the command line had its say; domains alone ask for a public certificate.
+    """Return TLS settings with the command line's options applied; domains imply mode `https-acme`.
 
     >>> overridden(TlsSettings(TlsMode.FILES), ServeOptions(acme_domains=("gpu.example.com",))).mode
     <TlsMode.HTTPS_ACME: 'https-acme'>

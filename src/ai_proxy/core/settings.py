@@ -1,4 +1,4 @@
-"""How the proxy itself behaves, as opposed to the services behind it."""
+"""Settings of the proxy itself, as opposed to those of the services behind it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,19 +10,19 @@ MB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may take of the proxy. Sizes in bytes, durations in seconds; 0 seconds for no limit.
+    """Limits for clients of the proxy. Sizes in bytes, durations in seconds; 0 seconds means no limit.
 
     Attributes:
-        max_head: Request line and headers together.
+        max_head: Size of the request line and headers together.
         max_headers: Number of header lines.
-        max_json_body: A JSON body, which is held in memory; other bodies are streamed without a limit.
-        max_connections: Client connections at once.
+        max_json_body: Size of a JSON body, which is held in memory; other bodies stream without a limit.
+        max_connections: Number of open client connections.
         head_timeout: From the first byte of a request to the end of its headers.
-        body_timeout: Between two reads of a request's body.
-        keep_alive_timeout: A connection without a request.
-        write_timeout: A client that does not read its response.
-        connect_timeout: A new connection to a backend.
-        shutdown_timeout: For requests in flight when the proxy is told to end.
+        body_timeout: Longest pause between two reads of a request's body.
+        keep_alive_timeout: Longest time a connection stays open without a request.
+        write_timeout: Longest time a client may leave its response unread.
+        connect_timeout: Time to open a connection to a backend.
+        shutdown_timeout: Time for requests in flight to finish when the proxy shuts down.
     """
 
     max_head: int = 64 * 1024
@@ -39,14 +39,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class DockerSettings:
-    """Which Docker engine runs services, and how they are reached.
+    """The Docker engine that runs services, and the address of what it runs.
 
     Attributes:
-        host: URL of the engine, as in `DOCKER_HOST`; None for what the environment says.
-        certificates: Folder with `ca.pem`, `cert.pem` and `key.pem`, for TLS; None for what the environment
-            says.
-        address: Of the engine's machine, where ports are published and reached; None to find out.
-        network: Which network of the proxy's own container services join; None for the first by name.
+        host: URL of the engine, as in `DOCKER_HOST`; None to use the environment's.
+        certificates: Folder with `ca.pem`, `cert.pem` and `key.pem`, for TLS; None to use the environment's.
+        address: Address of the engine's machine, on which it publishes ports; None to find it out.
+        network: Network of the proxy's own container that services join; None for the first by name.
     """
 
     host: str | None = None
@@ -57,15 +56,15 @@ class DockerSettings:
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Where the proxy listens and what it allows.
+    """Addresses the proxy listens on, and its limits.
 
     Attributes:
         host: Address to listen on.
         port: TCP port; 0 for a free one.
-        ollama_port: Where to stand in the place of an Ollama server; 0 for a free port, None for nowhere.
+        ollama_port: TCP port of Ollama's API; 0 for a free one, None for no such listener.
         watch: Whether to reload the configuration when its file changes.
-        limits: What one client may take.
-        docker: The engine that runs containers.
+        limits: Limits for clients.
+        docker: The Docker engine.
     """
 
     host: str = "127.0.0.1"
@@ -78,13 +77,13 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How engines that run by themselves are looked for.
+    """How the proxy detects engines that it did not start.
 
     Attributes:
-        detect: Whether those found are made routable.
-        health_latency_threshold_ms: Slowest answer of a healthy engine, in milliseconds.
-        max_network_failures: Tries in a row that must fail before an engine counts as unreachable.
-        cache_ttl: Seconds for which a finding holds, and between two looks in the background.
+        detect: Whether detected engines become services.
+        health_latency_threshold_ms: Slowest response of a healthy engine, in milliseconds.
+        max_network_failures: Consecutive failed attempts after which an engine counts as unreachable.
+        cache_ttl: Seconds a detection stays valid, and between two detections in the background.
     """
 
     detect: bool = True
@@ -95,14 +94,14 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class TelemetrySettings:
-    """Where OpenTelemetry is sent, as the configuration says; variables of the environment come first.
+    """Where OpenTelemetry data is sent; environment variables take precedence over these.
 
     Attributes:
-        otlp_endpoint: Address of a collector; empty for none.
+        otlp_endpoint: URL of a collector; empty for none.
         otlp_protocol: `grpc` or `http/protobuf`.
-        headers: Sent with everything, such as the key of a hosted service.
-        sample_ratio: Share of the traces begun here that are kept, from 0 to 1.
-        service_name: What the proxy is called there.
+        headers: Sent with every export, such as the key of a hosted service.
+        sample_ratio: Share of the traces started by the proxy that are kept, from 0 to 1.
+        service_name: Name of the proxy in traces and metrics.
     """
 
     otlp_endpoint: str = ""
@@ -113,7 +112,7 @@ class TelemetrySettings:
 
 
 class TlsMode(StrEnum):
-    """Where the certificate comes from."""
+    """Source of the server certificate."""
 
     OFF = "off"
     FILES = "files"
@@ -123,16 +122,16 @@ class TlsMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AcmeSettings:
-    """Where a public certificate is had.
+    """How a public certificate is obtained over ACME.
 
     Attributes:
-        domains: Names it is for; the first gives it its name.
-        email: Given to the certificate authority with the account; empty for none.
+        domains: Domains of the certificate; the first one names it.
+        email: Contact address of the account; empty for none.
         directory: URL of the certificate authority; empty for Let's Encrypt.
-        staging: Whether to take Let's Encrypt's trial service, whose certificates nobody trusts.
-        eab_kid: Key id of an account elsewhere, which some authorities want; empty for none.
-        eab_hmac_key: Its key, in base64url.
-        ca_file: Certificates by which the authority's own server is known; None for the usual ones.
+        staging: Whether to use Let's Encrypt's staging service, whose certificates no client trusts.
+        eab_kid: Key id of an external account, which some authorities require; empty for none.
+        eab_hmac_key: Key of the external account, in base64url.
+        ca_file: CA certificates that verify the authority's own server; None for the system's.
     """
 
     domains: tuple[str, ...] = ()
@@ -146,15 +145,15 @@ class AcmeSettings:
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """How clients are served over TLS.
+    """How the proxy serves clients over TLS.
 
     Attributes:
-        mode: Where the certificate comes from.
-        certificate: Of mode `files`: PEM, with those between it and the root after it.
-        key: Of mode `files`: PEM, without a passphrase; None when it is in the file of the certificate.
-        names: Of mode `dev-selfsigned`: names and addresses besides those that the machine knows of.
-        redirect_port: Where plain HTTP is sent on to https; None for nowhere.
-        acme: Of mode `https-acme`.
+        mode: Source of the certificate.
+        certificate: Mode `files`: PEM file of the certificate, followed by its intermediates.
+        key: Mode `files`: PEM file of the key, without a passphrase; None when `certificate` holds it.
+        names: Mode `dev-selfsigned`: names and addresses besides the machine's own.
+        redirect_port: TCP port that redirects plain HTTP to https; None for none.
+        acme: Mode `https-acme`: how to obtain the certificate.
     """
 
     mode: TlsMode = TlsMode.OFF
@@ -167,11 +166,11 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True)
 class SecuritySettings:
-    """Who may call while there is no API key.
+    """What the proxy allows while no API key exists.
 
     Attributes:
-        allow_unauthenticated: Whether to listen beyond this machine nevertheless.
-        hosts: Names besides `localhost` by which a listener on this machine may be called.
+        allow_unauthenticated: Whether to listen on public addresses nevertheless.
+        hosts: Host names besides `localhost` that a loopback listener accepts.
     """
 
     allow_unauthenticated: bool = False

@@ -14,7 +14,7 @@ from ai_proxy.core.errors import StoreDamagedError, StoreError, StoreUnavailable
 from ai_proxy.persistence.database import parse_url
 from ai_proxy.persistence.failures import explained
 from ai_proxy.persistence.file import FILE_NAME
-from ai_proxy.platform.files import to_disk
+from ai_proxy.platform.data_folder import fsync_path
 
 KEPT = 5
 """Copies from before migrations that are kept."""
@@ -84,9 +84,9 @@ def copy_database(source: Path, target: Path) -> None:
             with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(partial)) as new:
                 old.backup(new)
                 new.execute("PRAGMA journal_mode = DELETE")
-            to_disk(partial)
+            fsync_path(partial)
             partial.replace(target)
-            to_disk(target.parent)
+            fsync_path(target.parent)
         finally:
             partial.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Where a listener is reached: by programs on its own machine, and by people."""
+"""Addresses at which clients reach a listener: on its own machine, and from elsewhere."""
 
 import contextlib
 import socket
@@ -8,16 +8,16 @@ from ai_proxy.core.service import Upstream
 from ai_proxy.core.settings import TlsMode, TlsSettings
 
 _OUTSIDE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
-"""Addresses that nobody has: RFC 5737, section 3, and RFC 3849."""
+"""Addresses reserved for documentation: RFC 5737, section 3, and RFC 3849."""
 
 
 @dataclass(slots=True)
 class Addresses:
-    """Where the proxy listens, as a client on this machine reaches it; known once it does.
+    """URLs of the proxy's listeners for clients on this machine; set when they listen.
 
     Attributes:
-        http: Of the public listener.
-        ollama: Of the listener with Ollama's API; None without one.
+        http: URL of the public listener.
+        ollama: URL of the listener with Ollama's API; None without one.
     """
 
     http: str = ""
@@ -25,7 +25,7 @@ class Addresses:
 
 
 def local_host(host: str) -> str:
-    """Return by which address a listener is reached on its own machine.
+    """Return the address at which its own machine reaches a listener.
 
     >>> local_host("0.0.0.0"), local_host("::"), local_host("10.0.0.5")
     ('127.0.0.1', '::1', '10.0.0.5')
@@ -34,7 +34,7 @@ def local_host(host: str) -> str:
 
 
 def local_url(host: str, port: int, *, tls: bool = False) -> str:
-    """Return how a client on this machine reaches a listener.
+    """Return the URL at which a client on this machine reaches a listener.
 
     >>> local_url("0.0.0.0", 11000), local_url("::1", 80), local_url("gpu-box", 11000, tls=True)
     ('http://127.0.0.1:11000', 'http://[::1]:80', 'https://gpu-box:11000')
@@ -43,12 +43,12 @@ def local_url(host: str, port: int, *, tls: bool = False) -> str:
 
 
 def endpoints(host: str, port: int, tls: TlsSettings) -> tuple[str, ...]:
-    """Return where people reach a proxy, as URLs.
+    """Return the URLs at which users reach a proxy.
 
     Args:
         host: Address it listens on.
         port: Port it listens on.
-        tls: How it serves.
+        tls: Its TLS settings.
 
     >>> endpoints("127.0.0.1", 11000, TlsSettings()), endpoints("::1", 80, TlsSettings())
     (('http://127.0.0.1:11000',), ('http://[::1]',))
@@ -63,7 +63,7 @@ def endpoints(host: str, port: int, tls: TlsSettings) -> tuple[str, ...]:
 
 
 def names_of(host: str) -> tuple[str, ...]:
-    """Return the addresses of a listener; for one on all of them, those that matter to people.
+    """Return the addresses of a listener; for a wildcard address, those that users need.
 
     >>> names_of("10.0.0.5"), names_of("0.0.0.0")[0]
     (('10.0.0.5',), '127.0.0.1')
@@ -74,7 +74,7 @@ def names_of(host: str) -> tuple[str, ...]:
 
 
 def outward_address(family: socket.AddressFamily) -> tuple[str, ...]:
-    """Return the address by which neighbours reach this machine, if it has one; nothing is sent for it."""
+    """Return this machine's address in its network, if it has one. Sends no packet."""
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((_OUTSIDE[family], 9))
         return (str(probe.getsockname()[0]),)

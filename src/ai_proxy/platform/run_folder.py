@@ -1,8 +1,8 @@
-"""The run directory: where a running instance keeps its sockets, and how the command line finds it.
+"""The run directory: a running instance keeps its sockets there, and the command line finds it there.
 
 `<base>/<port>/` belongs to the instance that is configured to serve on that port. It holds `control.sock`
-(the owner's door), `gateway.sock` (the clients' door), `lock` (held while the instance lives, contains its
-pid) and `process/` (what the process runtime must remember). Nobody but the owner may enter it.
+(the owner's API), `gateway.sock` (the API for clients), `lock` (held while the instance runs, contains its
+pid) and `process/` (records of the process runtime). Only the owner may enter it.
 """
 
 import fcntl
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import ClassVar
 
 MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
-"""Longest path of a Unix socket, in bytes: `sun_path` of sockaddr_un, less its closing zero (unix(7))."""
+"""Longest path of a Unix socket, in bytes: `sun_path` of sockaddr_un without its final zero (unix(7))."""
 
 
 class RunDirError(Exception):
-    """No use can be made of a run directory; the message says why and what to do.
+    """A run directory is unusable; the message says why and what to do.
 
     Attributes:
         code: Stable name, for scripts.
@@ -30,25 +30,25 @@ class RunDirError(Exception):
 
 
 class NotRunningError(RunDirError):
-    """No instance runs."""
+    """No instance is running."""
 
     code = "not_running"
 
 
 class SeveralRunningError(RunDirError):
-    """Several instances run, and none was chosen."""
+    """Several instances are running, and none was chosen."""
 
     code = "several_running"
 
 
 class AlreadyRunningError(RunDirError):
-    """Another instance serves on the port."""
+    """Another instance already serves on the port."""
 
     code = "already_running"
 
 
 def base_folder(chosen: Path | None, env: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder that holds the instances' folders: as chosen, else from the environment.
+    """Return the folder that holds the instances' folders: the chosen one, else the environment's.
 
     >>> base_folder(Path("/run/here"), {"AI_PROXY_RUN_DIR": "/run/there"})
     PosixPath('/run/here')
@@ -67,19 +67,19 @@ def base_folder(chosen: Path | None, env: Mapping[str, str] = os.environ) -> Pat
 
 
 def create_instance_folder(base: Path, port: int) -> Path:
-    """Make and return the folder of the instance configured to serve on `port`, mode 0700.
+    """Create the folder of the instance configured to serve on `port`, mode 0700, and return it.
 
     Raises:
-        RunDirError: It cannot be made, is not ours alone, or lies too deep for Unix sockets.
+        RunDirError: It cannot be created, others may access it, or its path is too long for Unix sockets.
     """
     folder = (base / str(port)).absolute()
     for name in ("control.sock", "gateway.sock"):
         check_socket_path(folder / name)
     try:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_ours(base)
+        _check_private(base)
         folder.mkdir(mode=0o700, exist_ok=True)
-        _check_ours(folder)
+        _check_private(folder)
         folder.chmod(0o700)
     except OSError as error:
         raise RunDirError(
@@ -89,10 +89,10 @@ def create_instance_folder(base: Path, port: int) -> Path:
 
 
 def check_socket_path(path: Path) -> None:
-    """Refuse a path that the system would not take for a Unix socket.
+    """Raise an error for a path that is too long for a Unix socket.
 
     Raises:
-        RunDirError: It is too long.
+        RunDirError: The path is too long.
     """
     size = len(os.fsencode(path))
     if size > MAX_SOCKET_PATH:
@@ -102,7 +102,7 @@ def check_socket_path(path: Path) -> None:
         )
 
 
-def _check_ours(folder: Path) -> None:
+def _check_private(folder: Path) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise RunDirError(f"{folder} is not a folder; remove it or choose another with --run-dir")
@@ -118,10 +118,10 @@ def _check_ours(folder: Path) -> None:
 
 @contextmanager
 def lock_instance(folder: Path) -> Iterator[None]:
-    """Hold an instance's folder for this process; the system lets go of it when the process ends in any way.
+    """Lock an instance's folder; the system releases the lock however the process ends.
 
     Raises:
-        AlreadyRunningError: Another process holds it.
+        AlreadyRunningError: Another process holds the lock.
     """
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "r+") as file:
@@ -143,15 +143,15 @@ def lock_instance(folder: Path) -> Iterator[None]:
 
 
 MODELS = "models.sock"
-"""Where the owner asks models, in an instance's folder: as at the proxy's address, without a key or TLS."""
+"""Socket in an instance's folder that serves models to the owner, without a key or TLS."""
 
 
 def find_instance(base: Path, port: int | None = None) -> Path:
     """Return the folder of the one running instance, or of the one on `port`.
 
     Raises:
-        NotRunningError: There is none.
-        SeveralRunningError: There are several, and `port` is None.
+        NotRunningError: No instance is running there.
+        SeveralRunningError: Several are running, and `port` is None.
     """
     running = running_instances(base)
     if port is not None:
@@ -161,12 +161,14 @@ def find_instance(base: Path, port: int | None = None) -> Path:
         raise NotRunningError(f"no ai-proxy is running{where}; start one with 'ai-proxy serve'")
     if len(running) > 1:
         ports = ", ".join(folder.name for folder in running)
-        raise SeveralRunningError(f"several are running, on ports {ports}; choose one with --port")
+        raise SeveralRunningError(
+            f"several ai-proxy instances are running, on ports {ports}; choose one with --port"
+        )
     return running[0]
 
 
 def running_instances(base: Path) -> list[Path]:
-    """Return the folders of the instances that answer, by port."""
+    """Return the folders of the running instances, in the order of their ports."""
     found = [
         folder for folder in base.glob("*") if folder.name.isdecimal() and _answers(folder / "control.sock")
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from ai_proxy.core.errors import StoreDamagedError, StoreFullError, StoreReadOnlyError
 from ai_proxy.core.keys import PEPPER_BYTES
 from ai_proxy.core.store_ports import SettingStore
-from ai_proxy.platform.files import for_owner
+from ai_proxy.platform.data_folder import private_opener
 
 FILE_NAME = "pepper"
 SETTING = "security.pepper_fingerprint"
@@ -67,7 +67,7 @@ def _make(file: Path) -> None:
     """Write a new pepper; whoever comes second takes what is there."""
     fresh = file.with_name(f"{file.name}.{os.getpid()}")
     try:
-        with open(fresh, "x", encoding="ascii", opener=for_owner) as out:
+        with open(fresh, "x", encoding="ascii", opener=private_opener) as out:
             out.write(f"{secrets.token_hex(PEPPER_BYTES)}\n")
             out.flush()
             os.fsync(out.fileno())

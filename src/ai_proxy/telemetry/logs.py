@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from loguru import logger
 
 from ai_proxy.core.options import LogFormat, LogLevel
-from ai_proxy.platform.files import for_owner
+from ai_proxy.platform.data_folder import private_opener
 
 if TYPE_CHECKING:
     from loguru import FormatFunction, Record
@@ -89,7 +89,7 @@ def _add_sinks(
             rotation=ROTATION,
             retention=RETENTION,
             encoding="utf-8",
-            opener=for_owner,
+            opener=private_opener,
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ai_proxy.platform.files import to_disk
+from ai_proxy.platform.data_folder import fsync_path
 
 
 def make_private_folder(folder: Path) -> None:
@@ -38,7 +38,7 @@ def write_private(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    to_disk(path.parent)
+    fsync_path(path.parent)
 
 
 @contextmanager

@@ -82,4 +82,4 @@ async def test_an_engine_that_nobody_looks_for_is_not_found(house: House) -> Non
         problem = await response.json()
 
     assert (response.status, response.headers["X-AI-Proxy-Error"]) == (404, "unknown_engine")
-    assert problem["detail"] == "no engine 'sglang' is looked for; there are ollama, vllm"
+    assert problem["detail"] == "there is no engine 'sglang'; use one of ollama, vllm"

@@ -19,7 +19,7 @@ from ai_proxy.core.store_ports import HandleStore, ProxyHandle
 from ai_proxy.handles import Standing, announced, own_handle, process_of, standing
 from ai_proxy.persistence.database import file_url
 from ai_proxy.persistence.store import open_store
-from ai_proxy.platform.notify import READY, STOPPING, notify
+from ai_proxy.platform.process import READY, STOPPING, notify
 
 
 @pytest.fixture

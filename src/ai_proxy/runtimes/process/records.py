@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ai_proxy.core.service import Handle, Upstream
-from ai_proxy.platform.files import for_owner
+from ai_proxy.platform.data_folder import private_opener
 
 HOST = "127.0.0.1"
 """Where processes are told to listen."""
@@ -45,7 +45,7 @@ class Records:
         )
         path = self._path(handle.service_id)
         temporary = path.with_suffix(".tmp")
-        with open(temporary, "w", encoding="utf-8", opener=for_owner) as file:
+        with open(temporary, "w", encoding="utf-8", opener=private_opener) as file:
             file.write(text)
         temporary.replace(path)
 
