@@ -15,7 +15,6 @@ from typing import cast
 
 from tests.rigs.admission import FakeAdmission
 
-from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities
 from ai_proxy.core.keys import Grant
 from ai_proxy.core.routing import Offer
@@ -28,6 +27,7 @@ from ai_proxy.gateway.listener import Gateway
 from ai_proxy.gateway.upstream import UpstreamConnection
 from ai_proxy.persistence.database import file_url
 from ai_proxy.persistence.store import open_store
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security
 from ai_proxy.telemetry.tally import Tallies

@@ -30,7 +30,6 @@ from ai_proxy.config.build import build_services, tls_settings
 from ai_proxy.config.load import find_config, load_config
 from ai_proxy.config.schema import Config
 from ai_proxy.control.plane import ControlPlane
-from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.options import LogLevel, ServeOptions, overridden
 from ai_proxy.core.settings import TlsSettings
@@ -39,6 +38,7 @@ from ai_proxy.gateway.guard import KeyGuard
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.platform import run_folder
 from ai_proxy.platform.addresses import local_url
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.data_folder import data_folder
 from ai_proxy.platform.process import raise_file_limit, settle_memory
 from ai_proxy.platform.tasks import cancel, spawn

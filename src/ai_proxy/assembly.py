@@ -27,7 +27,6 @@ from ai_proxy.config.schema import Config
 from ai_proxy.control.discovery import Discovery, forget_changed
 from ai_proxy.control.listen_addresses import own_addresses
 from ai_proxy.control.plane import ControlPlane
-from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.detection import SocketAddress, socket_address
 from ai_proxy.core.errors import ProxyError, StoreError, StoreUnavailableError
 from ai_proxy.core.options import LogLevel, ServeOptions
@@ -43,6 +42,7 @@ from ai_proxy.gateway.guard import ClosedGuard, Guard, KeyGuard
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.handles import Announcement, announced
 from ai_proxy.platform.addresses import Addresses
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.data_folder import owner_id
 from ai_proxy.platform.tasks import Background
 from ai_proxy.resources.nvidia import find_nvidia

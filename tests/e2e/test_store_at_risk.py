@@ -15,8 +15,8 @@ from tests.e2e.conftest import Answer, Proxy, chat, eventually, fake
 from tests.integration.persistence.holding import held_by_another_process
 
 from ai_proxy.config.schema import Config
-from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.keys import Grant, Scope
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.testing.fake_engine import Behaviour
 from ai_proxy.vault import Vault, open_vault
 

@@ -22,7 +22,7 @@ from tests.rigs.plane import FakePlane
 from ai_proxy.api.application import create_app, openapi_document
 from ai_proxy.api.door import Caller, Door
 from ai_proxy.config.schema import Config
-from ai_proxy.control.timing import SystemClock
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.vault import open_vault
 
 CONFIG = SchemathesisConfig.from_dict(

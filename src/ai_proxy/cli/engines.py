@@ -89,9 +89,9 @@ async def _detect(engine: str | None) -> Sequence["Detection"]:
     from ai_proxy.config.build import engine_settings
     from ai_proxy.config.load import find_config, load_config
     from ai_proxy.config.schema import Config
-    from ai_proxy.control.timing import SystemClock
     from ai_proxy.engines.detect.cache import MemoryCache
     from ai_proxy.engines.detect.detector import Detector
+    from ai_proxy.platform.clock import SystemClock
 
     path = find_config(None, os.environ, Path.cwd())
     settings = engine_settings(load_config(path, os.environ) if path else Config())

@@ -31,8 +31,8 @@ def with_vault[T](config: Path | None, work: "Callable[[Vault], Awaitable[T]]") 
 
     from ai_proxy.config.load import find_config, load_config
     from ai_proxy.config.schema import Config
-    from ai_proxy.control.timing import SystemClock
     from ai_proxy.core.options import LogLevel
+    from ai_proxy.platform.clock import SystemClock
     from ai_proxy.telemetry.logs import configure
     from ai_proxy.vault import open_vault
 

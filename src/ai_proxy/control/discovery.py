@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from loguru import logger
 
 from ai_proxy.control.plane import ControlPlane
-from ai_proxy.control.timing import wait_any
 from ai_proxy.core.detection import Detection, EngineState
 from ai_proxy.core.errors import UnknownServiceError
 from ai_proxy.core.events import ServiceEvent
@@ -15,6 +14,7 @@ from ai_proxy.core.lifecycle import Event
 from ai_proxy.core.ports import Clock, EngineDetector
 from ai_proxy.core.service import RuntimeKind, Service
 from ai_proxy.core.settings import EngineSettings
+from ai_proxy.platform.clock import wait_any
 from ai_proxy.platform.tasks import cancel, spawn
 
 SOON = 5.0

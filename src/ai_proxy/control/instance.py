@@ -7,11 +7,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from ai_proxy.control.replicas import Replicas
-from ai_proxy.control.timing import wait_any
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.placement import AS_DECLARED, Placement
 from ai_proxy.core.ports import Clock, Engine, Model, Probe, Runtime
 from ai_proxy.core.service import Exit, Handle, ResourceUsage, Service, Upstream, UpstreamsChanged
+from ai_proxy.platform.clock import wait_any
 from ai_proxy.platform.tasks import cancel, spawn
 
 STOP_SLACK = 15.0

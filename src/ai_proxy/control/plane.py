@@ -14,7 +14,6 @@ from ai_proxy.control.recovery import recover
 from ai_proxy.control.reload import compare
 from ai_proxy.control.scheduler import Scheduler
 from ai_proxy.control.supervisor import Supervisor
-from ai_proxy.control.timing import wait_any
 from ai_proxy.control.viewing import model_view, service_view
 from ai_proxy.control.views import ModelView, ReloadReport, ServiceView
 from ai_proxy.core.errors import (
@@ -30,6 +29,7 @@ from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Clock, Engine, Recorder, Runtime
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, near_names
 from ai_proxy.core.service import Service, Upstream
+from ai_proxy.platform.clock import wait_any
 from ai_proxy.platform.tasks import cancel, spawn
 
 AT_REST = frozenset({State.STOPPED, State.FAILED})

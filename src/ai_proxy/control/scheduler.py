@@ -5,7 +5,6 @@ from collections import deque
 
 from ai_proxy.control.events import EventBus
 from ai_proxy.control.supervisor import Supervisor
-from ai_proxy.control.timing import wait_any
 from ai_proxy.core.errors import ProxyError, ShuttingDownError, StartTimeoutError, UnknownServiceError
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock
@@ -23,6 +22,7 @@ from ai_proxy.core.scheduling import (
     decide,
 )
 from ai_proxy.core.service import Lease, Outcome
+from ai_proxy.platform.clock import wait_any
 
 type Waiter = asyncio.Future[Lease]
 

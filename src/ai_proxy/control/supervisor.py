@@ -9,12 +9,12 @@ from ai_proxy.control.events import EventBus
 from ai_proxy.control.instance import Assignment, Instance
 from ai_proxy.control.orders import Ending, Orders
 from ai_proxy.control.replicas import Replicas
-from ai_proxy.control.timing import wait_any
 from ai_proxy.core.errors import ProxyError, RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.lifecycle import RUNNING, Event, State, backoff, count_failure, transition
 from ai_proxy.core.ports import Clock, Model, Probe, Recorder
 from ai_proxy.core.retention import idle_deadline
 from ai_proxy.core.service import Handle, Lease, Outcome, StartPolicy
+from ai_proxy.platform.clock import wait_any
 from ai_proxy.platform.tasks import cancel, spawn
 
 MAX_WORDS = 200

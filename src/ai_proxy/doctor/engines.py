@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from ai_proxy.config.build import engine_settings
-from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.detection import RUNNING, Detection, EngineState
 from ai_proxy.doctor.finding import Finding, ok, shorten, warning
 from ai_proxy.doctor.installation import Installation
+from ai_proxy.platform.clock import SystemClock
 
 SUBJECT = "engines"
 OFF = frozenset({"0", "false", "no", "off"})

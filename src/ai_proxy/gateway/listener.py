@@ -8,7 +8,6 @@ import ssl
 import time
 from collections.abc import Iterable
 
-from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.ports import Admission, Recorder, Tracing
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import Upstream
@@ -20,6 +19,7 @@ from ai_proxy.gateway.guard import Guard, OpenGuard
 from ai_proxy.gateway.inference import ModelExchange
 from ai_proxy.gateway.pool import MAX_IDLE, Pools
 from ai_proxy.gateway.route import Destination, RoutingTable
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.tasks import cancel, spawn
 
 BACKLOG = 2048

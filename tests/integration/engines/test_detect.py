@@ -12,11 +12,11 @@ import pytest
 from aiohttp import web
 from tests.rigs.recorded_engine import ENGINES, Mood, recorded_engine
 
-from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.detection import Detection, EngineState, UnknownEngineError, socket_address
 from ai_proxy.core.settings import EngineSettings
 from ai_proxy.engines.detect.cache import MemoryCache
 from ai_proxy.engines.detect.detector import LOCATORS, Detector
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.testing.engine_contract import closed_port
 
 TITLES = {name: profile.abilities.title for name, (profile, _) in LOCATORS.items()}

@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 from ai_proxy.config.schema import Config
-from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.errors import InvalidKeyError
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.vault import Vault, open_vault
 
 WRITER = """
 import asyncio, os
 from ai_proxy.config.schema import Config
-from ai_proxy.control.timing import SystemClock
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.core.keys import Grant
 from ai_proxy.vault import open_vault
 

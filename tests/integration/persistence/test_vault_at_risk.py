@@ -14,7 +14,6 @@ from tests.integration.persistence.holding import held_by_another_process
 
 from ai_proxy.archive import create_backup, restore_backup
 from ai_proxy.config.schema import Config
-from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.errors import (
     InvalidKeyError,
     StoreDamagedError,
@@ -26,6 +25,7 @@ from ai_proxy.core.errors import (
 from ai_proxy.core.keys import Grant
 from ai_proxy.persistence.database import file_url
 from ai_proxy.persistence.store import open_store
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security
 from ai_proxy.vault import Vault, open_vault
@@ -166,7 +166,7 @@ async def test_a_header_that_was_overwritten_is_told_with_the_way_back_which_wor
 KILLED = """
 import asyncio, os, signal
 from ai_proxy.config.schema import Config
-from ai_proxy.control.timing import SystemClock
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.core.keys import Grant
 from ai_proxy.vault import open_vault
 

@@ -6,8 +6,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from tests.rigs.otlp_sink import OtlpSink, otlp_sink
 
-from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.settings import TelemetrySettings
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
 
 CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -10,10 +10,10 @@ from tests.unit.cli.conftest import Keeper
 from ai_proxy.cli.api_keys import find_key
 from ai_proxy.cli.output import UserError
 from ai_proxy.config.schema import Config
-from ai_proxy.control.timing import SystemClock
 from ai_proxy.core.errors import UnknownKeyError
 from ai_proxy.core.keys import ApiKey, Grant
 from ai_proxy.core.store_ports import Usage
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.vault import Vault, open_vault
 
 JSON = ("--format", "json")

@@ -1,4 +1,4 @@
-"""Waiting on a clock that tests can move."""
+"""The real clock, and waiting on a clock that tests can move."""
 
 import asyncio
 import time
