@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from loguru import logger
-from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
 
-from ai_proxy.api.door import client_principal, owner_principal
-from ai_proxy.api.late import LateApplication
+from ai_proxy.api.lazy import LazyApplication
+from ai_proxy.api.middleware import client_principal, owner_principal
+from ai_proxy.api.probes import probes
 from ai_proxy.api.server import listen_private, serve_unix
 from ai_proxy.assembly import (
     CLIENT_SOCKET,
@@ -81,7 +82,10 @@ async def _serve(
         stack.enter_context(run_folder.lock_instance(folder))
         parts = await assemble(stack, options, path, config, folder, set_level)
         plane, gateway = parts.plane, parts.gateway
-        management = LateApplication({"/health": JSONResponse({"status": "ok", "version": VERSION})})
+        management = LazyApplication(
+            partial(_build_management, parts),
+            probes(VERSION, plane.services, lambda: parts.background.restarts, parts.telemetry.metrics),
+        )
         await stack.enter_async_context(serve_unix(management, folder / CLIENT_SOCKET, client_principal))
         certificates = overridden(tls_settings(config), options)
         # Before anything is adopted: a failure must not end it.
@@ -97,14 +101,18 @@ async def _serve(
             stack.push_async_callback(cancel, watcher)
         await parts.announcement.serving(parts.settings.host, port, certificates)
         _announce(parts, path)
-        await management.come(partial(application, parts))
-        settle_memory()
         discovering = spawn(parts.discovery.run(), "discover engines")
         stack.push_async_callback(cancel, discovering)
         await stop.wait()
         await parts.announcement.stopping()
         await cancel(discovering)
         await _drain(parts)
+
+
+def _build_management(parts: Parts) -> ASGIApp:
+    app = application(parts)
+    settle_memory()
+    return app
 
 
 async def _drain(parts: Parts) -> None:

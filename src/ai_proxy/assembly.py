@@ -161,7 +161,7 @@ async def assemble(
 
 
 def application(parts: Parts) -> ASGIApp:
-    """Build the management application; imported here, since models can be asked without it."""
+    """Build the management application; imported here, because it takes time and memory."""
     from ai_proxy.api.application import create_app
     from ai_proxy.api.deps import Requests
 
@@ -174,6 +174,7 @@ def application(parts: Parts) -> ASGIApp:
         requests,
         parts.detector,
         parts.vault,
+        lambda: parts.background.restarts,
     )
 
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from tests.rigs.plane import FakePlane
 
 from ai_proxy.api.application import create_app, openapi_document
-from ai_proxy.api.door import Caller, Door
+from ai_proxy.api.middleware import Caller, Middleware
 from ai_proxy.config.schema import Config
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.vault import open_vault
@@ -56,7 +56,7 @@ class Served(uvicorn.Server):
 async def serve(data: Path, started: "Queue[Served]") -> None:
     async with open_vault(Config(), SystemClock(), {"AI_PROXY_DATA_DIR": str(data)}) as vault:
         app = create_app(FakePlane(), lambda: (b"", "text/plain"), "1.2.3", keeping=vault)
-        served = Served(Door(app, lambda _: Caller("0123456789ab", "192.0.2.7")))
+        served = Served(Middleware(app, lambda _: Caller("0123456789ab", "192.0.2.7")))
         started.put(served)
         await served.serve()
 

@@ -1,5 +1,6 @@
 """The management application, put together."""
 
+from collections.abc import Callable, Mapping
 from importlib.metadata import version as installed_version
 from typing import Any
 
@@ -35,6 +36,7 @@ from ai_proxy.api.schemas import EXAMPLES
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.ports import EngineDetector
 from ai_proxy.platform.addresses import Addresses
+from ai_proxy.platform.tasks import Restarts
 
 DESCRIPTION = """\
 One HTTP endpoint in front of every inference backend of a machine.
@@ -75,6 +77,7 @@ def create_app(
     requests: Requests | None = None,
     detector: EngineDetector | None = None,
     keeping: Keeping | StoreError = NOTHING_KEPT,
+    restarts: Callable[[], Mapping[str, Restarts]] = dict,
 ) -> FastAPI:
     """Build the management application.
 
@@ -86,6 +89,7 @@ def create_app(
         requests: Where the requests to models are looked up.
         detector: Finds engines that run by themselves.
         keeping: What lasts, or why it cannot be had: the endpoints about it then say so.
+        restarts: Returns the background work that failed and was restarted, by name.
     """
     app = _describe(version)
     app.add_middleware(Audited)
@@ -97,6 +101,7 @@ def create_app(
         requests or Requests(),
         detector or NoEngines(),
         keeping,
+        restarts,
     )
     return app
 

@@ -8,7 +8,7 @@ from loguru import logger
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ai_proxy.api.deps import Context, Deed
+from ai_proxy.api.deps import AuditEvent, Context
 from ai_proxy.core.errors import ProxyError, StoreError
 
 MANAGEMENT = "/api/v1/"
@@ -42,7 +42,7 @@ class Audited:
         if scope["type"] != "http" or scope["method"] in READING:
             await self._app(scope, receive, send)
             return
-        scope["state"]["deed"] = Deed()
+        scope["state"]["audit_event"] = AuditEvent()
         watched = _Watched(scope, send)
         try:
             await self._app(scope, receive, watched.send)
@@ -93,7 +93,7 @@ async def _record(scope: Scope, result: str, detail: str) -> None:
     if not what or isinstance(context.keeping, StoreError):
         return
     state = request.state
-    entry = (state.principal, what, state.address, result, detail or state.deed.detail)
+    entry = (state.principal, what, state.address, result, detail or state.audit_event.detail)
     try:
         await context.keeping.security.audit.record(*entry)
     except StoreError as error:
@@ -106,6 +106,8 @@ def _what(request: Request) -> str:
     path, methods = getattr(route, "path", ""), getattr(route, "methods", None) or ()
     if not path.startswith(MANAGEMENT) or request.method not in methods:
         return ""
-    deed: Deed = request.state.deed
-    targets = [deed.target] if deed.target else [str(value) for value in request.path_params.values()]
+    audit_event: AuditEvent = request.state.audit_event
+    targets = (
+        [audit_event.target] if audit_event.target else [str(value) for value in request.path_params.values()]
+    )
     return " ".join((action(getattr(route, "name", "")), *targets))

@@ -1,12 +1,12 @@
 """What the endpoints work with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
-from ai_proxy.api.door import ANONYMOUS, OWNER, UNKNOWN_ADDRESS
+from ai_proxy.api.middleware import ANONYMOUS, OWNER, UNKNOWN_ADDRESS
 from ai_proxy.control.events import EventBus
 from ai_proxy.control.run_settings import SettingsHolder
 from ai_proxy.control.views import ModelView, ReloadReport, ServiceView
@@ -19,6 +19,7 @@ from ai_proxy.core.routing import Offer
 from ai_proxy.core.store_ports import AuditStore, UsageStore
 from ai_proxy.core.usage import LiveRequest, RequestRecord
 from ai_proxy.platform.addresses import Addresses
+from ai_proxy.platform.tasks import Restarts
 from ai_proxy.security.security import Security
 
 
@@ -147,8 +148,8 @@ NOTHING_KEPT = StoreUnavailableError("this proxy runs without a store: it keeps 
 
 
 @dataclass
-class Deed:
-    """What a request does, for the audit log; lies in `request.state.deed`.
+class AuditEvent:
+    """What a request does, for the audit log; lies in `request.state.audit_event`.
 
     Attributes:
         target: To what it is done; empty for what the path says.
@@ -170,6 +171,7 @@ class Context:
     requests: Requests
     engines: EngineDetector
     keeping: Keeping | StoreError
+    restarts: Callable[[], Mapping[str, Restarts]]
 
 
 type Allowed = Callable[[ModelView], bool]
@@ -213,9 +215,9 @@ def _address(request: Request) -> str:
     return str(getattr(request.state, "address", UNKNOWN_ADDRESS))
 
 
-def _deed(request: Request) -> Deed:
-    deed: Deed = request.state.deed
-    return deed
+def _audit_event(request: Request) -> AuditEvent:
+    audit_event: AuditEvent = request.state.audit_event
+    return audit_event
 
 
 TheContext = Annotated[Context, Depends(_context)]
@@ -225,4 +227,4 @@ Principal = Annotated[str, Depends(_principal)]
 AllowedModels = Annotated[Allowed, Depends(_allowed)]
 Address = Annotated[str, Depends(_address)]
 Kept = Annotated[Keeping, Depends(_keeping)]
-TheDeed = Annotated[Deed, Depends(_deed)]
+TheAuditEvent = Annotated[AuditEvent, Depends(_audit_event)]

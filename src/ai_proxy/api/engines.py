@@ -7,7 +7,7 @@ from loguru import logger
 from pydantic import BaseModel, Field
 
 from ai_proxy.api.deps import Engines, Principal
-from ai_proxy.api.problems import Problem
+from ai_proxy.api.errors import Problem
 from ai_proxy.api.services import Flag
 from ai_proxy.core.detection import Detection
 

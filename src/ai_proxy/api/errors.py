@@ -1,4 +1,4 @@
-"""Every error in the form that the caller's API has: OpenAI's, Anthropic's, Ollama's, problems elsewhere."""
+"""Every error in the form of the API that was asked: OpenAI's, Anthropic's, Ollama's, elsewhere a problem."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -7,11 +7,19 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
-from ai_proxy.api import problems
 from ai_proxy.core.abilities import Endpoint
-from ai_proxy.core.errors import InvalidRequestError, ProxyError, RequestError, UnknownPathError
+from ai_proxy.core.errors import (
+    InvalidRequestError,
+    ProxyError,
+    RequestError,
+    ServiceFailedError,
+    StartTimeoutError,
+    UnknownPathError,
+)
+from ai_proxy.core.http import PROBLEM, problem
 from ai_proxy.dialects import anthropic, ollama, openai
 
 OLLAMA = "/ollama"
@@ -22,11 +30,30 @@ FORMS: dict[str, Callable[[ProxyError, str], bytes]] = {
     "/v1": openai.error_body,
     OLLAMA: lambda error, _: ollama.error_body(error),
 }
-"""How the body of an error is written, by the beginning of the path; the first that fits."""
+"""Renders the body of an error, by prefix of the path; the first prefix that fits counts."""
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+OPERATION_FAILED = 500
+"""Status of a start that was asked for by hand and failed: unlike a request, it has nothing to wait for."""
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field(description="Always `about:blank`: `code` tells errors apart.")
+    title: str = Field(description="The kind of error in a few words; the same for all errors of a code.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What went wrong this time, and what to do.")
+    code: str = Field(description="Stable name; also sent in the header `X-AI-Proxy-Error`.")
+    request_id: str = Field(description="Names the request in the proxy's log.")
+    retry_after: int | None = Field(None, description="Seconds after which trying again may help.")
+    log_tail: list[str] | None = Field(None, description="The backend's last log lines, where they explain.")
+    errors: list[str] | None = Field(None, description="One line for each part of the request that is wrong.")
 
 
 class ApiError(BaseModel):
-    """What went wrong, as OpenAI's API tells it."""
+    """What went wrong, in the form of OpenAI's API."""
 
     message: str = Field(description="What went wrong this time, and what to do.")
     type: str = Field(description="The kind of error, as OpenAI's clients sort them.")
@@ -42,29 +69,88 @@ class ApiErrorBody(BaseModel):
 
 
 class MethodNotAllowedError(RequestError):
-    """The path is right, the method is not."""
+    """The path exists, but not with this method.
+
+    Attributes:
+        allowed: The methods that it has, as in the header `Allow`.
+    """
 
     code, status, title = "method_not_allowed", 405, "Method not allowed"
+
+    def __init__(self, request: Request) -> None:
+        self.allowed = ", ".join(allowed_methods(request)) or "POST"  # the gateway's own endpoints take POST
+        super().__init__(f"{request.method} is not possible on {request.url.path}; {self.allowed} is")
+
+
+class InvalidParametersError(InvalidRequestError):
+    """Parameters or body of a management request have errors.
+
+    Attributes:
+        lines: One for each part that is wrong.
+    """
+
+    status = 422
+
+    def __init__(self, error: RequestValidationError) -> None:
+        self.lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        super().__init__("; ".join(self.lines))
 
 
 def install(app: FastAPI) -> None:
     """Make an application answer every error in the form of the API that was asked."""
-    for kind, problem in problems.HANDLERS.items():
-        app.add_exception_handler(kind, _by_path(problem))
+    for kind in (ProxyError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _answer)
 
 
-def _by_path(problem: Callable[[Request, Exception], Response]) -> Callable[[Request, Exception], Response]:
-    """Return a handler that answers as the API asked for does, by default with a problem."""
+def _answer(request: Request, error: Exception) -> Response:
+    path, request_id = request.url.path, str(getattr(request.state, "request_id", ""))
+    render = next((form for prefix, form in FORMS.items() if is_below(path, prefix)), None)
+    ours = _proxy_error(request, error)
+    headers = {"X-AI-Proxy-Error": ours.code}
+    if isinstance(ours, MethodNotAllowedError):
+        headers["Allow"] = ours.allowed
+    if render is not None:
+        if isinstance(error, RequestValidationError):
+            first = error.errors()[0]
+            ours = InvalidRequestError(str(first["msg"]), ".".join(map(str, first["loc"][1:])))
+        return Response(render(ours, request_id), ours.status, headers, "application/json")
+    body, status = problem(ours, request_id), ours.status
+    if isinstance(ours, ServiceFailedError | StartTimeoutError):
+        body["status"] = status = OPERATION_FAILED
+    if isinstance(ours, InvalidParametersError):
+        body["errors"] = ours.lines
+    if "retry_after" in body:
+        headers["Retry-After"] = str(body["retry_after"])
+    return JSONResponse(body, status, headers, PROBLEM)
 
-    def handle(request: Request, error: Exception) -> Response:
-        path = request.url.path
-        render = next((form for prefix, form in FORMS.items() if is_below(path, prefix)), None)
-        if render is None:
-            return problem(request, error)
-        told, request_id = _as_proxy_error(request, error), str(getattr(request.state, "request_id", ""))
-        return _response(render(told, request_id), told, error)
 
-    return handle
+def _proxy_error(request: Request, error: Exception) -> ProxyError:
+    match error:
+        case ProxyError():
+            return error
+        case RequestValidationError():
+            return InvalidParametersError(error)
+        case HTTPException(status_code=HTTPStatus.METHOD_NOT_ALLOWED):
+            return MethodNotAllowedError(request)
+        case HTTPException(status_code=HTTPStatus.NOT_FOUND):
+            if request.url.path in set(Endpoint):
+                return MethodNotAllowedError(request)
+            return UnknownPathError(f"nothing answers on {request.url.path}; GET /docs lists what does")
+        case HTTPException():
+            return InvalidRequestError(str(error.detail))
+    return ProxyError("unexpected error; the proxy's log has the reason under this request id")
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """Return the methods that are possible on a request's path; the router names those of one route only."""
+    scope = {name: request.scope[name] for name in ("type", "path", "headers", "root_path")}
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.router.routes
+        )
+    ]
 
 
 def is_below(path: str, prefix: str) -> bool:
@@ -74,33 +160,3 @@ def is_below(path: str, prefix: str) -> bool:
     (True, True, False)
     """
     return path == prefix or path.startswith(f"{prefix}/")
-
-
-def _as_proxy_error(request: Request, error: Exception) -> ProxyError:
-    path = request.url.path
-    match error:
-        case ProxyError():
-            return error
-        case HTTPException(status_code=HTTPStatus.METHOD_NOT_ALLOWED):
-            return MethodNotAllowedError(f"{request.method} is not possible on {path}; {_allowed(error)} is")
-        case HTTPException(status_code=HTTPStatus.NOT_FOUND) if path in set(Endpoint):
-            return MethodNotAllowedError(f"{request.method} is not possible on {path}; POST is")
-        case HTTPException(status_code=HTTPStatus.NOT_FOUND):
-            return UnknownPathError(f"nothing answers on {path}; GET /docs lists what does")
-        case HTTPException():
-            return InvalidRequestError(str(error.detail))
-        case RequestValidationError():
-            first = error.errors()[0]
-            return InvalidRequestError(str(first["msg"]), ".".join(map(str, first["loc"][1:])))
-    return ProxyError("an unexpected error; the proxy's log tells more under the request id")
-
-
-def _allowed(error: HTTPException) -> str:
-    return (error.headers or {}).get("Allow", "POST")
-
-
-def _response(body: bytes, told: ProxyError, error: Exception) -> Response:
-    headers = {"X-AI-Proxy-Error": told.code}
-    if isinstance(told, MethodNotAllowedError):
-        headers["Allow"] = _allowed(error) if isinstance(error, HTTPException) else "POST"
-    return Response(body, told.status, headers, "application/json")

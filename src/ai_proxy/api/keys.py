@@ -7,8 +7,8 @@ from fastapi import APIRouter, Path, Query, Response
 from loguru import logger
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ai_proxy.api.deps import Kept, Principal, TheDeed
-from ai_proxy.api.problems import Problem
+from ai_proxy.api.deps import Kept, Principal, TheAuditEvent
+from ai_proxy.api.errors import Problem
 from ai_proxy.core.errors import InvalidRequestError
 from ai_proxy.core.key_facts import KeyFacts, MadeKey, described, key_facts
 from ai_proxy.core.keys import MAX_LABEL, Grant, Scope, redacted
@@ -109,7 +109,7 @@ async def list_keys(kept: Kept) -> KeyList:
 
 @router.post("/keys", summary="Create an API key", status_code=201, responses=REFUSED)
 async def create_key(
-    wanted: NewKey, kept: Kept, principal: Principal, deed: TheDeed, response: Response
+    wanted: NewKey, kept: Kept, principal: Principal, audit_event: TheAuditEvent, response: Response
 ) -> MadeKey:
     """Make a key. It is in the answer, this once.
 
@@ -118,7 +118,7 @@ async def create_key(
     now = kept.clock.wall()
     plain, key = await kept.security.keys.create(wanted.grant(), wanted.expires(now))
     logger.info("API key {} created by {}", key.id, principal)
-    deed.target, deed.detail = key.id, described(key.grant)
+    audit_event.target, audit_event.detail = key.id, described(key.grant)
     response.headers["Cache-Control"] = "no-store"
     return MadeKey(plain.text, key_facts(key, now))
 
@@ -138,7 +138,7 @@ async def rotate_key(
     key_id: KeyId,
     kept: Kept,
     principal: Principal,
-    deed: TheDeed,
+    audit_event: TheAuditEvent,
     response: Response,
     overlap: Annotated[
         float, Query(ge=0, le=LONGEST, description="Seconds for which the old one is still good.")
@@ -147,7 +147,7 @@ async def rotate_key(
     """Make a key that may do what another may, and end that one after a while. The answer has the new one."""
     plain, key = await kept.security.keys.rotate(key_id, overlap)
     logger.info("API key {} replaced by {}, as {} asked", key_id, key.id, principal)
-    deed.detail = f"replaced by {key.id}"
+    audit_event.detail = f"replaced by {key.id}"
     response.headers["Cache-Control"] = "no-store"
     return MadeKey(plain.text, key_facts(key, kept.clock.wall()))
 

@@ -12,10 +12,11 @@ from inspect import cleandoc
 from typing import Any
 
 from ai_proxy.api import inference
-from ai_proxy.api.problems import MEDIA_TYPE, Problem
+from ai_proxy.api.errors import Problem
+from ai_proxy.core.http import PROBLEM
 
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
-_PROBLEM = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+_REFERENCE = {"$ref": f"#/components/schemas/{Problem.__name__}"}
 _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 
 
@@ -68,6 +69,6 @@ def _declare_problem(status: str, response: dict[str, Any]) -> None:
     schema = content.get("application/json", {}).get("schema", {})
     if schema.get("$ref", "").rpartition("/")[2] in _FASTAPI_ERRORS:
         response["description"] = "The request is not valid; `errors` says why."
-        schema = _PROBLEM
-    if schema == _PROBLEM and status >= "400":
-        response["content"] = {MEDIA_TYPE: {"schema": _PROBLEM}}
+        schema = _REFERENCE
+    if schema == _REFERENCE and status >= "400":
+        response["content"] = {PROBLEM: {"schema": _REFERENCE}}

@@ -8,10 +8,10 @@ from loguru import logger
 from pydantic import BaseModel, Field, GetJsonSchemaHandler, RootModel
 from pydantic_core import CoreSchema
 
-from ai_proxy.api.deps import Address, Kept, Principal, TheDeed
-from ai_proxy.api.door import OWNER
+from ai_proxy.api.deps import Address, Kept, Principal, TheAuditEvent
+from ai_proxy.api.errors import Problem
 from ai_proxy.api.keys import NOT_KEPT, REFUSED
-from ai_proxy.api.problems import Problem
+from ai_proxy.api.middleware import OWNER
 from ai_proxy.api.services import Flag
 from ai_proxy.core.errors import RequestError
 from ai_proxy.core.policy import Policy, is_allowed, parse_address
@@ -73,7 +73,7 @@ async def set_policy(
     kept: Kept,
     principal: Principal,
     address: Address,
-    deed: TheDeed,
+    audit_event: TheAuditEvent,
     *,
     force: Annotated[Flag, Query(description="Set it although it locks you out.")] = False,
 ) -> Revision:
@@ -90,7 +90,7 @@ async def set_policy(
         )
     revision = await kept.security.policy.set(document.root, principal)
     logger.info("policy {} set by {}", revision.number, principal)
-    deed.detail = f"revision {revision.number}"
+    audit_event.detail = f"revision {revision.number}"
     return _revision(revision)
 
 

@@ -117,10 +117,22 @@ class ServerFacts(BaseModel):
     )
 
 
+class RestartedTask(BaseModel):
+    """Background work of the proxy that failed and was restarted; the log says why."""
+
+    task: str = Field(description="What it is called, also in metrics and in the log.")
+    count: int = Field(description="How often it was restarted since the start of the proxy.")
+    at: float = Field(description="When it failed last, in seconds since the epoch.")
+    waiting: bool = Field(description="Whether it waits for its restart, and does not run now.")
+
+
 class Readiness(BaseModel):
     """Whether the proxy serves all that it should."""
 
-    ready: bool = Field(description="Whether nothing is waited for.")
+    ready: bool = Field(description="Whether no service is awaited, and no background work waits.")
+    restarted: list[RestartedTask] = Field(
+        description="Background work that had to be restarted, by name; empty when all is well."
+    )
     waiting_for: list[str] = Field(
         description="Services with `start: always` that are not ready, but for those stopped by hand."
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp, Scope
 
-from ai_proxy.api.door import Caller, Door
+from ai_proxy.api.middleware import Caller, Middleware
 from ai_proxy.platform.tasks import cancel, spawn
 
 GRACE = 5.0
@@ -22,10 +22,10 @@ GRACE = 5.0
 class UnixServer(uvicorn.Server):
     """A server that listens on one Unix socket, and that leaves signals and logging to the program."""
 
-    def __init__(self, door: Door, path: Path, grace: float = GRACE) -> None:
+    def __init__(self, app: Middleware, path: Path, grace: float = GRACE) -> None:
         super().__init__(
             uvicorn.Config(
-                door,
+                app,
                 http="httptools",
                 ws="none",
                 lifespan="off",
@@ -35,7 +35,7 @@ class UnixServer(uvicorn.Server):
                 proxy_headers=False,
             )
         )
-        self._door = door
+        self._app = app
         self._path = path
         self._grace = grace
         self._ticks: asyncio.Task[None] | None = None
@@ -66,7 +66,7 @@ class UnixServer(uvicorn.Server):
         """
         if self._socket is None:
             return
-        self._door.close()
+        self._app.close()
         await cancel(self._ticks)
         for server in self.servers:
             server.close()
@@ -87,11 +87,11 @@ async def serve_unix(
     """Serve an application on a Unix socket for as long as the context lasts.
 
     Args:
-        app: May be served by several doors at once.
+        app: May be served on several sockets at once.
         path: Of the socket file, which only its owner can open.
-        caller: Tells who calls through this door.
+        caller: Returns who sent a request to this socket.
     """
-    server = UnixServer(Door(app, caller), path)
+    server = UnixServer(Middleware(app, caller), path)
     await server.start()
     try:
         yield server

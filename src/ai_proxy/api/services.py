@@ -8,7 +8,7 @@ from loguru import logger
 from pydantic import BeforeValidator
 
 from ai_proxy.api.deps import Plane, Principal
-from ai_proxy.api.problems import Problem
+from ai_proxy.api.errors import Problem
 from ai_proxy.api.schemas import Container, Logs, Message, Services, container
 from ai_proxy.api.sse import EventStream, documented, event, follow
 from ai_proxy.control.views import ServiceView

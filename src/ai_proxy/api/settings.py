@@ -6,9 +6,9 @@ from fastapi import APIRouter, Path
 from loguru import logger
 from pydantic import BaseModel, ConfigDict, Field
 
-from ai_proxy.api.deps import Kept, Principal, TheDeed
+from ai_proxy.api.deps import Kept, Principal, TheAuditEvent
+from ai_proxy.api.errors import Problem
 from ai_proxy.api.keys import NOT_KEPT, REFUSED
-from ai_proxy.api.problems import Problem
 from ai_proxy.control.run_settings import Setting, written
 
 UNKNOWN: dict[int | str, dict[str, Any]] = {
@@ -44,12 +44,12 @@ async def list_settings(kept: Kept) -> Settings:
 
 @router.put("/{name}", summary="Make a setting", responses={**UNKNOWN, **REFUSED})
 async def put_settings(
-    name: SettingName, new: NewValue, kept: Kept, principal: Principal, deed: TheDeed
+    name: SettingName, new: NewValue, kept: Kept, principal: Principal, audit_event: TheAuditEvent
 ) -> Setting:
     """Have a setting hold from now on, also after a restart; it comes before the configuration file."""
     setting = await kept.settings.put(name, new.value)
     logger.info("setting {} made {} by {}", name, written(setting), principal)
-    deed.detail = written(setting)
+    audit_event.detail = written(setting)
     return setting
 
 

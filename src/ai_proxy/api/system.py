@@ -1,49 +1,48 @@
 """The proxy itself: health, metrics, events, configuration."""
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 from loguru import logger
 
+from ai_proxy.api import probes
 from ai_proxy.api.deps import Plane, Principal, TheContext
-from ai_proxy.api.problems import Problem
+from ai_proxy.api.errors import Problem
 from ai_proxy.api.schemas import Health, Readiness, Reloaded, ServerFacts, reloaded
 from ai_proxy.api.sse import EventStream, documented, event, follow
 from ai_proxy.control.events import EventBus
-from ai_proxy.control.views import ServiceView
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import Event, State
-from ai_proxy.core.service import StartPolicy
 
 _EXAMPLE = ServiceEvent(1, 1700000000.0, "llama3", Event.START, State.STARTING, "a request came")
 
 router = APIRouter(tags=["system"])
 
 
-@router.get("/health", summary="Does the proxy live?")
-async def health(context: TheContext) -> Health:
+@router.get("/health", summary="Does the proxy live?", response_model=Health)
+async def health(context: TheContext) -> Response:
     """Answers whenever the proxy can answer at all; says nothing about the services."""
-    return Health(status="ok", version=context.version)
+    return probes.health(context.version)
 
 
 @router.get(
     "/ready",
     summary="Is the proxy ready?",
-    responses={503: {"model": Readiness, "description": "Services that should always run are not ready."}},
+    response_model=Readiness,
+    responses={
+        503: {
+            "model": Readiness,
+            "description": "Services that should always run are not ready, or background work does not run.",
+        }
+    },
 )
-async def ready(plane: Plane, response: Response) -> Readiness:
-    """Whether every service with `start: always` is ready. One that was stopped by hand is not waited for."""
-    waiting_for = not_ready(plane.services())
-    response.status_code = 503 if waiting_for else 200
-    return Readiness(ready=not waiting_for, waiting_for=waiting_for)
+async def ready(context: TheContext) -> Response:
+    """Whether every service with `start: always` is ready, and all background work of the proxy runs.
 
-
-def not_ready(services: Iterable[ServiceView]) -> list[str]:
-    """Return the services that should always run, but do not serve now."""
-    serving = (State.READY, State.DRAINING)
-    return [s.id for s in services if s.start is StartPolicy.ALWAYS and not s.held and s.state not in serving]
+    A service that was stopped by hand is not waited for.
+    """
+    return probes.ready(context.plane.services(), context.restarts())
 
 
 @router.get(
@@ -64,8 +63,7 @@ def not_ready(services: Iterable[ServiceView]) -> list[str]:
 )
 async def metrics(context: TheContext) -> Response:
     """Requests, durations, time to first byte, bytes, states and starts by service; the process itself."""
-    body, content_type = context.metrics()
-    return Response(body, headers={"Content-Type": content_type})
+    return probes.measurements(context.metrics)
 
 
 @router.get("/api/v1/server", summary="Where does the proxy listen?")

@@ -27,7 +27,9 @@ ProxyError
 │   ├── ServiceFailedError           503 service_failed
 │   ├── StartTimeoutError            503 start_timeout
 │   ├── QueueFullError               503 queue_full
-│   └── ShuttingDownError            503 shutting_down
+│   ├── OverloadedError              503 overloaded: too many connections
+│   ├── ShuttingDownError            503 shutting_down
+│   └── ManagementUnavailableError   503 management_unavailable
 ├── UpstreamError                    the backend did not answer as it should
 │   ├── UpstreamConnectError         502 upstream_connect_failed
 │   ├── UpstreamClosedError          502 upstream_closed
@@ -269,6 +271,12 @@ class ShuttingDownError(UnavailableError):
     """The proxy is on its way out."""
 
     code, title = "shutting_down", "Shutting down"
+
+
+class ManagementUnavailableError(UnavailableError):
+    """The management application could not be built."""
+
+    code, title = "management_unavailable", "Management API unavailable"
 
 
 class UpstreamError(ProxyError):

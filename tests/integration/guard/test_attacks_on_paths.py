@@ -14,7 +14,7 @@ from tests.rigs.plane import FakePlane, view
 from tests.rigs.raw_http import build_request
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.door import client_principal
+from ai_proxy.api.middleware import client_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.control.run_settings import SettingsHolder
 from ai_proxy.core.errors import ProxyError

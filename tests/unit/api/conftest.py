@@ -10,10 +10,11 @@ from tests.unit.api.house import House, open_house
 
 from ai_proxy.api.application import create_app
 from ai_proxy.api.deps import Requests
-from ai_proxy.api.door import client_principal, owner_principal
+from ai_proxy.api.middleware import client_principal, owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.usage import LiveRequest
+from ai_proxy.platform.tasks import Restarts
 from ai_proxy.telemetry.prometheus import render
 from ai_proxy.telemetry.requests import RecentRequests
 from ai_proxy.telemetry.tally import Tallies
@@ -21,12 +22,13 @@ from ai_proxy.telemetry.tally import Tallies
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The application behind its two doors, as the owner and as a client sees it."""
+    """The application on its two sockets, as the owner and as a client sees it."""
 
     plane: FakePlane
     recorder: Tallies
     recent: RecentRequests
     live: list[LiveRequest]
+    restarts: dict[str, Restarts]
     owner: aiohttp.ClientSession
     client: aiohttp.ClientSession
 
@@ -34,11 +36,13 @@ class Api:
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     plane = FakePlane(view("llama3"), view("coder", State.READY, starts=1))
-    recorder, recent, live = Tallies(), RecentRequests(), list[LiveRequest]()
+    recorder, recent = Tallies(), RecentRequests()
+    live, restarts = list[LiveRequest](), dict[str, Restarts]()
     app = create_app(
         plane,
         lambda: render(recorder.services, plane.services(), "1.2.3"),
         "1.2.3",
+        restarts=lambda: restarts,
         requests=Requests(recent.newest, lambda: live),
     )
     async with AsyncExitStack() as stack:
@@ -49,7 +53,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             sessions.append(
                 await stack.enter_async_context(aiohttp.ClientSession("http://x", connector=connector))
             )
-        yield Api(plane, recorder, recent, live, *sessions)
+        yield Api(plane, recorder, recent, live, restarts, *sessions)
 
 
 @pytest.fixture

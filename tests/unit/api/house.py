@@ -1,4 +1,4 @@
-"""The application with a store, behind its two doors."""
+"""The application with a store, on its two sockets."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from tests.rigs.fake_detector import FakeDetector, detection
 from tests.rigs.plane import FakePlane, view
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.door import client_principal, owner_principal
+from ai_proxy.api.middleware import client_principal, owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.config.schema import Config
 from ai_proxy.core.store_ports import AuditEntry

@@ -13,7 +13,7 @@ from tests.unit.security.broken import Fault, FaultyAudit
 
 from ai_proxy.api.application import create_app
 from ai_proxy.api.audited import outcome
-from ai_proxy.api.door import owner_principal
+from ai_proxy.api.middleware import owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.core.errors import RuntimeUnavailableError, StoreDamagedError
 from ai_proxy.security.audit import AuditLog

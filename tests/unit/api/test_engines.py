@@ -8,7 +8,7 @@ from tests.rigs.fake_detector import FakeDetector, detection
 from tests.rigs.plane import FakePlane
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.door import client_principal
+from ai_proxy.api.middleware import client_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.core.detection import EngineState
 

@@ -6,11 +6,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.rigs.plane import view
 from tests.unit.api.conftest import Api
 
-from ai_proxy.api.system import not_ready
+from ai_proxy.api.probes import not_ready
 from ai_proxy.control.views import ReloadReport
 from ai_proxy.core.errors import InvalidConfigError
 from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.service import StartPolicy
+from ai_proxy.platform.tasks import Restarts
 
 
 async def test_health_says_the_version(api: Api) -> None:
@@ -21,11 +22,13 @@ async def test_health_says_the_version(api: Api) -> None:
 async def test_ready_waits_for_services_that_should_always_run(api: Api) -> None:
     api.plane.set("llama3", Event.START, state=State.LOADING, start=StartPolicy.ALWAYS)
     async with api.client.get("/ready") as response:
-        assert (response.status, await response.json()) == (503, {"ready": False, "waiting_for": ["llama3"]})
+        assert response.status == 503
+        assert await response.json() == {"ready": False, "waiting_for": ["llama3"], "restarted": []}
 
     api.plane.set("llama3", Event.PROBE_OK, state=State.READY)
     async with api.client.get("/ready") as response:
-        assert (response.status, await response.json()) == (200, {"ready": True, "waiting_for": []})
+        assert response.status == 200
+        assert await response.json() == {"ready": True, "waiting_for": [], "restarted": []}
 
 
 def test_nobody_waits_for_services_that_are_stopped_by_hand_or_start_on_demand() -> None:
@@ -33,6 +36,19 @@ def test_nobody_waits_for_services_that_are_stopped_by_hand_or_start_on_demand()
     draining = view("draining", State.DRAINING, start=StartPolicy.ALWAYS)
 
     assert not_ready([held, draining, view("on demand")]) == []
+
+
+@pytest.mark.parametrize(("waiting", "status"), [(True, 503), (False, 200)])
+async def test_ready_names_background_work_that_was_restarted_but_not_why_it_failed(
+    api: Api, *, waiting: bool, status: int
+) -> None:
+    api.restarts["sweep"] = Restarts(2, "KeyError: 'secret'", 1700000000.0, waiting)
+
+    async with api.client.get("/ready") as response:
+        body = await response.json()
+
+    assert (response.status, body["ready"]) == (status, not waiting)
+    assert body["restarted"] == [{"task": "sweep", "count": 2, "at": 1700000000.0, "waiting": waiting}]
 
 
 async def test_metrics_are_in_the_text_format(api: Api) -> None:

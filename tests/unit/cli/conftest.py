@@ -12,7 +12,7 @@ import pytest
 from tests.rigs.plane import FakePlane, view
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.door import owner_principal
+from ai_proxy.api.middleware import owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.cli.main import run
 from ai_proxy.core.lifecycle import State

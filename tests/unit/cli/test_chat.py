@@ -17,7 +17,7 @@ from tests.rigs.plane import FakePlane, view
 from tests.unit.cli.conftest import CommandLine, running
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.door import owner_principal
+from ai_proxy.api.middleware import owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.cli.answer import Answer
 from ai_proxy.dialects.completion import Facts

@@ -9,7 +9,7 @@ from tests.rigs.recorded_engine import recorded_engine
 from tests.unit.cli.conftest import CommandLine
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.door import owner_principal
+from ai_proxy.api.middleware import owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.core.detection import EngineState
 from ai_proxy.platform.run_folder import create_instance_folder

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 from tests.unit.api.conftest import Api
 
-from ai_proxy.api.door import client_principal, owner_principal
+from ai_proxy.api.middleware import client_principal, owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.api.sse import EventStream, follow, stream
 from ai_proxy.core.errors import StoreUnavailableError
@@ -53,7 +53,9 @@ async def test_clients_door_believes_the_gateway(
     assert said.startswith(f"{caller} ")
 
 
-@pytest.mark.parametrize(("given", "kept"), [("abc-123", True), ("a b", False), ("x" * 129, False)])
+@pytest.mark.parametrize(
+    ("given", "kept"), [("abc-123", True), ("a@b", True), ("a b", False), ("x" * 129, False)]
+)
 async def test_request_id_is_kept_when_it_is_sane(api: Api, given: str, *, kept: bool) -> None:
     async with api.owner.get("/health", headers={"X-Request-ID": given}) as response:
         assert (response.headers["X-Request-ID"] == given) is kept

@@ -1,7 +1,6 @@
-"""What every request passes before the application sees it: who calls, under which request id."""
+"""Around every request to the management application: its principal, id and log line, its end at shutdown."""
 
 import asyncio
-import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -10,30 +9,26 @@ from dataclasses import dataclass
 from loguru import logger
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ai_proxy.core.http import CLIENT, PRINCIPAL, is_sane_request_id
 from ai_proxy.core.keys import redacted
 from ai_proxy.platform.tasks import cancel, spawn
 
 OWNER = "owner"
-"""The principal behind the owner's door: whoever may open the socket file."""
+"""The principal on the owner's socket: file permissions keep everybody else out."""
 
 ANONYMOUS = "anonymous"
-"""The principal whom nobody has asked for a name."""
+"""The principal of a request that needed no key."""
 
 LOCAL = "local"
-"""The address behind the owner's door."""
+"""The address of a caller on the owner's socket."""
 
 UNKNOWN_ADDRESS = "unknown"
-"""The address that nobody has told."""
-
-PRINCIPAL_HEADER, ADDRESS_HEADER = b"x-ai-proxy-principal", b"x-ai-proxy-client"
-"""Only the gateway can set them: it strips them from whatever comes in."""
-
-_SANE_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
+"""The address of a client whom the gateway did not name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls.
+    """Who sent a request.
 
     Attributes:
         principal: A key's id, `owner`, or `anonymous`.
@@ -45,23 +40,23 @@ class Caller:
 
 
 def client_principal(scope: Scope) -> Caller:
-    """Return whom the gateway says a request comes from."""
-    return Caller(
-        _told(scope, PRINCIPAL_HEADER) or ANONYMOUS, _told(scope, ADDRESS_HEADER) or UNKNOWN_ADDRESS
-    )
+    """Return the caller that the gateway names in its headers."""
+    principal, address = _header(scope, PRINCIPAL), _header(scope, CLIENT)
+    return Caller(principal.decode("latin-1") or ANONYMOUS, address.decode("latin-1") or UNKNOWN_ADDRESS)
 
 
 def owner_principal(_: Scope) -> Caller:
-    """Return the owner: nobody else can open the owner's door."""
+    """Return the owner: nobody else can open the owner's socket."""
     return Caller(OWNER, LOCAL)
 
 
-def _told(scope: Scope, name: bytes) -> str:
-    return (_header(scope, name) or b"").decode("latin-1")
+class Middleware:
+    """Wraps the application for one socket: sets `scope["state"]`, logs each request, and ends streams.
 
-
-class Door:
-    """One way into the application: names the caller and the request, logs it, and can be closed."""
+    Args:
+        app: What answers.
+        caller: Returns who sent a request.
+    """
 
     def __init__(self, app: ASGIApp, caller: Callable[[Scope], Caller]) -> None:
         self._app = app
@@ -69,30 +64,26 @@ class Door:
         self._closing = asyncio.Event()
 
     def close(self) -> None:
-        """End the streams that would go on for ever; all else is finished in peace."""
+        """End streams, which would go on for ever; other requests finish."""
         self._closing.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Answer a request."""
         request_id, caller = _request_id(scope), self._caller(scope)
-        scope["state"] = {
-            "principal": caller.principal,
-            "address": caller.address,
-            "request_id": request_id,
-        }
-        passage = _Passage(request_id, self._closing, receive, send)
+        scope["state"] = {"principal": caller.principal, "address": caller.address, "request_id": request_id}
+        request = _Request(request_id, self._closing, receive, send)
+        path = redacted(scope["path"])
         with logger.contextualize(request_id=request_id):
             try:
-                await self._app(scope, passage.receive, passage.send)
-                await passage.finish()
-            except Exception:  # noqa: BLE001 - the client has its answer from problems.py; the log gets the reason
-                logger.exception("unexpected error in {} {}", scope["method"], redacted(scope["path"]))
-            path = redacted(scope["path"])
-            logger.debug("{} {} {} in {:.1f} ms", scope["method"], path, passage.status, passage.took)
+                await self._app(scope, request.receive, request.send)
+                await request.finish()
+            except Exception:  # noqa: BLE001 - problems.py has answered the client; the log gets the reason
+                logger.exception("unexpected error in {} {}", scope["method"], path)
+            logger.debug("{} {} {} in {:.1f} ms", scope["method"], path, request.status, request.milliseconds)
 
 
-class _Passage:
-    """One request on its way through a door."""
+class _Request:
+    """One request: what the application receives and sends passes through here."""
 
     def __init__(self, request_id: str, closing: asyncio.Event, receive: Receive, send: Send) -> None:
         self.status = 0
@@ -104,12 +95,12 @@ class _Passage:
         self._unfinished = False
 
     @property
-    def took(self) -> float:
-        """Milliseconds since it came."""
+    def milliseconds(self) -> float:
+        """Since the request came."""
         return (time.perf_counter() - self._began) * 1000
 
     async def send(self, message: Message) -> None:
-        """Pass a part of the response on, with the request's id."""
+        """Send a part of the response, with the request's id."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message["headers"], (b"x-request-id", self._request_id.encode())]
@@ -117,9 +108,9 @@ class _Passage:
         await self._send(message)
 
     async def receive(self) -> Message:
-        """Pass a part of the request on; to a stream, a door that closes looks like a client that leaves."""
-        message = spawn(_await(self._receive()), "api-receive")
-        closing = spawn(self._closing.wait(), "api-closing")
+        """Return a part of the request; at shutdown, what a client that leaves looks like."""
+        message = spawn(_await(self._receive()), "receive from a management client")
+        closing = spawn(self._closing.wait(), "await the end of the management server")
         try:
             await asyncio.wait({message, closing}, return_when=asyncio.FIRST_COMPLETED)
             return message.result() if message.done() else {"type": "http.disconnect"}
@@ -127,7 +118,7 @@ class _Passage:
             await cancel(message, closing)
 
     async def finish(self) -> None:
-        """Give a stream that was ended by the closing door a proper end."""
+        """Give a stream that the shutdown ended a proper end."""
         if self._unfinished and self._closing.is_set():
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -139,11 +130,9 @@ async def _await[T](awaitable: Awaitable[T]) -> T:
 def _request_id(scope: Scope) -> str:
     """Return the client's request id when it is a sane one, else a new one."""
     given = _header(scope, b"x-request-id")
-    return given.decode() if given and _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given.decode() if is_sane_request_id(given) else uuid.uuid4().hex
 
 
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return None
+def _header(scope: Scope, name: bytes) -> bytes:
+    """Return the value of a header; empty without one."""
+    return next((bytes(value) for key, value in scope["headers"] if key == name), b"")
