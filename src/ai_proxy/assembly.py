@@ -16,12 +16,12 @@ from starlette.types import ASGIApp
 
 from ai_proxy.config.build import (
     build_services,
+    detected_services,
     engine_settings,
     security_settings,
     server_settings,
     telemetry_settings,
 )
-from ai_proxy.config.detected import detected_services
 from ai_proxy.config.load import load_config
 from ai_proxy.config.schema import Config
 from ai_proxy.control.discovery import Discovery, forget_changed

@@ -1,4 +1,4 @@
-"""From the configuration to what the rest of the program works with."""
+"""Builds settings and services of the program from a configuration."""
 
 import hashlib
 import json
@@ -9,8 +9,7 @@ from pathlib import Path
 from ai_proxy.config.effective import effective
 from ai_proxy.config.fields import gpu_devices, parse_url, parse_volume
 from ai_proxy.config.schema import Config, DockerConfig, ResourceRequirements, ServiceConfig
-from ai_proxy.config.sections import AcmeConfig
-from ai_proxy.config.types import Recipe, Template, health_path, resolve_types
+from ai_proxy.config.types import BUILT_IN, Recipe, Template, health_path, resolve_types
 from ai_proxy.core.service import (
     DockerLaunch,
     ExternalLaunch,
@@ -36,8 +35,8 @@ from ai_proxy.core.settings import (
 
 
 def server_settings(config: Config) -> ServerSettings:
-    """Return how the proxy itself is to behave."""
-    server, limits = config.server, config.server.limits
+    """Return the settings of the proxy itself."""
+    server, limits, docker = config.server, config.server.limits, config.server.docker
     return ServerSettings(
         host=server.host,
         port=server.port,
@@ -55,18 +54,17 @@ def server_settings(config: Config) -> ServerSettings:
             connect_timeout=limits.connect_timeout,
             shutdown_timeout=limits.shutdown_timeout,
         ),
-        docker=_docker_settings(config),
+        docker=DockerSettings(
+            host=docker.host,
+            certificates=Path(docker.certificates) if docker.certificates else None,
+            address=docker.address,
+            network=docker.network,
+        ),
     )
 
 
-def _docker_settings(config: Config) -> DockerSettings:
-    docker = config.server.docker
-    folder = Path(docker.certificates) if docker.certificates else None
-    return DockerSettings(docker.host, folder, docker.address, docker.network)
-
-
 def engine_settings(config: Config) -> EngineSettings:
-    """Return how engines that run by themselves are to be looked for."""
+    """Return the settings of engine detection."""
     engine = config.engine
     return EngineSettings(
         detect=engine.detect,
@@ -77,7 +75,7 @@ def engine_settings(config: Config) -> EngineSettings:
 
 
 def telemetry_settings(config: Config) -> TelemetrySettings:
-    """Return where OpenTelemetry is to be sent, as far as the configuration says."""
+    """Return the OpenTelemetry settings of the configuration; the environment may override them."""
     telemetry = config.telemetry
     return TelemetrySettings(
         otlp_endpoint=telemetry.otlp_endpoint or "",
@@ -89,53 +87,76 @@ def telemetry_settings(config: Config) -> TelemetrySettings:
 
 
 def tls_settings(config: Config) -> TlsSettings:
-    """Return how clients are to be served over TLS."""
-    tls = config.tls
+    """Return the TLS settings."""
+    tls, acme = config.tls, AcmeSettings()
+    if given := config.tls.acme:
+        acme = AcmeSettings(
+            domains=given.domains,
+            email=given.email or "",
+            directory=given.directory or "",
+            staging=given.staging,
+            eab_kid=given.eab_kid or "",
+            eab_hmac_key=given.eab_hmac_key.get_secret_value() if given.eab_hmac_key else "",
+            ca_file=Path(given.ca_file) if given.ca_file else None,
+        )
     return TlsSettings(
         mode=tls.mode,
         certificate=Path(tls.certificate) if tls.certificate else None,
         key=Path(tls.key) if tls.key else None,
         names=tls.names,
         redirect_port=tls.redirect_port,
-        acme=_acme_settings(tls.acme) if tls.acme else AcmeSettings(),
+        acme=acme,
     )
 
 
 def security_settings(config: Config) -> SecuritySettings:
-    """Return who may call while there is no API key."""
+    """Return what the proxy allows while no API key exists."""
     return SecuritySettings(config.security.allow_unauthenticated, config.security.hosts)
 
 
 def store_url(config: Config) -> str | None:
-    """Return the URL of the database where what lasts is kept; None for the one in the data directory."""
+    """Return the URL of the database; None for the SQLite file in the data directory."""
     return config.store.url.get_secret_value() if config.store.url else None
-
-
-def _acme_settings(acme: AcmeConfig) -> AcmeSettings:
-    return AcmeSettings(
-        domains=acme.domains,
-        email=acme.email or "",
-        directory=acme.directory or "",
-        staging=acme.staging,
-        eab_kid=acme.eab_kid or "",
-        eab_hmac_key=acme.eab_hmac_key.get_secret_value() if acme.eab_hmac_key else "",
-        ca_file=Path(acme.ca_file) if acme.ca_file else None,
-    )
 
 
 def build_services(config: Config) -> tuple[Service, ...]:
     """Return the services that a configuration declares, in its order.
 
     Args:
-        config: As loaded, and so without faults.
+        config: A configuration that `load` has checked.
     """
     filled = effective(config)
     types = resolve_types(config.types)
     return tuple(_service(name, service, types[service.type]) for name, service in filled.services.items())
 
 
+def detected_services(config: Config, addresses: Mapping[str, str]) -> tuple[Service, ...]:
+    """Return an external service for each detected engine, with the defaults of a configuration.
+
+    Args:
+        config: Provides the defaults.
+        addresses: URLs by engine.
+
+    >>> [(one.id, one.type) for one in detected_services(Config(), {"lmstudio": "http://127.0.0.1:1234"})]
+    [('lmstudio', 'lm-studio')]
+    """
+    types = {template.engine: template.name for template in BUILT_IN.values()}
+    services = {
+        engine: ServiceConfig(type=types[engine], runtime=RuntimeKind.EXTERNAL, url=url)
+        for engine, url in addresses.items()
+    }
+    return build_services(config.model_copy(update={"types": {}, "services": services}))
+
+
 def _service(name: str, config: ServiceConfig, template: Template) -> Service:
-    launch = _launch(config, template)
+    launch: Launch
+    match config.runtime:
+        case RuntimeKind.DOCKER:
+            launch = _docker(config, template)
+        case RuntimeKind.PROCESS:
+            launch = _process(config, template)
+        case _:
+            launch = ExternalLaunch(tuple(parse_url(url) for url in config.urls or (config.url or "",)))
     api_key = config.api_key.get_secret_value() if config.api_key else None
     health = health_path(config.health_path, template.health_path)
     needs = config.resource_requirements or ResourceRequirements()
@@ -167,12 +188,12 @@ def _service(name: str, config: ServiceConfig, template: Template) -> Service:
 
 
 def _given[T](value: T | None, otherwise: T) -> T:
-    """Return a value, or what holds for an external service, where nothing is started or stopped."""
+    """Return a value, or the default of an external service, which the proxy neither starts nor stops."""
     return otherwise if value is None else value
 
 
 def config_hash(launch: Launch, engine: str, health: str | None, api_key: str | None) -> str:
-    """Return a hash that changes exactly when a running instance no longer matches its declaration."""
+    """Return a hash that changes exactly when a running instance stops matching its declaration."""
     facts = {
         "runtime": launch.runtime,
         "launch": asdict(launch),
@@ -181,16 +202,6 @@ def config_hash(launch: Launch, engine: str, health: str | None, api_key: str | 
         "key": hashlib.sha256(api_key.encode()).hexdigest() if api_key else None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _launch(config: ServiceConfig, template: Template) -> Launch:
-    match config.runtime:
-        case RuntimeKind.DOCKER:
-            return _docker(config, template)
-        case RuntimeKind.PROCESS:
-            return _process(config, template)
-        case _:
-            return ExternalLaunch(tuple(parse_url(url) for url in config.urls or (config.url or "",)))
 
 
 def _process(config: ServiceConfig, template: Template) -> ProcessLaunch:
@@ -209,7 +220,7 @@ def _args(config: ServiceConfig, recipe: Recipe) -> tuple[str, ...]:
 
 
 def _visible_gpus(gpus: tuple[str, ...] | None) -> dict[str, str]:
-    """Return the variable by which CUDA and ROCm programs are given GPUs.
+    """Return the environment variable that assigns GPUs to CUDA and ROCm programs.
 
     >>> _visible_gpus(("device=0", "device=2")), _visible_gpus(()), _visible_gpus(("all",))
     ({'CUDA_VISIBLE_DEVICES': '0,2'}, {'CUDA_VISIBLE_DEVICES': '-1'}, {})
@@ -223,6 +234,8 @@ def _docker(config: ServiceConfig, template: Template) -> DockerLaunch:
     recipe, docker = template.docker, config.docker or DockerConfig()
     port = config.port or 0
     args = config.args if config.command else _args(config, recipe)
+    env = {**recipe.env, **config.env}
+    check = docker.healthcheck
     return DockerLaunch(
         image=config.image or "",
         port=port,
@@ -230,7 +243,7 @@ def _docker(config: ServiceConfig, template: Template) -> DockerLaunch:
         command=_with_port(config.command or recipe.command, port),
         host_port=config.host_port,
         mounts=tuple(parse_volume(volume, Path()) for volume in config.volumes),
-        env=_env_with_port({**recipe.env, **config.env}, port),
+        env={name: value.replace("${port}", str(port)) for name, value in env.items()},
         gpus=config.gpus or (),
         memory_mb=docker.memory_mb,
         cpus=docker.cpus,
@@ -240,22 +253,13 @@ def _docker(config: ServiceConfig, template: Template) -> DockerLaunch:
         cap_drop=docker.cap_drop,
         user=docker.user,
         networks=docker.networks,
-        healthcheck=_healthcheck(docker),
+        healthcheck=None
+        if check is None
+        else Healthcheck(check.test, check.interval, check.timeout, check.retries, check.start_period),
         pull=docker.pull,
     )
 
 
-def _healthcheck(docker: DockerConfig) -> Healthcheck | None:
-    check = docker.healthcheck
-    if check is None:
-        return None
-    return Healthcheck(check.test, check.interval, check.timeout, check.retries, check.start_period)
-
-
 def _with_port(words: tuple[str, ...], port: int) -> tuple[str, ...]:
-    """Put a container's port, which is known before it starts, where `${port}` stands."""
+    """Replace `${port}` by a container's port, which is known before the container starts."""
     return tuple(word.replace("${port}", str(port)) for word in words)
-
-
-def _env_with_port(env: Mapping[str, str], port: int) -> dict[str, str]:
-    return {name: value.replace("${port}", str(port)) for name, value in env.items()}

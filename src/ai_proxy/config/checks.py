@@ -1,4 +1,4 @@
-"""What one key alone cannot tell: checks across keys and services."""
+"""Checks across keys and services."""
 
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from ai_proxy.core.service import RuntimeKind
 from ai_proxy.core.settings import TlsMode
 
 _DECISIVE = ("type", "runtime", "image", "command", "url", "urls")
-"""Keys that tell the runtime: while one of them is faulty, nothing is said about what belongs to it."""
+"""Keys that determine the runtime: while one of them is faulty, checks that depend on it are skipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """A service with what is needed to judge it."""
+    """A service and the facts that rules check."""
 
     name: str
     config: ServiceConfig
@@ -29,11 +29,11 @@ class _Subject:
 
 
 def check(config: Config, faulty: Set[KeyPath]) -> list[Fault]:
-    """Return everything that is wrong with a configuration whose single values are right.
+    """Return the faults of a configuration whose individual values are valid.
 
     Args:
-        config: Without its faulty parts.
-        faulty: Paths that were left out; what follows from them alone is not reported again.
+        config: The configuration without its faulty parts.
+        faulty: Paths of the faulty parts; faults that only follow from them are not reported.
     """
     faults = [
         *_types(config),
@@ -50,7 +50,7 @@ def check(config: Config, faulty: Set[KeyPath]) -> list[Fault]:
 
 
 def _types(config: Config) -> Iterator[Fault]:
-    """User-defined types: names of their own, known bases, no circles."""
+    """Custom types need names of their own, known bases, and no circles."""
     resolved = resolve_types(config.types)
     for name, declared in config.types.items():
         path: KeyPath = ("types", name)
@@ -86,7 +86,7 @@ def _unknown_types(config: Config, faulty: Set[KeyPath]) -> Iterator[Fault]:
 
 
 def _ports(config: Config) -> Iterator[Fault]:
-    """No two listeners on one port of this machine."""
+    """Two listeners cannot share a port of this machine."""
     taken: dict[int, KeyPath] = {config.server.port: ("server", "port")} if config.server.port else {}
     types = resolve_types(config.types)
     for name, service in config.services.items():
@@ -101,13 +101,13 @@ def _ports(config: Config) -> Iterator[Fault]:
             yield Fault(
                 path,
                 "port {value} is already used by " + render_path(taken[port]),
-                f"use another, or remove {key}: a free one is then chosen at each start",
+                f"use another, or remove {key} to get a free one at each start",
             )
         taken.setdefault(port, path)
 
 
 def _models(config: Config) -> Iterator[Fault]:
-    """No two services answer to one name."""
+    """Two services cannot have the same model name."""
     answered: dict[str, str] = {}
     for name, service in config.services.items():
         path: KeyPath = ("services", name)
@@ -120,7 +120,7 @@ def _models(config: Config) -> Iterator[Fault]:
                 shown = "{value}" if declared else repr(name)
                 yield Fault(
                     where,
-                    f"service {answered[model]} answers to the model name {shown} already",
+                    f"service {answered[model]} already has the model name {shown}",
                     "rename or remove one of them",
                     on_key=not declared,
                 )
@@ -128,7 +128,7 @@ def _models(config: Config) -> Iterator[Fault]:
 
 
 def _tls(config: Config, faulty: Set[KeyPath]) -> Iterator[Fault]:
-    """Each mode has what it needs, and what makes one whole is whole."""
+    """Each mode needs its keys, and keys that depend on each other come together."""
     tls, acme = config.tls, config.tls.acme
     if any(path[:1] == ("tls",) for path in faulty):
         return
@@ -142,25 +142,25 @@ def _tls(config: Config, faulty: Set[KeyPath]) -> Iterator[Fault]:
     if tls.redirect_port and tls.redirect_port == config.server.port:
         yield Fault(("tls", "redirect_port"), "port {value} is already used by server.port", "use another")
     if tls.redirect_port is not None and not config.server.port:
-        hint = "give server.port a number"
-        yield Fault(("tls", "redirect_port"), "clients cannot be sent on to a port chosen later", hint)
+        hint = "set server.port to a fixed port"
+        yield Fault(("tls", "redirect_port"), "cannot redirect to a port that is picked at the start", hint)
     if acme and acme.directory and acme.staging:
         hint = "remove one of them: staging is Let's Encrypt's"
-        yield Fault(("tls", "acme", "staging"), "does not go with directory", hint, on_key=True)
+        yield Fault(("tls", "acme", "staging"), "cannot be combined with directory", hint, on_key=True)
     if acme and bool(acme.eab_kid) != bool(acme.eab_hmac_key):
         there, absent = ("eab_kid", "eab_hmac_key") if acme.eab_kid else ("eab_hmac_key", "eab_kid")
-        yield Fault(("tls", "acme", there), f"is of no use without {absent}", f"add {absent}", on_key=True)
+        yield Fault(("tls", "acme", there), f"needs {absent}", f"add {absent}", on_key=True)
 
 
 def _undecided(config: Config, faulty: Set[KeyPath]) -> Iterator[Fault]:
-    """Services that nothing tells how to run."""
+    """Every service needs a runtime."""
     types = resolve_types(config.types)
     for name, service in config.services.items():
         template = types.get(service.type)
         if template and not _is_unsure(name, service, faulty) and runtime_of(service, template) is None:
             yield Fault(
                 ("services", name),
-                "nothing tells how to run it",
+                "has no runtime",
                 "add image (docker), command (process) or url (external)",
                 on_key=True,
             )
@@ -183,12 +183,14 @@ def _subjects(config: Config, faulty: Set[KeyPath]) -> Iterator[_Subject]:
 def _swarm(subject: _Subject) -> Iterator[Fault]:
     if subject.runtime is RuntimeKind.SWARM:
         yield Fault(
-            (*subject.path, "runtime"), "swarm is not available yet", "use docker, process or external"
+            (*subject.path, "runtime"),
+            "the swarm runtime is not available yet",
+            "use docker, process or external",
         )
 
 
 def _foreign_keys(subject: _Subject) -> Iterator[Fault]:
-    """Keys that mean nothing in the service's runtime."""
+    """Keys must apply to the service's runtime."""
     if subject.runtime is RuntimeKind.SWARM:
         return
     for key in ServiceConfig.model_fields:
@@ -197,7 +199,7 @@ def _foreign_keys(subject: _Subject) -> Iterator[Fault]:
             yield Fault(
                 (*subject.path, key),
                 f"does not apply to a service of runtime {subject.runtime}",
-                f"remove it; it is for {others}",
+                f"remove it; it applies to {others}",
                 on_key=True,
             )
 
@@ -234,7 +236,7 @@ def _one_of_url_and_urls(subject: _Subject) -> Iterator[Fault]:
 
 
 def _listening_port(subject: _Subject) -> Iterator[Fault]:
-    """A process must learn its port from the proxy, or the proxy must know it."""
+    """Either the proxy passes a port to a process, or it knows the process's own."""
     config, template = subject.config, subject.template
     if subject.runtime is not RuntimeKind.PROCESS or config.port:
         return
@@ -245,8 +247,8 @@ def _listening_port(subject: _Subject) -> Iterator[Fault]:
         key = "command" if config.command else "args"
         yield Fault(
             (*subject.path, key),
-            "nothing tells the backend which port to listen on",
-            'put "${port}" where its port goes, or set port to the one it always uses',
+            "the backend is not given a port to listen on",
+            'write "${port}" where its port goes, or set port to the one it always uses',
         )
 
 
@@ -254,7 +256,7 @@ def _gpu_count(subject: _Subject) -> Iterator[Fault]:
     gpus = subject.config.gpus
     if subject.runtime is RuntimeKind.PROCESS and gpus and gpus[0].isdigit():
         yield Fault(
-            (*subject.path, "gpus"), "a process cannot be given a number of GPUs", 'name them: ["0", "1"]'
+            (*subject.path, "gpus"), "a process needs GPU ids, not a number of GPUs", 'list them: ["0", "1"]'
         )
 
 

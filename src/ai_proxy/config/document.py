@@ -1,4 +1,4 @@
-"""YAML with positions: plain data, and where each key and value of it stands."""
+"""YAML with positions: plain data, and the line and column of each key and value."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from ai_proxy.config.problems import Fault, KeyPath, Position
 type Value = bool | int | float | str | list[Value] | dict[str, Value] | None
 
 MAX_NODES = 100_000
-"""More than any real file has; aliases of aliases can multiply without end."""
+"""Maximum number of nodes; aliases of aliases can multiply without end."""
 
 _TAG = "tag:yaml.org,2002:"
 _TYPED = {_TAG + name for name in ("null", "bool", "int", "float")}
@@ -22,19 +22,22 @@ _TEXT = {_TAG + name for name in ("str", "timestamp", "value", "binary")}
 _SYNTAX_HINTS = {
     "\\t": ("a tab is used for indentation", "indent with spaces"),
     "mapping values are not allowed": (
-        "a key is not expected here",
-        "check the indentation, and put a value that contains ': ' in quotes",
+        "unexpected key",
+        "check the indentation, and quote a value that contains ': '",
     ),
-    "another document": ("a second document begins", "keep one document per file; remove the '---' line"),
+    "another document": (
+        "a second document begins here",
+        "keep one document per file; remove the '---' line",
+    ),
     "undefined alias": ("the alias has no anchor", "define it earlier in the file with &name"),
     "end of stream": ("a quote or bracket is never closed", "close it"),
-    "cannot start any token": ("a value may not begin with this character", "put the value in quotes"),
+    "cannot start any token": ("a value cannot begin with this character", "put the value in quotes"),
     "got '{'": ("'${' inside braces or brackets must be quoted", 'write "${env:NAME}"'),
 }
 
 
 class SyntaxFaultError(Exception):
-    """The text is not YAML, so there is nothing to look at; carries the one fault."""
+    """The text is not YAML; carries the fault."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.message)
@@ -47,9 +50,9 @@ class Document:
 
     Attributes:
         data: Plain data; an empty file is an empty mapping.
-        keys: Where each key stands.
-        values: Where each value stands.
-        faults: What is wrong with the file as YAML and yet did not stop the parser.
+        keys: Position of each key.
+        values: Position of each value.
+        faults: Faults in the YAML that did not stop the parser.
     """
 
     data: Value = None
@@ -58,7 +61,7 @@ class Document:
     faults: list[Fault] = field(default_factory=list)
 
     def position(self, fault: Fault) -> Position:
-        """Return where a fault stands; what is missing stands where its nearest existing parent does."""
+        """Return the position of a fault; for a missing key, the position of its nearest existing parent."""
         if fault.position:
             return fault.position
         path = fault.path
@@ -69,7 +72,7 @@ class Document:
         return self.keys.get(path, Position(1, 1))
 
     def value_at(self, path: KeyPath) -> Value:
-        """Return the value as written in the file; None where there is none."""
+        """Return the value as the file has it; None when the file has none."""
         value = self.data
         for key in path:
             match value, key:
@@ -124,7 +127,7 @@ def _position(mark: StreamMark) -> Position:
 
 
 class _Builder:
-    """Walks the nodes that the parser found."""
+    """Builds plain data from the parser's nodes."""
 
     def __init__(self, yaml: YAML) -> None:
         self.document = Document()
@@ -133,11 +136,11 @@ class _Builder:
         self._count = 0
 
     def build(self, node: Node, path: KeyPath) -> Value:
-        """Return the plain data of a node, noting positions on the way."""
+        """Return the plain data of a node, and record positions."""
         self._count += 1
         self.document.values[path] = _position(node.start_mark)
         if any(parent is node for parent in self._open) or self._count > MAX_NODES:
-            self._fault(path, "an alias repeats what contains it", "write it out without the alias")
+            self._fault(path, "an alias contains itself", "write the value out without the alias")
             return ""
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
@@ -159,8 +162,8 @@ class _Builder:
     def _typed(self, node: ScalarNode, path: KeyPath) -> Value:
         try:
             value: Value = self._construct(node)
-        except ValueError:  # Python reads no numbers of thousands of digits
-            self._fault(path, "not a number that can be read", "put the value in quotes if it is text")
+        except ValueError:  # Python refuses numbers with thousands of digits
+            self._fault(path, "this number cannot be read", "put the value in quotes if it is text")
             value = str(node.value)
         return value
 
@@ -181,7 +184,7 @@ class _Builder:
                 self.document.faults.append(
                     Fault(
                         where,
-                        f"the key is given twice, first in line {first}",
+                        f"the key is given twice, first on line {first}",
                         "remove one of them",
                         position=_position(key.start_mark),
                     )
@@ -192,7 +195,7 @@ class _Builder:
         return result
 
     def _pairs(self, node: MappingNode, path: KeyPath) -> Iterator[tuple[Node, Node]]:
-        """Yield a mapping's own pairs, then those merged in by `<<` that it does not have itself."""
+        """Yield a mapping's own pairs, then the pairs that `<<` merges in for keys it lacks."""
         own: set[str] = set()
         merged: list[Node] = []
         for key, value in node.value:
@@ -205,7 +208,7 @@ class _Builder:
                 self._fault(path, "a key must be plain text", "write a name in front of the ':'")
         for source in merged:
             if not isinstance(source, MappingNode) or any(parent is source for parent in self._open):
-                self._fault(path, "'<<' merges mappings only", "give it an alias of a mapping")
+                self._fault(path, "'<<' only merges mappings", "give it an alias of a mapping")
                 continue
             for key, value in self._pairs(source, path):
                 if str(key.value) not in own:
@@ -218,7 +221,7 @@ class _Builder:
 
 
 def quote(value: Value) -> str:
-    """Show a value of the file, shortened.
+    """Return a value of the file as an error message shows it, shortened.
 
     >>> quote("abc"), quote(7), quote(True), quote([1])
     ("'abc'", '7', 'true', 'this list')
@@ -237,7 +240,7 @@ def quote(value: Value) -> str:
 
 
 def nulls(value: Value, path: KeyPath = ()) -> Iterator[Fault]:
-    """Yield a fault for every key that is left without a value.
+    """Yield a fault for every key without a value.
 
     >>> [fault.path for fault in nulls({"a": {"b": None, "c": 1}})]
     [('a', 'b')]

@@ -1,4 +1,4 @@
-"""What a configuration comes to once types and defaults are filled in."""
+"""The effective configuration: types and defaults filled in."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from ai_proxy.config.types import Template, resolve_types
 from ai_proxy.core.service import RuntimeKind
 
 EXTERNAL_START_TIMEOUT = 10.0
-"""Seconds a request waits for an external backend that does not answer; nothing is loading there."""
+"""Seconds a request waits for an external backend that does not respond; the proxy starts nothing there."""
 
 _DOCKER = frozenset({RuntimeKind.DOCKER})
 _PROCESS = frozenset({RuntimeKind.PROCESS})
@@ -37,16 +37,16 @@ APPLIES: Mapping[str, frozenset[RuntimeKind]] = {
     ),
     _OURS,
 )
-"""The runtimes a service's key is for; keys that are not listed are for all."""
+"""The runtimes that a service's key applies to; keys not listed apply to all."""
 
 
 def applies(key: str, runtime: RuntimeKind) -> bool:
-    """Tell whether a service of that runtime may have the key."""
+    """Return whether a key applies to services of a runtime."""
     return key not in APPLIES or runtime in APPLIES[key]
 
 
 def runtime_of(service: ServiceConfig, template: Template) -> RuntimeKind | None:
-    """Return how a service is run: as it says, or else from what it gives; None when nothing tells."""
+    """Return a service's runtime, explicit or implied by its other keys; None when nothing implies it."""
     if service.runtime:
         return service.runtime
     if service.image:
@@ -59,9 +59,9 @@ def runtime_of(service: ServiceConfig, template: Template) -> RuntimeKind | None
 
 
 def effective(config: Config) -> Config:
-    """Return the configuration with everything said that services leave to types and defaults.
+    """Return the configuration with the values that services take from types and defaults.
 
-    The program and arguments of a type are not copied: they belong to the runtime, not to the declaration.
+    The program and arguments of a type are not copied: they depend on the runtime.
     """
     types = resolve_types(config.types)
     services = {
@@ -74,7 +74,7 @@ def effective(config: Config) -> Config:
 def _effective_service(service: ServiceConfig, template: Template, config: Config) -> ServiceConfig:
     runtime = runtime_of(service, template)
     if runtime is None:
-        raise ValueError("a service without a runtime does not pass the checks")
+        raise ValueError("a service has no runtime; check() rejects it")
     filled: dict[str, object] = {
         key: getattr(config.defaults, key) for key in DEFAULTABLE if applies(key, runtime)
     }

@@ -1,14 +1,17 @@
-"""The kinds of values a configuration has, each with its check, its JSON Schema and how it is shown."""
+"""Types of configuration values: each with its validation, JSON Schema and serialization."""
 
 import re
+from collections.abc import Iterator
 from ipaddress import IPv6Address
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainSerializer,
     SecretStr,
@@ -22,7 +25,7 @@ from ai_proxy.core.durations import PATTERN, format_duration, parse_duration
 from ai_proxy.core.service import Mount, Upstream
 
 REFERENCE = {"type": "string", "pattern": r"\$\{(env|file):"}
-"""JSON Schema of a text with a reference, which may stand wherever a number or a duration may."""
+"""JSON Schema of a text with a reference, allowed in place of a number or a duration."""
 
 DURATION_SCHEMA = {
     "anyOf": [{"type": "string", "pattern": PATTERN}, {"const": 0}, REFERENCE],
@@ -32,13 +35,25 @@ DURATION_SCHEMA = {
 SERVICE_ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
 
+class Model(BaseModel):
+    """Base of every section: unknown keys and wrong types are errors, and instances are immutable."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, validate_default=False
+    )
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show the keys only: any value may hold a secret from the environment."""
+        yield "keys", sorted(self.model_fields_set)
+
+
 def invalid(message: str, hint: str) -> PydanticCustomError:
-    """Return the error that a check raises; `{value}` in the message becomes the value as the file has it."""
+    """Return the error for a validator to raise; `{value}` in the message becomes the value in the file."""
     return PydanticCustomError("invalid", "{message}; {hint}", {"message": message, "hint": hint})
 
 
 def _duration(value: object) -> float:
-    """Read a duration: seconds, already read; or text; or 0."""
+    """Read a duration: seconds as a float, text with units, or 0."""
     if isinstance(value, int) and not isinstance(value, bool) and value != 0:
         raise invalid("{value} has no unit", f'write "{value}s" for seconds, or use m or h')
     if value == 0 and not isinstance(value, bool):
@@ -72,7 +87,7 @@ PositiveDuration = Annotated[Duration, AfterValidator(_not_zero)]
 
 
 def _number(value: object) -> object:
-    """Let `${env:PORT}` stand where a whole number is wanted."""
+    """Convert a resolved reference such as `${env:PORT}` to a whole number."""
     return int(value) if isinstance(value, Resolved) and re.fullmatch(r"[0-9]{1,18}", value) else value
 
 
@@ -90,32 +105,32 @@ def _api_key(value: object) -> object:
         raise invalid("not text", "write ${env:NAME} or ${file:PATH}")
     if not isinstance(value, Resolved):
         raise invalid(
-            "a secret may not stand in the file",
-            "put it in a variable and write ${env:NAME}, or in a file and write ${file:PATH}",
+            "a secret must not be in the file",
+            "put it into a variable and write ${env:NAME}, or into a file and write ${file:PATH}",
         )
     if not value or not value.isascii() or not value.isprintable():
-        raise invalid("is empty, or has characters that a header may not have", "check where it comes from")
+        raise invalid("is empty, or has characters that a header cannot have", "check the variable or file")
     return value
 
 
 ApiKey = Annotated[SecretStr, BeforeValidator(_api_key), WithJsonSchema(REFERENCE)]
-"""A secret, only ever by reference."""
+"""A secret, which must be a reference."""
 
 
 def _header(value: str) -> str:
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
-        raise invalid(f"{value!r} is not a name for a header", "use letters, digits and '-'")
+        raise invalid(f"{value!r} is not a valid header name", "use letters, digits and '-'")
     return value
 
 
 SecretHeaders = dict[Annotated[str, AfterValidator(_header)], ApiKey]
-"""Headers by name; their values may be secret, so they come by reference."""
+"""Headers by name; their values may be secret, so they must be references."""
 
 
 def _service_id(value: str) -> str:
     if not SERVICE_ID.fullmatch(value):
         raise invalid(
-            f"{value!r} is not a name for a service or a type",
+            f"{value!r} is not a valid name for a service or a type",
             "use up to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit",
         )
     return value
@@ -126,7 +141,7 @@ Name = Annotated[str, AfterValidator(_service_id)]
 
 def _variable(value: str) -> str:
     if not value or "=" in value or "\0" in value:
-        raise invalid(f"{value!r} is not a name for a variable", "use letters, digits and '_'")
+        raise invalid(f"{value!r} is not a valid variable name", "use letters, digits and '_'")
     return value
 
 
@@ -173,7 +188,7 @@ EngineUrl = Annotated[str, AfterValidator(_engine_url)]
 def _reachable_host(value: str) -> str:
     if value in ("0.0.0.0", "::"):  # noqa: S104
         raise invalid(
-            "{value} is not an address that can be reached", "write that of the Docker engine's machine"
+            "{value} is not a reachable address", "write the address of the Docker engine's machine"
         )
     return _host(value)
 
@@ -182,10 +197,10 @@ ReachableHost = Annotated[str, AfterValidator(_reachable_host)]
 
 
 def parse_url(text: str) -> Upstream:
-    """Read the address of a backend.
+    """Parse the URL of a backend.
 
     Raises:
-        PydanticCustomError: It is not one; does not show it, since it may hold a password.
+        PydanticCustomError: It is not a valid URL. The error omits it, since it may hold a password.
 
     >>> parse_url("https://api.example.com/llm/").url
     'https://api.example.com:443/llm'
@@ -199,11 +214,13 @@ def parse_url(text: str) -> Upstream:
     if url.scheme not in ("http", "https") or not host or not re.fullmatch(r"[!-~]+", text):
         raise invalid("not a URL with http:// or https://", example)
     if url.username is not None or url.password is not None:
-        raise invalid("a URL may not carry a user or password", "use api_key for the backend's key")
+        raise invalid("a URL must not contain a user or password", "use api_key for the backend's key")
     if "?" in text or "#" in text:
-        raise invalid("a URL may not carry a query or fragment", "remove everything from '?' or '#' on")
+        raise invalid(
+            "a URL must not contain a query or fragment", "remove '?' or '#' and everything after it"
+        )
     if port == 0:
-        raise invalid("port 0 cannot be connected to", example)
+        raise invalid("port 0 is not a port to connect to", example)
     tls = url.scheme == "https"
     return Upstream(host, port or (443 if tls else 80), tls=tls, base_path=url.path.rstrip("/"))
 
@@ -217,7 +234,7 @@ Url = Annotated[str, AfterValidator(_url)]
 
 
 def parse_volume(text: str, folder: Path) -> Mount:
-    """Read `host:container[:ro|rw]`; a relative host path begins at `folder`.
+    """Parse `host:container[:ro|rw]`; a relative host path starts at `folder`.
 
     Raises:
         PydanticCustomError: It is not a volume.
@@ -244,7 +261,7 @@ def parse_volume(text: str, folder: Path) -> Mount:
 
 
 def config_folder(info: ValidationInfo) -> Path:
-    """Return where relative paths begin: the folder of the file, or else the current one."""
+    """Return the base of relative paths: the folder of the file, or else the current folder."""
     folder = (info.context or {}).get("folder", Path())
     return Path(folder).absolute()
 
@@ -262,7 +279,7 @@ def _workdir(value: str, info: ValidationInfo) -> str:
     if not path.is_dir():
         raise invalid(
             "there is no such folder",
-            "create it, or correct the path; a relative one begins beside this file",
+            "create it, or correct the path; a relative path starts at this file's folder",
         )
     return str(path)
 
@@ -274,7 +291,7 @@ def _existing_file(value: str, info: ValidationInfo) -> str:
     path = locate(value, config_folder(info))
     if not path.is_file():
         raise invalid(
-            "there is no such file", "correct the path; a relative one begins beside this configuration file"
+            "there is no such file", "correct the path; a relative path starts at this file's folder"
         )
     return str(path)
 
@@ -286,7 +303,7 @@ def _domain(value: str) -> str:
     label = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
     if value.startswith("*."):
         raise invalid(
-            "{value}: certificates for all names of a domain are not had over HTTP",
+            "{value}: a wildcard certificate cannot be obtained over HTTP",
             "list the names one by one",
         )
     if not re.fullmatch(rf"({label}\.)*{label}", value) or value.rpartition(".")[2].isdigit():
@@ -317,11 +334,13 @@ def _gpus(value: object) -> tuple[str, ...]:
         return (str(number),) if number else ()
     if isinstance(value, list) and value and all(isinstance(item, str) and item for item in value):
         return tuple(f"device={item}" for item in value)
-    raise invalid("not a choice of GPUs", 'write all, none, a count such as 1, or a list of ids: ["0", "1"]')
+    raise invalid(
+        "not a selection of GPUs", 'write all, none, a count such as 1, or a list of ids: ["0", "1"]'
+    )
 
 
 def gpu_devices(gpus: tuple[str, ...]) -> list[str]:
-    """Return the device ids that are named one by one.
+    """Return the device ids that are listed individually.
 
     >>> gpu_devices(("device=0", "device=GPU-1b2c")), gpu_devices(("all",))
     (['0', 'GPU-1b2c'], [])
@@ -351,4 +370,4 @@ Gpus = Annotated[
         }
     ),
 ]
-"""As core wants them: empty for none, `all`, a count as digits, or `device=<id>` for each device."""
+"""In core's form: empty for none, `all`, a count as digits, or `device=<id>` for each device."""

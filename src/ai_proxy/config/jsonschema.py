@@ -1,4 +1,4 @@
-"""The JSON Schema of the configuration file, for editors, made from the models."""
+"""The JSON Schema of the configuration file, generated from the models for editors."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ type Schema = dict[str, Any]
 
 
 def json_schema() -> Schema:
-    """Return the schema; every part has the description that the documentation shows too."""
+    """Return the schema, with the descriptions that the documentation shows."""
     raw = Config.model_json_schema()
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -26,7 +26,7 @@ def json_schema() -> Schema:
 
 
 def _tidy(node: Any) -> Any:
-    """Say the same in fewer words, and admit references where numbers and booleans stand."""
+    """Shorten the schema, and allow references in place of whole numbers."""
     if isinstance(node, list):
         return [_tidy(item) for item in node]
     if not isinstance(node, dict):
@@ -47,7 +47,7 @@ def _tidy(node: Any) -> Any:
 
 
 def _without_null(node: Schema) -> Schema:
-    """Replace `X or null` by X: a key is left out, not set to null."""
+    """Replace `X or null` by X: the file omits a key rather than setting it to null."""
     choices = node.get("anyOf", [])
     if {"type": "null"} not in choices:
         return node

@@ -1,4 +1,4 @@
-"""From a file to a checked configuration."""
+"""Loads and checks a configuration file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ _PARTS = tuple(Config.model_fields)
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration, and what of it came from elsewhere.
+    """A configuration, and which of its values came from references.
 
     Attributes:
         config: The configuration.
-        written: The text as it stands in the file of each value that holds a reference.
+        written: The text in the file of each value that holds a reference.
     """
 
     config: Config
@@ -32,16 +32,16 @@ class Loaded:
 def find_config(
     explicit: Path | None, environ: Mapping[str, str], cwd: Path, user_folder: Path | None = None
 ) -> Path | None:
-    """Return the configuration file to use; None when there is none, which is fine.
+    """Return the configuration file to use, or None: a configuration file is optional.
 
-    The one asked for, else the one that `AI_PROXY_CONFIG` names, else `config.yaml` in the current folder,
-    else in the user's configuration folder. The first two need not exist: then loading says so.
+    The first of: the explicit one, the one in `AI_PROXY_CONFIG`, `config.yaml` in the current folder,
+    `config.yaml` in the user's configuration folder. The first two may not exist; loading then reports it.
 
     Args:
-        explicit: What `--config` says.
+        explicit: The value of `--config`.
         environ: The environment.
         cwd: The current folder.
-        user_folder: The user's configuration folder; None for that of this system.
+        user_folder: The user's configuration folder; None for this system's default.
     """
     if explicit is not None:
         return explicit
@@ -56,33 +56,33 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
 
     Args:
         path: The file.
-        environ: Where `${env:NAME}` looks.
+        environ: Environment variables for `${env:NAME}`.
 
     Raises:
-        ConfigError: The file has errors: all of them.
+        ConfigError: The file has errors; it carries all of them.
     """
     return load(path, environ).config
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Loaded:
-    """Load a configuration file, remembering which values came from elsewhere.
+    """Load a configuration file, and record which of its values came from references.
 
     Raises:
-        ConfigError: The file has errors: all of them.
+        ConfigError: The file has errors; it carries all of them.
     """
     try:
         document = parse(_read(path))
     except SyntaxFaultError as error:
         raise ConfigError([_problem(path, Document(), error.fault)]) from None
     if not isinstance(document.data, dict):
-        fault = Fault((), "not a mapping", f"write the parts {', '.join(_PARTS)}, each with a ':'")
+        fault = Fault((), "not a mapping", f"write the sections {', '.join(_PARTS)}, each with a ':'")
         raise ConfigError([_problem(path, document, fault)])
     folder = path.absolute().parent
     data = {key: value for key, value in document.data.items() if value is not None or key not in _PARTS}
     empty = list(nulls(data))
     resolution = resolve(data, environ, folder)
     unread = [*document.faults, *empty, *resolution.faults]
-    lost = {fault.path for fault in unread if fault.position is None}  # of a key given twice, the first holds
+    lost = {fault.path for fault in unread if fault.position is None}  # the first of two equal keys is used
     config, misfits = validate(resolution.data, document, folder, lost)
     faults = [*unread, *misfits, *check(config, lost | {fault.path for fault in misfits})]
     if faults:
@@ -101,7 +101,7 @@ def _read(path: Path) -> str:
     except FileNotFoundError:
         raise _unreadable(path, "no such file", "create it with 'ai-proxy config init'") from None
     except IsADirectoryError:
-        raise _unreadable(path, "this is a folder", "name the file in it") from None
+        raise _unreadable(path, "is a folder", "give the path of the file in it") from None
     except OSError as error:
         raise _unreadable(path, f"cannot be read ({error.strerror})", "check its permissions") from None
     try:

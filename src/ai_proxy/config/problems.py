@@ -1,4 +1,4 @@
-"""What can be wrong with a configuration file, where, and what to do about it."""
+"""Errors in a configuration file: what is wrong, where, and what to do."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ type KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a file; lines and columns count from 1."""
+    """A position in a file; lines and columns count from 1."""
 
     line: int
     column: int
@@ -20,15 +20,15 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong, by its path; where that stands in the file is looked up later.
+    """Something wrong at a path; its position in the file is looked up later.
 
     Attributes:
-        path: The key or value that is wrong, or missing.
-        message: What is wrong. A value may be secret, so `{value}` stands for it: it is shown as the file has
-            it, with its references.
+        path: The key or value that is wrong or missing.
+        message: What is wrong. `{value}` stands for the value as the file has it, references included, since
+            the real value may be secret.
         hint: What to do.
-        on_key: Whether the key itself is to blame rather than its value.
-        position: The place, where the path alone does not tell it (a duplicate key).
+        on_key: Whether the key itself is wrong rather than its value.
+        position: Its position, when the path does not determine it (a duplicate key).
     """
 
     path: KeyPath
@@ -40,7 +40,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One error of a configuration file, sorted by where it stands; line 0 is the file as a whole."""
+    """One error of a configuration file, ordered by position; line 0 means the file as a whole."""
 
     file: str
     line: int
@@ -50,7 +50,7 @@ class Problem:
     hint: str
 
     def __str__(self) -> str:
-        """Write it the way editors and people find places.
+        """Return the error in the form that editors link to its position.
 
         >>> print(Problem("config.yaml", 6, 11, "services.llama3.port", "'x' is not a number", "write 8080"))
         config.yaml:6:11: services.llama3.port: 'x' is not a number; write 8080
@@ -60,10 +60,10 @@ class Problem:
 
 
 class ConfigError(InvalidConfigError):
-    """The configuration has errors: all that were found, in the order of the file.
+    """The configuration has errors; carries all of them, in the order of the file.
 
     Attributes:
-        problems: At least one.
+        problems: The errors, at least one.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
@@ -72,7 +72,7 @@ class ConfigError(InvalidConfigError):
 
 
 def render_path(path: KeyPath) -> str:
-    """Write a path as people do.
+    """Return a path as users write it.
 
     >>> render_path(("services", "coder", "command", 2))
     'services.coder.command[2]'
@@ -81,7 +81,7 @@ def render_path(path: KeyPath) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    """Return a hint with the names that look like a misspelt one, or else the other hint.
+    """Return a hint with the names similar to a misspelt one, or else another hint.
 
     >>> did_you_mean("prot", ["port", "host"], "remove it")
     "did you mean 'port'?"

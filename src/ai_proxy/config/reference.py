@@ -1,4 +1,4 @@
-"""The reference of the configuration file, written from the models and the types."""
+"""Generates the reference of the configuration file from the models and the built-in types."""
 
 import json
 import re
@@ -11,7 +11,7 @@ _PLACE = re.compile(r"^\{\{(\w+)\}\}$", re.MULTILINE)
 
 
 def reference() -> str:
-    """Return `docs/configuration.md`: the prose of `reference.md` with a table in each `{{place}}`."""
+    """Return `docs/configuration.md`: the prose of `reference.md` with a table for each `{{Model}}`."""
     prose = files("ai_proxy.config").joinpath("reference.md").read_text(encoding="utf-8")
     schema = json_schema()
     return _PLACE.sub(lambda match: _table(match.group(1), schema), prose)
@@ -66,7 +66,7 @@ def _code(value: object) -> str:
 
 
 def _kind(part: Schema, schema: Schema) -> str:
-    """Say what kind of value a key takes."""
+    """Return the kind of value a key takes, in words."""
     if "x-kind" in part:
         return str(part["x-kind"])
     if "$ref" in part:

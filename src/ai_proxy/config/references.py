@@ -1,4 +1,4 @@
-"""`${env:NAME}` and `${file:PATH}` in values: how secrets get in without standing in the file."""
+"""References in values, `${env:NAME}` and `${file:PATH}`, which keep secrets out of the file."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ _ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
 class Resolved(str):
-    """Text that came, at least in part, from the environment or a file: it may be secret."""
+    """Text that came at least partly from the environment or a file, and so may be secret."""
 
     __slots__ = ()
 
@@ -30,12 +30,12 @@ class _UnresolvedError(Exception):
 
 @dataclass(slots=True)
 class Resolution:
-    """What became of the references of a document.
+    """A document with its references resolved.
 
     Attributes:
-        data: The data with every reference replaced; a value that could not be is left out.
-        written: The text as it stands in the file of each value that holds a reference.
-        faults: References that lead nowhere.
+        data: The data with every reference replaced, except those in `faults`.
+        written: The text in the file of each value that holds a reference.
+        faults: References that cannot be resolved.
     """
 
     data: Value = None
@@ -47,9 +47,9 @@ def resolve(data: Value, environ: Mapping[str, str], folder: Path) -> Resolution
     """Replace every reference in every text of the data.
 
     Args:
-        data: Plain data, which is left as it is.
-        environ: Where `${env:NAME}` looks.
-        folder: Where a relative `${file:PATH}` begins: the folder of the configuration file.
+        data: Plain data; it is not modified.
+        environ: Environment variables for `${env:NAME}`.
+        folder: Base of a relative `${file:PATH}`: the folder of the configuration file.
     """
     resolution = Resolution()
 
@@ -72,7 +72,7 @@ def resolve(data: Value, environ: Mapping[str, str], folder: Path) -> Resolution
 def expand(text: str, environ: Mapping[str, str], folder: Path) -> str:
     """Replace the references of one text.
 
-    `${port}` is left for the runtime, which knows the port; `$${` stands for a plain `${`.
+    `${port}` stays for the runtime, which knows the port; `$${` becomes a plain `${`.
 
     >>> expand("${env:HOME}/x.gguf", {"HOME": "/root"}, Path())
     '/root/x.gguf'
@@ -109,13 +109,13 @@ def _look_up(body: str, environ: Mapping[str, str], folder: Path) -> str:
             return ""
         raise _UnresolvedError(
             f"environment variable {name} is not set",
-            f"set it, or give a default: ${{env:{name}:-default}}",
+            f"set it, or write a default: ${{env:{name}:-default}}",
         )
     if body.startswith("file:"):
         return _read(body.removeprefix("file:"), folder)
     raise _UnresolvedError(
-        f"${{{body}}} is not known",
-        f"write ${{env:{body}}} for a variable of the environment, or $${{{body}}} for the text itself"
+        f"${{{body}}} is not a reference",
+        f"write ${{env:{body}}} for an environment variable, or $${{{body}}} for the text itself"
         if body.isidentifier()
         else "write ${env:NAME}, ${file:PATH} or ${port}",
     )
@@ -126,7 +126,9 @@ def _read(name: str, folder: Path) -> str:
         with locate(name, folder).open("rb") as file:
             content = file.read(MAX_FILE + 1)
         if len(content) > MAX_FILE:
-            raise _UnresolvedError(f"file {name} is over 1 MB", "name a file that holds only the value")
+            raise _UnresolvedError(
+                f"file {name} is larger than 1 MB", "name a file that holds only the value"
+            )
         return content.decode().rstrip("\r\n")
     except UnicodeDecodeError:
         raise _UnresolvedError(f"file {name} is not UTF-8 text", "save it as UTF-8") from None
@@ -134,12 +136,12 @@ def _read(name: str, folder: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else "not a file name"
         raise _UnresolvedError(
             f"file {name} cannot be read ({reason})",
-            "create it, or correct the path; a relative one begins beside this file",
+            "create it, or correct the path; a relative path starts at this file's folder",
         ) from None
 
 
 def locate(name: str, folder: Path) -> Path:
-    """Return the path that a file means: relative ones begin at `folder`, `~/` at the user's home.
+    """Return a path of the file made absolute: relative paths start at `folder`, `~/` at the user's home.
 
     >>> locate("models", Path("/srv")), locate("/models", Path("/srv"))
     (PosixPath('/srv/models'), PosixPath('/models'))

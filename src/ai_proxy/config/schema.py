@@ -1,4 +1,4 @@
-"""Every key a configuration file may have. Descriptions and examples become the documentation and hints."""
+"""The keys of a configuration file; descriptions and examples become documentation and hints."""
 
 from dataclasses import fields
 from typing import Annotated, Any, Literal
@@ -14,6 +14,7 @@ from ai_proxy.config.fields import (
     Environment,
     Gpus,
     HealthPath,
+    Model,
     Name,
     Port,
     PositiveDuration,
@@ -23,7 +24,6 @@ from ai_proxy.config.fields import (
     Words,
     Workdir,
 )
-from ai_proxy.config.model import Model
 from ai_proxy.config.sections import (
     EngineConfig,
     SecurityConfig,
@@ -38,59 +38,61 @@ _CORE: dict[str, Any] = {field.name: field.default for field in fields(Service)}
 
 
 class Defaults(Model):
-    """What holds for every service that does not say otherwise."""
+    """Values for every service that does not set its own."""
 
     start: Annotated[StartPolicy, Field(strict=False)] = Field(
         default=_CORE["start"],
-        description="When it is started: by the first request (held meanwhile), by hand, or at once.",
+        description="When to start it: on the first request, which waits meanwhile; by hand; or at once.",
         examples=["on_demand"],
     )
     idle_timeout: Duration = Field(
         default=_CORE["idle_timeout"],
-        description="Unused time after which it is stopped; 0 for never. Open streams are use.",
+        description="Idle time after which it stops; 0 means never. An open stream is not idle.",
         examples=["10m"],
     )
     start_timeout: PositiveDuration = Field(
         default=_CORE["start_timeout"],
-        description="Longest time from start to ready; then the start has failed.",
+        description="Longest time from start to ready; after that, the start has failed.",
         examples=["5m"],
     )
     stop_grace: Duration = Field(
         default=_CORE["stop_grace"],
-        description="Time between the polite and the forced end.",
+        description="Time between the request to stop and the kill.",
         examples=["10s"],
     )
     drain_timeout: Duration = Field(
         default=_CORE["drain_timeout"],
-        description="How long an unload, restart or reload waits for requests in flight.",
+        description="Longest time an unload, restart or reload waits for requests in flight.",
         examples=["30s"],
     )
     response_timeout: Duration = Field(
         default=_CORE["response_timeout"],
-        description="Longest wait for the beginning of a response; 0 for no limit.",
+        description="Longest wait for the start of a response; 0 means no limit.",
         examples=["10m"],
     )
     stream_idle_timeout: Duration = Field(
         default=_CORE["stream_idle_timeout"],
-        description="Longest silence within a response; 0 for no limit.",
+        description="Longest pause within a response; 0 means no limit.",
         examples=["5m"],
     )
     max_waiting: CountOrZero = Field(
-        default=_CORE["max_waiting"], description="Requests that may wait for it at once.", examples=[1000]
+        default=_CORE["max_waiting"],
+        description="Maximum number of requests that wait for it.",
+        examples=[1000],
     )
     loading: Literal["heartbeat", "hold"] = Field(
         default="heartbeat",
-        description="What the client of a stream gets while a model loads: comments from 2 s on, or nothing.",
+        description="What a streaming client receives while a model loads: comments from 2 s on, or nothing.",
         examples=["hold"],
     )
 
 
 DEFAULTABLE = tuple(Defaults.model_fields)
-"""Keys of a service that fall back to `defaults`."""
+"""Keys of a service that default to `defaults`."""
 
 
 def _inherited(name: str) -> Any:
-    """Declare a service's own value for a key of `defaults`."""
+    """Declare the key of a service that overrides a key of `defaults`."""
     field = Defaults.model_fields[name]
     return Field(
         default=None, description=f"{field.description} Default: as in `defaults`.", examples=field.examples
@@ -98,39 +100,46 @@ def _inherited(name: str) -> Any:
 
 
 class HealthcheckConfig(Model):
-    """A check that Docker itself runs inside the container."""
+    """A health check that Docker runs inside the container."""
 
     test: Command = Field(
-        description="Command to run in the container; exit code 0 is healthy.",
+        description="Command to run in the container; exit code 0 means healthy.",
         examples=[["curl", "-f", "http://localhost:8080/health"]],
     )
-    interval: PositiveDuration = Field(default=Healthcheck(()).interval, description="Between two checks.")
-    timeout: PositiveDuration = Field(default=Healthcheck(()).timeout, description="For one check.")
+    interval: PositiveDuration = Field(
+        default=Healthcheck(()).interval, description="Time between two checks."
+    )
+    timeout: PositiveDuration = Field(
+        default=Healthcheck(()).timeout, description="Longest time for one check."
+    )
     retries: Count = Field(
-        default=Healthcheck(()).retries, description="Failures in a row that make it unhealthy."
+        default=Healthcheck(()).retries, description="Consecutive failures that make it unhealthy."
     )
     start_period: Duration = Field(
-        default=Healthcheck(()).start_period, description="Time at the start in which failures do not count."
+        default=Healthcheck(()).start_period,
+        description="Time after the start during which failures do not count.",
     )
 
 
 class DockerConfig(Model):
-    """How the container is run."""
+    """How Docker runs the container."""
 
     memory_mb: Count | None = Field(default=None, description="Memory limit in MB.", examples=[16384])
     cpus: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="CPU limit in cores.", examples=[4.5]
     )
-    pids: Count | None = Field(default=None, description="Limit of processes and threads.", examples=[4096])
+    pids: Count | None = Field(
+        default=None, description="Maximum number of processes and threads.", examples=[4096]
+    )
     shm_size_mb: Count | None = Field(default=None, description="Size of /dev/shm in MB.", examples=[1024])
     read_only: bool = Field(default=False, description="Make the container's own file system read-only.")
-    cap_drop: Words = Field(default=(), description="Linux capabilities to take away.", examples=[["ALL"]])
+    cap_drop: Words = Field(default=(), description="Linux capabilities to drop.", examples=[["ALL"]])
     user: Text | None = Field(
         default=None, description="User, or user:group, to run as.", examples=["1000:1000"]
     )
     networks: Words = Field(default=(), description="Docker networks to join.", examples=[["models"]])
     healthcheck: HealthcheckConfig | None = Field(
-        default=None, description="A check that Docker itself runs."
+        default=None, description="A health check that Docker runs."
     )
     pull: Literal["missing", "always", "never"] = Field(
         default="missing", description="When to pull the image."
@@ -138,39 +147,39 @@ class DockerConfig(Model):
 
 
 class ResourceRequirements(Model):
-    """What a running instance needs, in MB."""
+    """Memory that a running instance needs, in MB."""
 
     min_memory_mb: CountOrZero = Field(default=0, description="Main memory in MB.", examples=[2048])
     vram_required_mb: CountOrZero = Field(
-        default=0, description="GPU memory in MB, over all its GPUs.", examples=[16000]
+        default=0, description="GPU memory in MB, summed over its GPUs.", examples=[16000]
     )
 
 
 class TypeConfig(Model):
-    """A service type of your own: what services of this type need not say themselves."""
+    """A custom service type: values that services of the type share."""
 
     extends: Name = Field(
-        default="generic", description="The type to start from; any other type.", examples=["vllm"]
+        default="generic", description="The type to extend: any other type.", examples=["vllm"]
     )
     description: str = Field(default="", description="One line for `ai-proxy config types`.")
     engine: Literal["llamacpp", "vllm", "ollama", "lmstudio", "sglang", "generic", "openai"] | None = Field(
-        default=None, description="The software that answers."
+        default=None, description="The engine."
     )
     image: Text | None = Field(
         default=None, description="Container image.", examples=["vllm/vllm-openai:latest"]
     )
     port: Port | None = Field(default=None, description="Port inside the container.", examples=[8000])
     health_path: HealthPath | None = Field(
-        default=None, description="Path that tells readiness, or `none`.", examples=["/health"]
+        default=None, description="Path of the readiness check, or `none`.", examples=["/health"]
     )
     command: Command | None = Field(
         default=None,
-        description="Program and arguments when run as a process; replaces those of the extended type.",
+        description="Program and arguments of the process; replaces those of the extended type.",
         examples=[["vllm", "serve", "--port", "${port}"]],
     )
     args: Words = Field(
         default=(),
-        description="Arguments after those of the extended type, in a process as in a container.",
+        description="Arguments after those of the extended type, for a process or a container.",
         examples=[["--max-model-len", "8192"]],
     )
     env: Environment = Field(
@@ -181,50 +190,50 @@ class TypeConfig(Model):
 
 
 class ServiceConfig(Model):
-    """A backend: what it is, how it is run, and when."""
+    """A backend: what it is, how to run it, and when."""
 
     type: Text = Field(
-        description="What it is: a built-in type (see `ai-proxy config types`) or one of your `types`.",
+        description="A built-in type (see `ai-proxy config types`) or one of your `types`.",
         examples=["llama-cpp-server"],
     )
     runtime: Annotated[RuntimeKind, Field(strict=False)] | None = Field(
         default=None,
-        description="How it is run. Default: `image` means docker, `command` process, `url` external.",
+        description="How to run it. Default: docker for `image`, process for `command`, external for `url`.",
         examples=["docker"],
     )
     models: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = Field(
         default=None,
-        description="Names it answers to. Default: its id and what the engine lists.",
+        description="Names of its models. Default: its id and the models that the engine lists.",
         examples=[["llama3", "gpt-4o-mini"]],
     )
     aliases: dict[Text, Text] = Field(
         default_factory=dict,
-        description="More names it answers to, each with what its engine is asked for instead.",
+        description="Additional model names, each with the name that its engine knows.",
         examples=[{"gpt-4o": "llama3:70b"}],
     )
     set_params: dict[Text, Any] = Field(
         default_factory=dict,
-        description="Put into every request to a model, in place of what the client says.",
+        description="Parameters set in every request to a model; they override the client's.",
         examples=[{"seed": 1}],
     )
     default_params: dict[Text, Any] = Field(
         default_factory=dict,
-        description="Put into every request to a model that does not say otherwise.",
+        description="Parameters set in requests to a model that do not have them.",
         examples=[{"temperature": 0.7}],
     )
     drop_params: Words = Field(
         default=(),
-        description="Taken out of every request to a model.",
+        description="Parameters removed from every request to a model.",
         examples=[["logit_bias"]],
     )
     api_key: ApiKey | None = Field(
         default=None,
-        description="Sent to the backend in place of the client's key; only `${env:NAME}` or `${file:PATH}`.",
+        description="Key sent to the backend in place of the client's; only `${env:NAME}` or `${file:PATH}`.",
         examples=["${env:CLOUD_KEY}"],
     )
     health_path: HealthPath | None = Field(
         default=None,
-        description="Path that tells readiness, or `none` when a connection is enough. Default: the type's.",
+        description="Path of the readiness check; `none`: a TCP connection is enough. Default: the type's.",
         examples=["/health"],
     )
     image: Text | None = Field(
@@ -234,7 +243,7 @@ class ServiceConfig(Model):
     )
     command: Command | None = Field(
         default=None,
-        description="process: program and arguments, `${port}` where the port goes. "
+        description="process: program and arguments, with `${port}` for the port. "
         "docker: replaces the image's entry point. Default: the type's.",
         examples=[["llama-server", "-m", "/models/coder.gguf", "--port", "${port}"]],
     )
@@ -250,13 +259,13 @@ class ServiceConfig(Model):
     )
     workdir: Workdir | None = Field(
         default=None,
-        description="process: folder to run in; a relative one begins beside this file.",
+        description="process: working directory, relative to this file.",
         examples=["./coder"],
     )
     port: Port | None = Field(
         default=None,
         description="docker: port inside the container. "
-        "process: the fixed port it listens on; by default a free one is chosen at each start.",
+        "process: the fixed port it listens on. Default: a free one at each start.",
         examples=[8080],
     )
     host_port: Port | None = Field(
@@ -266,7 +275,7 @@ class ServiceConfig(Model):
     )
     volumes: Annotated[tuple[Volume, ...], Field(strict=False)] = Field(
         default=(),
-        description="docker: `host:container[:ro|rw]`; a relative host path begins beside this file.",
+        description="docker: `host:container[:ro|rw]`; a relative host path is relative to this file.",
         examples=[["/models:/models:ro"]],
     )
     gpus: Gpus | None = Field(
@@ -282,11 +291,11 @@ class ServiceConfig(Model):
     )
     urls: Annotated[tuple[Url, ...], Field(strict=False, min_length=1)] | None = Field(
         default=None,
-        description="external: addresses of several backends that serve the same.",
+        description="external: URLs of several backends that serve the same models.",
         examples=[["http://10.0.0.5:8000", "http://10.0.0.6:8000"]],
     )
     resource_requirements: ResourceRequirements | None = Field(
-        default=None, description="docker, process: what a running instance needs."
+        default=None, description="docker, process: memory that a running instance needs."
     )
     start: Annotated[StartPolicy, Field(strict=False)] | None = _inherited("start")
     idle_timeout: Duration | None = _inherited("idle_timeout")
@@ -299,30 +308,32 @@ class ServiceConfig(Model):
     loading: Literal["heartbeat", "hold"] | None = _inherited("loading")
     on_exit: Literal["keep", "stop"] | None = Field(
         default=None,
-        description="What becomes of it when the proxy ends. Default: `keep` for docker, `stop` for process.",
+        description="Whether it outlives the proxy. Default: `keep` for docker, `stop` for process.",
         examples=["stop"],
     )
 
 
 class Config(Model):
-    """A configuration file. Every part may be left out."""
+    """A configuration file. Every section is optional."""
 
     server: ServerConfig = Field(
-        default=ServerConfig(), description="Where the proxy listens and what it allows."
+        default=ServerConfig(), description="Where the proxy listens, and its limits."
     )
     engine: EngineConfig = Field(
-        default=EngineConfig(), description="How engines that run by themselves are looked for."
+        default=EngineConfig(), description="Detection of engines that the proxy did not start."
     )
     defaults: Defaults = Field(
-        default=Defaults(), description="What holds for every service that does not say otherwise."
+        default=Defaults(), description="Values for every service that does not set its own."
     )
-    telemetry: TelemetryConfig = Field(default=TelemetryConfig(), description="Where OpenTelemetry is sent.")
-    tls: TlsConfig = Field(default=TlsConfig(), description="TLS in front of everything.")
-    store: StoreConfig = Field(default=StoreConfig(), description="Where what lasts is kept, such as keys.")
+    telemetry: TelemetryConfig = Field(
+        default=TelemetryConfig(), description="Where OpenTelemetry data goes."
+    )
+    tls: TlsConfig = Field(default=TlsConfig(), description="TLS of all public listeners.")
+    store: StoreConfig = Field(
+        default=StoreConfig(), description="The database of keys, policy and audit log."
+    )
     security: SecurityConfig = Field(
-        default=SecurityConfig(), description="Who may call while there is no API key."
+        default=SecurityConfig(), description="What the proxy allows while no API key exists."
     )
-    types: dict[Name, TypeConfig] = Field(
-        default_factory=dict, description="Service types of your own, by name."
-    )
+    types: dict[Name, TypeConfig] = Field(default_factory=dict, description="Custom service types, by name.")
     services: dict[Name, ServiceConfig] = Field(default_factory=dict, description="The backends, by id.")

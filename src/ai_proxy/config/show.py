@@ -1,4 +1,4 @@
-"""The effective configuration for people: defaults filled in, secrets left out."""
+"""The effective configuration as users see it: defaults filled in, secrets masked."""
 
 import io
 import re
@@ -18,8 +18,8 @@ _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECA
 def show(loaded: Loaded) -> dict[str, Any]:
     """Return the effective configuration as plain data.
 
-    What came from the environment or a file is shown as the reference to it, never as its value; variables
-    whose name sounds secret are masked when their value stands in the file itself.
+    Values from the environment or a file appear as the reference in the configuration, never as their value.
+    A literal value of a variable whose name suggests a secret is masked.
     """
     data = effective(loaded.config).model_dump(mode="json", exclude_none=True)
     for name, service in data["services"].items():
@@ -32,7 +32,7 @@ def show(loaded: Loaded) -> dict[str, Any]:
 
 
 def to_yaml(data: dict[str, Any]) -> str:
-    """Write plain data as YAML."""
+    """Return plain data as YAML."""
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 110

@@ -1,4 +1,4 @@
-"""Service types: what services of a kind need not say themselves."""
+"""Service types: the values that services of one kind share."""
 
 import sys
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from ai_proxy.core.service import RuntimeKind
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a type is run in one runtime.
+    """How one runtime runs a type.
 
     Attributes:
-        command: Program with its leading arguments; in a container it replaces the image's entry point.
-        args: Arguments, before those of a service.
-        address: Arguments that make it listen where the proxy looks for it; after all others, since vLLM
-            wants its model first, and since they are to hold.
+        command: Program and its first arguments; in a container it replaces the image's entry point.
+        args: Arguments before those of a service.
+        address: Arguments that set the listen address; they come last, since vLLM expects its model first and
+            they must override the others.
         env: Environment variables.
     """
 
@@ -29,19 +29,19 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A service type; `${port}` stands for the port the backend is to listen on.
+    """A service type; `${port}` stands for the port the backend listens on.
 
     Attributes:
-        name: As services name it.
-        description: One line for people.
-        engine: The software that answers.
-        runtime: How services that say nothing about it are run; None when they must.
-        image: Container image; None when it must be given.
-        port: Port inside the container; None when it must be given.
-        health_path: Path that tells readiness; None when accepting a connection is enough.
-        url: Where it usually runs by itself.
-        process: How it is run as a child process; without a command that must be given.
-        docker: How it is run in its image.
+        name: Name in the configuration.
+        description: One line of text.
+        engine: The engine.
+        runtime: Default runtime of its services; None when they must choose one.
+        image: Container image; None when services must give one.
+        port: Port inside the container; None when services must give one.
+        health_path: Path of the readiness check; None when a TCP connection is enough.
+        url: Default URL of an external service.
+        process: How to run it as a process; when it has no command, services must give one.
+        docker: How to run it in its image.
         fallback: Replaces the program of `process` when that is not on PATH.
     """
 
@@ -101,7 +101,7 @@ BUILT_IN: Mapping[str, Template] = MappingProxyType(
             ),
             Template(
                 "lm-studio",
-                "LM Studio, which runs by itself",
+                "LM Studio, which runs on its own",
                 engine="lmstudio",
                 runtime=RuntimeKind.EXTERNAL,
                 health_path="/v1/models",
@@ -129,13 +129,13 @@ BUILT_IN: Mapping[str, Template] = MappingProxyType(
         )
     }
 )
-"""The types that come with the program."""
+"""The built-in types."""
 
 
 def resolve_types(declared: Mapping[str, TypeConfig]) -> dict[str, Template]:
-    """Return every type by name, the declared ones with what they extend filled in.
+    """Return every type by name; declared types inherit the values of the types they extend.
 
-    Declared types whose base is unknown, or that extend each other in a circle, are left out.
+    Declared types whose base is unknown, or that extend each other in a circle, are omitted.
     """
     known = dict(BUILT_IN)
     waiting = dict(declared)
@@ -174,7 +174,7 @@ def _extend(recipe: Recipe, own: TypeConfig) -> Recipe:
 
 
 def health_path(own: str | None, inherited: str | None) -> str | None:
-    """Return the health path that holds; `none` is how a file says that there is none.
+    """Return the effective health path; `none` in a file means that there is none.
 
     >>> health_path(None, "/health"), health_path("none", "/health")
     ('/health', None)

@@ -1,4 +1,4 @@
-"""From plain data to models: every error at once, in words for people."""
+"""Validates plain data against the models, and reports every error at once in plain words."""
 
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
@@ -34,16 +34,16 @@ _WORDS: Mapping[str, tuple[str, str]] = {
 def validate(data: Value, document: Document, folder: Path, lost: Set[KeyPath]) -> tuple[Config, list[Fault]]:
     """Read the data into a `Config`.
 
-    Whatever is faulty is reported and left out, so that the rest can be read and checked in the same run.
+    Faulty parts are reported and left out, so that the rest is read and checked in the same run.
 
     Args:
-        data: Plain data with references replaced; it is consumed.
+        data: Plain data with references replaced; it is modified.
         document: The file as written.
-        folder: Where relative paths begin.
+        folder: Base of relative paths.
         lost: Paths already known to be faulty.
 
     Returns:
-        The configuration without its faulty parts, and the faults that were not known.
+        The configuration without its faulty parts, and the faults not known before.
     """
     _, errors = _read(data, folder)
     faults = [_fault(details, document) for details in errors if _path(details) not in lost]
@@ -63,9 +63,9 @@ def _read(data: Value, folder: Path) -> tuple[Config, list[ErrorDetails]]:
 
 
 def without(data: Any, paths: Iterable[KeyPath]) -> Any:
-    """Return the data without the keys named; where a key is missing, without what misses it.
+    """Return the data without the keys at `paths`; a missing key removes the mapping that lacks it.
 
-    A list is left out as a whole when an item of it is named.
+    A path to an item removes the whole list.
 
     >>> without({"a": {"b": 1, "c": [1, 2]}}, [("a", "c", 0)])
     {'a': {'b': 1}}
@@ -84,7 +84,7 @@ def without(data: Any, paths: Iterable[KeyPath]) -> Any:
 
 
 def _target(data: Any, path: KeyPath) -> KeyPath:
-    """Return the longest part of a path that can be left out."""
+    """Return the longest prefix of a path that can be removed."""
     for depth, key in enumerate(path):
         if not isinstance(data, dict) or key not in data:
             return path[:depth]
@@ -108,7 +108,7 @@ def _fault(details: ErrorDetails, document: Document) -> Fault:
         case "enum" | "literal_error":
             choices = str(context["expected"])
             names = choices.replace("'", "").replace(" or ", ", ").split(", ")
-            message = "{value} is not possible"
+            message = "{value} is not allowed"
             hint = did_you_mean(str(document.value_at(path)), names, f"use {choices}")
         case "invalid":
             message, hint = context["message"], context["hint"]
@@ -119,7 +119,7 @@ def _fault(details: ErrorDetails, document: Document) -> Fault:
 
 
 def _example(path: KeyPath) -> str:
-    """Return an example of the value wanted, for the end of a hint; empty where there is none."""
+    """Return an example value for the end of a hint; empty when the schema has none."""
     field = _field(path)
     if field is None or not field.examples:
         return ""
@@ -139,7 +139,7 @@ def _field(path: KeyPath) -> FieldInfo | None:
 
 
 def _kind(path: KeyPath) -> Any:
-    """Return the type that the schema declares for a path; None beyond what it knows."""
+    """Return the type that the schema declares for a path; None for a path it does not declare."""
     kind: Any = Config
     for key in path:
         if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -54,11 +54,11 @@ def write(folder: Path, content: bytes) -> Path:
         (b"server: {}\n# caf\xe9\n", "2:6: not UTF-8 text; save the file as UTF-8"),
         ("server: {}".encode("utf-16"), "1:1: not UTF-8 text; save the file as UTF-8"),
         (b"server: {}\n  # \x00\n", "2:5: a control character is not allowed; remove it"),
-        (b"<<: [1]\nservices: {}\n", "1:1: '<<' merges mappings only; give it an alias of a mapping"),
+        (b"<<: [1]\nservices: {}\n", "1:1: '<<' only merges mappings; give it an alias of a mapping"),
         (b"? [a]\n: 1\n", "1:1: a key must be plain text; write a name in front of the ':'"),
         (
             b"server: {port: " + b"1" * 5000 + b"}",
-            "1:16: server.port: not a number that can be read; put the value in quotes if it is text",
+            "1:16: server.port: this number cannot be read; put the value in quotes if it is text",
         ),
         (b"a: " + b"[" * 1500, "1:1: the file is nested too deeply; simplify it"),
     ],
@@ -73,7 +73,7 @@ def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:
 
     problems = reported(write(tmp_path, "\n".join(lines).encode()))
 
-    assert any("an alias repeats what contains it" in problem for problem in problems)
+    assert any("an alias contains itself" in problem for problem in problems)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -82,5 +82,5 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="this is a folder; name the file in it"):
+    with pytest.raises(ConfigError, match="is a folder; give the path of the file in it"):
         load_config(tmp_path, {})

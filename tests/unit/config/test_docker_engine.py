@@ -35,7 +35,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         ("{host: gpu-box}", "is not the URL of a Docker engine; write for example unix:///run/docker.sock"),
         ("{host: 'unix://docker.sock'}", "is not the URL of a Docker engine"),
         ("{certificates: ./nowhere}", "there is no such folder; create it"),
-        ("{address: 0.0.0.0}", "is not an address that can be reached; write that of the Docker engine's"),
+        ("{address: 0.0.0.0}", "is not a reachable address; write the address of the Docker engine's"),
         ("{address: 'tcp://10.0.0.5'}", "is not a host"),
     ],
 )
