@@ -40,7 +40,8 @@ from ai_proxy.engines.detect.cache import MemoryCache
 from ai_proxy.engines.detect.detector import Detector
 from ai_proxy.gateway.guard import ClosedGuard, Guard, KeyGuard
 from ai_proxy.gateway.listener import Gateway
-from ai_proxy.handles import Announcement, announced
+from ai_proxy.instances.announcement import Announcement, announced
+from ai_proxy.instances.state import ProxyState, open_state
 from ai_proxy.platform.addresses import Addresses
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.data_folder import owner_id
@@ -52,7 +53,6 @@ from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
 from ai_proxy.telemetry.eventlog import EventLog
 from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
-from ai_proxy.vault import Vault, open_vault
 
 VERSION = version("ai-inference-proxy")
 CLIENT_SOCKET = "gateway.sock"
@@ -74,7 +74,7 @@ class Parts:
     Attributes:
         background: Owns the work that goes on as long as the proxy does.
         settings: How it is to behave, once the command line had its say.
-        vault: What lasts; or why that cannot be had.
+        state: What it keeps across restarts; or why that cannot be used.
         announcement: Tells others of this proxy.
         guard: Decides about clients.
         telemetry: Measures.
@@ -87,7 +87,7 @@ class Parts:
 
     background: Background
     settings: ServerSettings
-    vault: Vault | StoreError
+    state: ProxyState | StoreError
     announcement: Announcement
     guard: Guard
     telemetry: Telemetry
@@ -122,15 +122,15 @@ async def assemble(
     settings = overridden_settings(config, options)
     background = Background()
     stack.push_async_callback(background.close)
-    vault = await _open_vault(stack, config)
-    handles = None if isinstance(vault, StoreError) else vault.store.handles
-    announcement = await stack.enter_async_context(announced(handles))
-    guard = _guard(vault, security_settings(config), settings.host)
+    state = await _open_state(stack, config, background)
+    instances = None if isinstance(state, StoreError) else state.store.instances
+    announcement = await stack.enter_async_context(announced(instances, background))
+    guard = _guard(state, security_settings(config), settings.host)
     telemetry = await stack.enter_async_context(
         open_telemetry(telemetry_settings(config), os.environ, VERSION, settings.host, SystemClock())
     )
-    if isinstance(vault, Vault):
-        telemetry.listen(vault.security.usage.note_all)
+    if isinstance(state, ProxyState):
+        telemetry.listen(state.security.usage.note_all)
     connector = aiohttp.TCPConnector(limit=0)
     session = await stack.enter_async_context(
         aiohttp.ClientSession(connector=connector, auto_decompress=False)
@@ -141,14 +141,14 @@ async def assemble(
     stack.push_async_callback(close, plane, gateway)
     plane.load = _loader(path, config, options)
     addresses = Addresses()
-    detector = _detector(session, plane, addresses, config, vault)
+    detector = _detector(session, plane, addresses, config, state)
     discovery = _discovery(detector, plane, config, _engine_settings(engine_settings(config), options))
-    _follow_settings(vault, options, set_level, (detector.adapt, discovery.adapt))
+    _follow_settings(state, options, set_level, (detector.adapt, discovery.adapt))
     plane.events.listen(forget_changed(plane, detector))
     return Parts(
         background,
         settings,
-        vault,
+        state,
         announcement,
         guard,
         telemetry,
@@ -173,7 +173,7 @@ def application(parts: Parts) -> ASGIApp:
         parts.addresses,
         requests,
         parts.detector,
-        parts.vault,
+        parts.state,
         lambda: parts.background.restarts,
     )
 
@@ -195,34 +195,39 @@ def overridden_settings(config: Config, options: ServeOptions) -> ServerSettings
     )
 
 
-async def _open_vault(stack: AsyncExitStack, config: Config) -> Vault | StoreError:
-    """Open what lasts; without it, the owner is served, and nobody else: who may call cannot be told."""
+async def _open_state(
+    stack: AsyncExitStack, config: Config, background: Background
+) -> ProxyState | StoreError:
+    """Open the state. Without it the proxy cannot check the keys of clients, and serves its owner only."""
     try:
-        return await stack.enter_async_context(open_vault(config, SystemClock()))
+        return await stack.enter_async_context(open_state(config, SystemClock(), background=background))
     except StoreError as error:
-        logger.error("clients are refused until this is mended and the proxy is restarted: {}", error.detail)
-        logger.error("'ai-proxy check' says more; 'ai-proxy backup restore' brings back what was saved")
+        logger.error("cannot use the store, so clients are refused: {}", error.detail)
+        logger.error(
+            "run 'ai-proxy check' for the details, or 'ai-proxy backup restore' to go back to a backup; then"
+            " restart the proxy"
+        )
         return error
 
 
-def _guard(vault: Vault | StoreError, settings: SecuritySettings, host: str) -> Guard:
+def _guard(state: ProxyState | StoreError, settings: SecuritySettings, host: str) -> Guard:
     """Return who decides about clients.
 
     Raises:
         ListenError: Everybody who can reach the listeners could use the proxy, and nobody has said that this
             is meant.
     """
-    if isinstance(vault, StoreError):
+    if isinstance(state, StoreError):
         return ClosedGuard(
             StoreUnavailableError("the proxy cannot read its API keys, and serves nobody: see its log")
         )
     exposed = is_exposed(host)
-    if exposed and not (settings.allow_unauthenticated or vault.security.keys.has_keys):
+    if exposed and not (settings.allow_unauthenticated or state.security.keys.has_keys):
         raise ListenError(
             f"{host} can be reached from other machines, and there is no API key yet: make one first with "
             "'ai-proxy api-keys create', listen on 127.0.0.1, or say security.allow_unauthenticated: true"
         )
-    return KeyGuard(vault.security, settings, SystemClock(), exposed=exposed)
+    return KeyGuard(state.security, settings, SystemClock(), exposed=exposed)
 
 
 def _gateway(
@@ -244,7 +249,7 @@ def _detector(
     plane: ControlPlane,
     addresses: Addresses,
     config: Config,
-    vault: Vault | StoreError,
+    state: ProxyState | StoreError,
 ) -> Detector:
     """Build what finds engines; it leaves out the proxy itself and what that runs."""
 
@@ -255,7 +260,7 @@ def _detector(
 
     clock, settings = SystemClock(), engine_settings(config)
     ttl = settings.cache_ttl
-    cache = vault.store.engine_cache(clock, ttl) if isinstance(vault, Vault) else MemoryCache(clock, ttl)
+    cache = state.store.engine_cache(clock, ttl) if isinstance(state, ProxyState) else MemoryCache(clock, ttl)
     return Detector(session, clock, cache, settings, os.environ, owners)
 
 
@@ -267,13 +272,13 @@ def _discovery(
 
 
 def _follow_settings(
-    vault: Vault | StoreError,
+    state: ProxyState | StoreError,
     options: ServeOptions,
     set_level: Callable[[LogLevel], None],
     adapt: Sequence[Callable[[EngineSettings], None]],
 ) -> None:
     """Go by the settings that are made at run time, those made before this start among them."""
-    if isinstance(vault, StoreError):
+    if isinstance(state, StoreError):
         return
 
     def hear(settings: RunSettings) -> None:
@@ -281,8 +286,8 @@ def _follow_settings(
         for follow in adapt:
             follow(_engine_settings(settings.engine, options))
 
-    vault.settings.listen(hear)
-    hear(vault.settings.current)
+    state.settings.listen(hear)
+    hear(state.settings.current)
 
 
 def _engine_settings(settings: EngineSettings, options: ServeOptions) -> EngineSettings:

@@ -16,9 +16,9 @@ from tests.integration.persistence.holding import held_by_another_process
 
 from ai_proxy.config.schema import Config
 from ai_proxy.core.keys import Grant, Scope
+from ai_proxy.instances.state import ProxyState, open_state
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.testing.fake_engine import Behaviour
-from ai_proxy.vault import Vault, open_vault
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def make_key(proxy: Proxy, scope: Scope = Scope.INFERENCE) -> tuple[str, str]:
     """Make a key before the proxy is started; return it and its id."""
 
     async def make() -> tuple[str, str]:
-        async with open_vault(Config(), SystemClock(), proxy.environment) as vault:
-            plain, key = await vault.security.keys.create(Grant("test", frozenset({scope})))
+        async with open_state(Config(), SystemClock(), proxy.environment) as state:
+            plain, key = await state.security.keys.create(Grant("test", frozenset({scope})))
             return plain.text, key.id
 
     return asyncio.run(make())
@@ -58,12 +58,12 @@ def make_key(proxy: Proxy, scope: Scope = Scope.INFERENCE) -> tuple[str, str]:
 def is_revoked(proxy: Proxy, key_id: str) -> bool:
     """Tell whether a key is revoked on disk."""
 
-    async def look(vault: Vault) -> bool:
-        return any(key.id == key_id and key.revoked is not None for key in await vault.store.keys.all())
+    async def look(state: ProxyState) -> bool:
+        return any(key.id == key_id and key.revoked is not None for key in await state.store.keys.all())
 
     async def run() -> bool:
-        async with open_vault(Config(), SystemClock(), proxy.environment) as vault:
-            return await look(vault)
+        async with open_state(Config(), SystemClock(), proxy.environment) as state:
+            return await look(state)
 
     return asyncio.run(run())
 

@@ -22,8 +22,8 @@ from tests.rigs.plane import FakePlane
 from ai_proxy.api.application import create_app, openapi_document
 from ai_proxy.api.middleware import Caller, Middleware
 from ai_proxy.config.schema import Config
+from ai_proxy.instances.state import open_state
 from ai_proxy.platform.clock import SystemClock
-from ai_proxy.vault import open_vault
 
 CONFIG = SchemathesisConfig.from_dict(
     {
@@ -54,8 +54,8 @@ class Served(uvicorn.Server):
 
 
 async def serve(data: Path, started: "Queue[Served]") -> None:
-    async with open_vault(Config(), SystemClock(), {"AI_PROXY_DATA_DIR": str(data)}) as vault:
-        app = create_app(FakePlane(), lambda: (b"", "text/plain"), "1.2.3", keeping=vault)
+    async with open_state(Config(), SystemClock(), {"AI_PROXY_DATA_DIR": str(data)}) as state:
+        app = create_app(FakePlane(), lambda: (b"", "text/plain"), "1.2.3", keeping=state)
         served = Served(Middleware(app, lambda _: Caller("0123456789ab", "192.0.2.7")))
         started.put(served)
         await served.serve()

@@ -10,12 +10,12 @@ import pytest
 from loguru import logger
 
 from ai_proxy.config.schema import Config
+from ai_proxy.instances.state import open_state
 from ai_proxy.testing.clock import FakeClock
-from ai_proxy.vault import open_vault
 
 
 async def _open(folder: Path) -> None:
-    async with open_vault(Config(), FakeClock(), {"AI_PROXY_DATA_DIR": str(folder)}):
+    async with open_state(Config(), FakeClock(), {"AI_PROXY_DATA_DIR": str(folder)}):
         pass
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ai_proxy.core.key_facts import KeyFacts, MadeKey
     from ai_proxy.core.keys import ApiKey, Scope
     from ai_proxy.core.store_ports import Usage
-    from ai_proxy.vault import Vault
+    from ai_proxy.instances.state import ProxyState
 
 app = typer.Typer(help="Make, list, revoke and replace API keys.", no_args_is_help=True)
 
@@ -50,7 +50,7 @@ def create(
     output: FormatOption = None,
 ) -> None:
     """Make a key and print it, this once. Limits that are not given are as the policy says."""
-    from ai_proxy.cli.vault import audited, with_vault
+    from ai_proxy.cli.state import audited, with_state
     from ai_proxy.core.key_facts import MadeKey, described, key_facts
     from ai_proxy.core.keys import Grant, Scope
     from ai_proxy.core.limits import Allowance
@@ -59,29 +59,29 @@ def create(
     grant = Grant(label, scopes, frozenset(model or ()), Allowance(rpm, burst, tpm, concurrency))
     lasts = None if expires is None else seconds(expires, "--expires")
 
-    async def make(vault: "Vault") -> "tuple[bool, MadeKey]":
-        first, now = not vault.security.keys.has_keys, vault.clock.wall()
-        async with audited(vault, "key.create") as deed:
-            plain, key = await vault.security.keys.create(grant, None if lasts is None else now + lasts)
+    async def make(state: "ProxyState") -> "tuple[bool, MadeKey]":
+        first, now = not state.security.keys.has_keys, state.clock.wall()
+        async with audited(state, "key.create") as deed:
+            plain, key = await state.security.keys.create(grant, None if lasts is None else now + lasts)
             deed.what, deed.detail = f"key.create {key.id}", described(grant)
         return first, MadeKey(plain.text, key_facts(key, now))
 
-    first, made = with_vault(config, make)
+    first, made = with_state(config, make)
     show(ctx, output, asdict(made), lambda: _tell(made, first=first))
 
 
 @app.command("list")
 def list_keys(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:
     """List the keys, with their limits and when they were last used; those that are over, too."""
+    from ai_proxy.cli.state import with_state
     from ai_proxy.cli.tables import print_keys
-    from ai_proxy.cli.vault import with_vault
     from ai_proxy.core.key_facts import key_facts
 
-    async def read(vault: "Vault") -> "list[KeyFacts]":
-        now = vault.clock.wall()
-        return [key_facts(key, now) for key in vault.security.keys.all()]
+    async def read(state: "ProxyState") -> "list[KeyFacts]":
+        now = state.clock.wall()
+        return [key_facts(key, now) for key in state.security.keys.all()]
 
-    keys = with_vault(config, read)
+    keys = with_state(config, read)
     show(ctx, output, [asdict(one) for one in keys], lambda: print_keys(keys))
 
 
@@ -90,16 +90,16 @@ def revoke(
     ctx: typer.Context, key: KeyArgument, *, config: ConfigOption = None, output: FormatOption = None
 ) -> None:
     """End a key for good; a proxy that runs refuses it within a second."""
-    from ai_proxy.cli.vault import audited, with_vault
+    from ai_proxy.cli.state import audited, with_state
     from ai_proxy.core.key_facts import key_facts
 
-    async def end(vault: "Vault") -> "KeyFacts":
-        now = vault.clock.wall()
-        found = find_key(vault.security.keys.all(), key, now)
-        async with audited(vault, f"key.revoke {found.id}"):
-            return key_facts(await vault.security.keys.revoke(found.id), now)
+    async def end(state: "ProxyState") -> "KeyFacts":
+        now = state.clock.wall()
+        found = find_key(state.security.keys.all(), key, now)
+        async with audited(state, f"key.revoke {found.id}"):
+            return key_facts(await state.security.keys.revoke(found.id), now)
 
-    ended = with_vault(config, end)
+    ended = with_state(config, end)
     show(ctx, output, asdict(ended), lambda: typer.echo(f"API key {ended.id} ({ended.label}) is revoked"))
 
 
@@ -116,20 +116,20 @@ def rotate(
     output: FormatOption = None,
 ) -> None:
     """Make a key that takes the place of another and may do the same, and print it, this once."""
-    from ai_proxy.cli.vault import audited, with_vault
+    from ai_proxy.cli.state import audited, with_state
     from ai_proxy.core.key_facts import MadeKey, key_facts
 
     both_for = seconds(overlap, "--overlap", least=0)
 
-    async def replace(vault: "Vault") -> "MadeKey":
-        now = vault.clock.wall()
-        found = find_key(vault.security.keys.all(), key, now)
-        async with audited(vault, f"key.rotate {found.id}") as deed:
-            plain, fresh = await vault.security.keys.rotate(found.id, both_for)
+    async def replace(state: "ProxyState") -> "MadeKey":
+        now = state.clock.wall()
+        found = find_key(state.security.keys.all(), key, now)
+        async with audited(state, f"key.rotate {found.id}") as deed:
+            plain, fresh = await state.security.keys.rotate(found.id, both_for)
             deed.detail = f"replaced by {fresh.id}"
         return MadeKey(plain.text, key_facts(fresh, now))
 
-    made = with_vault(config, replace)
+    made = with_state(config, replace)
     show(ctx, output, asdict(made), lambda: _tell(made, ends=f"{overlap} from now"))
 
 
@@ -143,16 +143,16 @@ def usage(
     output: FormatOption = None,
 ) -> None:
     """Show requests and tokens by day, key and model."""
+    from ai_proxy.cli.state import with_state
     from ai_proxy.cli.tables import print_usage
-    from ai_proxy.cli.vault import with_vault
 
-    async def read(vault: "Vault") -> "tuple[Sequence[Usage], dict[str, str]]":
-        keys = vault.security.keys.all()
-        only = find_key(keys, key, vault.clock.wall()).id if key else None
+    async def read(state: "ProxyState") -> "tuple[Sequence[Usage], dict[str, str]]":
+        keys = state.security.keys.all()
+        only = find_key(keys, key, state.clock.wall()).id if key else None
         labels = {one.id: one.grant.label for one in keys}
-        return await vault.store.usage.totals(_day(since), only), labels
+        return await state.store.usage.totals(_day(since), only), labels
 
-    used, labels = with_vault(config, read)
+    used, labels = with_state(config, read)
     show(ctx, output, [asdict(one) for one in used], lambda: print_usage(used, labels))
 
 

@@ -16,7 +16,7 @@ from ai_proxy.platform.data_folder import private_opener
 
 if TYPE_CHECKING:
     from ai_proxy.core.store_ports import AuditEntry
-    from ai_proxy.vault import Vault
+    from ai_proxy.instances.state import ProxyState
 
 NOTHING = "nothing is in the audit log"
 
@@ -47,33 +47,33 @@ def audit(
 ) -> None:
     """Show management changes and refused requests: when, who, what, from where, the result."""
     from ai_proxy.cli.api_keys import seconds
-    from ai_proxy.cli.vault import with_vault
+    from ai_proxy.cli.state import with_state
 
     age = None if since is None else seconds(since, "--since")
     as_json = output_format(ctx, output) is Format.JSON
 
-    def begin(vault: "Vault") -> float | None:
-        return None if age is None else vault.clock.wall() - age
+    def begin(state: "ProxyState") -> float | None:
+        return None if age is None else state.clock.wall() - age
 
-    async def read(vault: "Vault") -> "Sequence[AuditEntry]":
-        return await vault.store.audit.newest(limit, begin(vault))
+    async def read(state: "ProxyState") -> "Sequence[AuditEntry]":
+        return await state.store.audit.newest(limit, begin(state))
 
-    async def go_on(vault: "Vault") -> None:
-        entries = await read(vault)
+    async def go_on(state: "ProxyState") -> None:
+        entries = await read(state)
         for entry in entries:
             typer.echo(as_line(entry) if as_json else as_text(entry))
-        last = entries[-1].seq if entries else await vault.store.audit.last_seq()
-        async for entry in vault.security.audit.follow(last):
+        last = entries[-1].seq if entries else await state.store.audit.last_seq()
+        async for entry in state.security.audit.follow(last):
             typer.echo(as_line(entry) if as_json else as_text(entry))
 
     if export is not None:
         with _opened(export) as file:
-            count = with_vault(config, lambda vault: _write(vault.security.audit.export(begin(vault)), file))
+            count = with_state(config, lambda state: _write(state.security.audit.export(begin(state)), file))
         typer.echo(f"wrote {count} entries", err=True)
     elif follow:
-        with_vault(config, go_on)
+        with_state(config, go_on)
     else:
-        found = with_vault(config, read)
+        found = with_state(config, read)
         text = "\n".join(map(as_text, found)) or NOTHING
         show(ctx, output, [asdict(one) for one in found], lambda: typer.echo(text))
 

@@ -8,7 +8,7 @@ import typer
 from ai_proxy.cli.output import FormatOption, RunDirOption, UserError, show
 
 if TYPE_CHECKING:
-    from ai_proxy.archive import Restored
+    from ai_proxy.persistence.backup import Restored
 
 app = typer.Typer(help="Keep everything that lasts in one file, and put it back.", no_args_is_help=True)
 
@@ -36,8 +36,8 @@ def create(
     import time
     from importlib.metadata import version
 
-    from ai_proxy.archive import create_backup, file_moment
-    from ai_proxy.persistence.backup import database_file
+    from ai_proxy.persistence.backup import create_backup, file_moment
+    from ai_proxy.persistence.database import database_file
     from ai_proxy.platform.data_folder import data_folder
 
     now, folder = time.time(), data_folder()
@@ -77,8 +77,8 @@ def restore(
     """Put a backup in place, once all of it is checked; no proxy may be running meanwhile."""
     import time
 
-    from ai_proxy.archive import restore_backup
-    from ai_proxy.persistence.backup import database_file
+    from ai_proxy.persistence.backup import restore_backup
+    from ai_proxy.persistence.database import database_file
     from ai_proxy.platform.data_folder import data_folder
     from ai_proxy.platform.run_folder import base_folder, running_instances
 

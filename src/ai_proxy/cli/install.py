@@ -60,13 +60,13 @@ def install(
 def _plan(chosen: Path | None, log: Path | None) -> "Plan":
     import getpass
 
-    from ai_proxy.background import drain_time, serve_command
     from ai_proxy.cli.units import LOWEST_FREE_PORT, Plan
     from ai_proxy.config.build import build_services, server_settings, tls_settings
     from ai_proxy.config.load import find_config, load_config
     from ai_proxy.config.schema import Config
     from ai_proxy.core.options import ServeOptions
     from ai_proxy.core.settings import TlsMode
+    from ai_proxy.instances.background import drain_time, serve_command
 
     path = find_config(chosen, os.environ, Path.cwd())
     config = load_config(path, os.environ) if path else Config()

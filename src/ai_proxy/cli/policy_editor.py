@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from ai_proxy.cli.output import UserError, explain
-from ai_proxy.cli.vault import with_vault
+from ai_proxy.cli.state import with_state
 from ai_proxy.core.errors import InvalidPolicyError
 from ai_proxy.core.store_ports import PolicyRevision
 
 if TYPE_CHECKING:
-    from ai_proxy.vault import Vault
+    from ai_proxy.instances.state import ProxyState
 
 type Put = Callable[[Path | None, Mapping[str, object]], PolicyRevision]
 
@@ -36,7 +36,7 @@ def edit_policy(config: Path | None, put: Put) -> PolicyRevision | None:
     """
     from ai_proxy.config.show import to_yaml
 
-    folder, number, document = with_vault(config, _current)
+    folder, number, document = with_state(config, _current)
     before = HINT + to_yaml(document)
     file = _keep(folder, before)
     try:
@@ -84,15 +84,15 @@ def _again() -> bool:
 
 def _check_unchanged(config: Path | None, number: int) -> None:
     """Refuse to undo what somebody else has set while the editor was open."""
-    _, now, _ = with_vault(config, _current)
+    _, now, _ = with_state(config, _current)
     if now != number:
         raise UserError(
             "somebody else has set another policy meanwhile; see 'security policy history'", "conflict"
         )
 
 
-async def _current(vault: "Vault") -> tuple[Path, int, dict[str, object]]:
-    return vault.folder, vault.security.policy.number, dict(vault.security.policy.document())
+async def _current(state: "ProxyState") -> tuple[Path, int, dict[str, object]]:
+    return state.folder, state.security.policy.number, dict(state.security.policy.document())
 
 
 def _keep(folder: Path, text: str) -> Path:

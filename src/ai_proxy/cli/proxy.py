@@ -23,7 +23,7 @@ from ai_proxy.cli.serve import (
     chosen_level,
 )
 from ai_proxy.core.options import LogFormat, LogLevel, ProxyMode, ServeOptions
-from ai_proxy.core.store_ports import HandleStore, ProxyHandle
+from ai_proxy.core.store_ports import Instance, InstanceStore
 
 if TYPE_CHECKING:
     from ai_proxy.config.schema import Config
@@ -74,28 +74,28 @@ def start(
         from ai_proxy.app import serve
 
         raise typer.Exit(serve(options))
-    handle, log = _start(options, timeout)
-    data = {**as_data(handle, "running"), "log": str(log)}
-    show(ctx, output, data, lambda: typer.echo(started(handle, log)))
+    instance, log = _start(options, timeout)
+    data = {**as_data(instance, "running"), "log": str(log)}
+    show(ctx, output, data, lambda: typer.echo(started(instance, log)))
 
 
-def _start(options: ServeOptions, patience: float) -> tuple[ProxyHandle, Path]:
+def _start(options: ServeOptions, patience: float) -> tuple[Instance, Path]:
     """Start a proxy; whatever goes wrong until it answers, nothing of it is left."""
     import asyncio
 
-    from ai_proxy.background import give_up, launch, log_path, until_answering
+    from ai_proxy.instances.background import give_up, launch, log_path, until_answering
     from ai_proxy.platform.data_folder import data_folder
 
     log = log_path(data_folder().absolute(), options.port or _configured_port(options.config))
     launched = launch(replace(options, log_file=log), log)
     try:
         with _busy("starting the proxy"):
-            handles = _handles(_configuration(options.config))
-            handle = asyncio.run(until_answering(launched, handles, patience))
+            instances = _instances(_configuration(options.config))
+            instance = asyncio.run(until_answering(launched, instances, patience))
     except BaseException:
         give_up(launched)
         raise
-    return handle, log
+    return instance, log
 
 
 def _configured_port(config: Path | None) -> int:
@@ -104,13 +104,13 @@ def _configured_port(config: Path | None) -> int:
     return server_settings(_configuration(config)).port
 
 
-def started(handle: ProxyHandle, log: Path) -> str:
+def started(instance: Instance, log: Path) -> str:
     """Return what is told of a proxy that has been started."""
-    lines = [f"proxy {handle.id} is running (pid {handle.pid}, {handle.mode})"]
-    lines += [f"  {url}" for url in handle.endpoints]
-    if handle.mode == ProxyMode.DEV_SELFSIGNED:
+    lines = [f"proxy {instance.id} is running (pid {instance.pid}, {instance.mode})"]
+    lines += [f"  {url}" for url in instance.endpoints]
+    if instance.mode == ProxyMode.DEV_SELFSIGNED:
         lines.append("clients must trust the local CA: 'ai-proxy tls trust' says how")
-    lines += [f"log: {log}", f"stop it with: ai-proxy proxy stop --port {handle.port}"]
+    lines += [f"log: {log}", f"stop it with: ai-proxy proxy stop --port {instance.port}"]
     return "\n".join(lines)
 
 
@@ -127,11 +127,11 @@ def stop(
     """Stop a proxy: requests in flight finish, within the configured time."""
     import asyncio
 
-    from ai_proxy.background import drain_time
     from ai_proxy.config.build import build_services, server_settings
+    from ai_proxy.instances.background import drain_time
 
     settings = _configuration(config)
-    store = _handles(settings)
+    store = _instances(settings)
     patience = drain_time(server_settings(settings).limits, build_services(settings))
 
     async def end() -> list[dict[str, Any]]:
@@ -143,16 +143,16 @@ def stop(
 
 
 def choose(
-    handles: Sequence[ProxyHandle], port: int | None, proxy_id: str | None, *, every: bool
-) -> list[ProxyHandle]:
-    """Return the handles of the proxies to stop; those of dead ones only where no other is meant.
+    instances: Sequence[Instance], port: int | None, proxy_id: str | None, *, every: bool
+) -> list[Instance]:
+    """Return the instances of the proxies to stop; those of dead ones only where no other is meant.
 
     Raises:
         UserError: It runs on another machine, or several run and none was chosen.
     """
-    from ai_proxy.handles import is_here, process_of
+    from ai_proxy.instances.status import is_here, process_of
 
-    chosen = [one for one in handles if port in (None, one.port) and proxy_id in (None, one.id)]
+    chosen = [one for one in instances if port in (None, one.port) and proxy_id in (None, one.id)]
     here = [one for one in chosen if is_here(one)]
     if proxy_id is not None and chosen and not here:
         raise UserError(f"proxy {proxy_id} runs on {chosen[0].machine}; stop it there", "elsewhere")
@@ -167,20 +167,20 @@ def choose(
 
 
 async def _end_all(
-    store: HandleStore, handles: Sequence[ProxyHandle], patience: float
+    store: InstanceStore, instances: Sequence[Instance], patience: float
 ) -> list[dict[str, Any]]:
     import asyncio
 
-    from ai_proxy.background import end
+    from ai_proxy.instances.background import end
 
-    outcomes = await asyncio.gather(*(end(handle, patience) for handle in handles))
-    left = {handle.id for handle in await store.all()}  # who ends by itself forgets its own
-    for handle in handles:
-        if handle.id in left:
-            await store.drop(handle.id)
+    outcomes = await asyncio.gather(*(end(instance, patience) for instance in instances))
+    left = {instance.id for instance in await store.all()}  # who ends by itself forgets its own
+    for instance in instances:
+        if instance.id in left:
+            await store.drop(instance.id)
     return [
-        {"id": handle.id, "pid": handle.pid, "port": handle.port, "outcome": outcome, "limit": patience}
-        for handle, outcome in zip(handles, outcomes, strict=True)
+        {"id": instance.id, "pid": instance.pid, "port": instance.port, "outcome": outcome, "limit": patience}
+        for instance, outcome in zip(instances, outcomes, strict=True)
     ]
 
 
@@ -216,38 +216,38 @@ def status(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOpt
 
     from ai_proxy.cli.tables import print_proxies
 
-    found = asyncio.run(_look(_handles(_configuration(config))))
+    found = asyncio.run(_look(_instances(_configuration(config))))
     show(ctx, output, found, lambda: print_proxies(found))
 
 
-async def _look(store: HandleStore) -> list[dict[str, Any]]:
+async def _look(store: InstanceStore) -> list[dict[str, Any]]:
     """Return how every proxy stands, and forget those that are dead."""
     import asyncio
 
-    from ai_proxy.handles import Standing, standing
+    from ai_proxy.instances.status import InstanceStatus, status_of
 
-    handles = await store.all()
-    standings = await asyncio.gather(*map(standing, handles))
-    for handle, how in zip(handles, standings, strict=True):
-        if how is Standing.DEAD:
-            await store.drop(handle.id)
-    return [as_data(handle, how) for handle, how in zip(handles, standings, strict=True)]
+    instances = await store.all()
+    statuses = await asyncio.gather(*map(status_of, instances))
+    for instance, how in zip(instances, statuses, strict=True):
+        if how is InstanceStatus.DEAD:
+            await store.drop(instance.id)
+    return [as_data(instance, how) for instance, how in zip(instances, statuses, strict=True)]
 
 
-def as_data(handle: ProxyHandle, state: str) -> dict[str, Any]:
+def as_data(instance: Instance, state: str) -> dict[str, Any]:
     """Return what is told of a proxy, for scripts; durations in seconds."""
     dead = state == "dead"
     return {
-        "id": handle.id,
+        "id": instance.id,
         "state": state,
-        "machine": handle.machine,
-        "pid": handle.pid,
-        "host": handle.host,
-        "port": handle.port,
-        "mode": handle.mode,
-        "endpoints": list(handle.endpoints),
-        "uptime": None if dead else round(max(0.0, time.time() - handle.started), 1),
-        "last_error": handle.last_error,
+        "machine": instance.machine,
+        "pid": instance.pid,
+        "host": instance.host,
+        "port": instance.port,
+        "mode": instance.mode,
+        "endpoints": list(instance.endpoints),
+        "uptime": None if dead else round(max(0.0, time.time() - instance.started), 1),
+        "last_error": instance.last_error,
     }
 
 
@@ -259,14 +259,14 @@ def _configuration(chosen: Path | None) -> "Config":
     return load_config(path, os.environ) if path else Config()
 
 
-def _handles(config: "Config") -> HandleStore:
+def _instances(config: "Config") -> InstanceStore:
     from ai_proxy.config.build import store_url
-    from ai_proxy.persistence.quick_handles import QuickHandles
+    from ai_proxy.persistence.instances import QuickInstances
     from ai_proxy.platform.data_folder import data_folder
     from ai_proxy.telemetry.logs import configure
 
     configure(LogLevel.WARNING)
-    return QuickHandles(store_url(config), data_folder().absolute())
+    return QuickInstances(store_url(config), data_folder().absolute())
 
 
 def _busy(what: str) -> AbstractContextManager[object]:

@@ -11,7 +11,7 @@ from ai_proxy.cli.output import FormatOption, show
 
 if TYPE_CHECKING:
     from ai_proxy.control.run_settings import Setting
-    from ai_proxy.vault import Vault
+    from ai_proxy.instances.state import ProxyState
 
 NameArgument = Annotated[str, typer.Argument(help="The setting, such as engine.cache_ttl.")]
 
@@ -40,16 +40,16 @@ def set_setting(
 
     It comes before what the configuration file says, which is left alone.
     """
-    from ai_proxy.cli.vault import audited, with_vault
+    from ai_proxy.cli.state import audited, with_state
     from ai_proxy.control.run_settings import written
 
-    async def put(vault: "Vault") -> "Setting":
-        async with audited(vault, f"settings.put {name}") as deed:
-            setting = await vault.settings.put(name, value)
+    async def put(state: "ProxyState") -> "Setting":
+        async with audited(state, f"settings.put {name}") as deed:
+            setting = await state.settings.put(name, value)
             deed.detail = written(setting)
         return setting
 
-    setting = with_vault(config, put)
+    setting = with_state(config, put)
     show(ctx, output, asdict(setting), lambda: typer.echo(f"{name} is {written(setting)}"))
 
 
@@ -57,14 +57,14 @@ def unset_setting(
     ctx: typer.Context, name: NameArgument, *, config: ConfigOption = None, output: FormatOption = None
 ) -> None:
     """Have hold again what the configuration file says."""
-    from ai_proxy.cli.vault import audited, with_vault
+    from ai_proxy.cli.state import audited, with_state
     from ai_proxy.control.run_settings import written
 
-    async def drop(vault: "Vault") -> "Setting":
-        async with audited(vault, f"settings.drop {name}"):
-            return await vault.settings.drop(name)
+    async def drop(state: "ProxyState") -> "Setting":
+        async with audited(state, f"settings.drop {name}"):
+            return await state.settings.drop(name)
 
-    setting = with_vault(config, drop)
+    setting = with_state(config, drop)
     show(ctx, output, asdict(setting), lambda: typer.echo(f"{name} is {written(setting)} again"))
 
 
@@ -72,23 +72,23 @@ def get_setting(
     ctx: typer.Context, name: NameArgument, *, config: ConfigOption = None, output: FormatOption = None
 ) -> None:
     """Print the value of a setting that holds."""
-    from ai_proxy.cli.vault import with_vault
+    from ai_proxy.cli.state import with_state
     from ai_proxy.control.run_settings import written
 
-    async def get(vault: "Vault") -> "Setting":
-        return vault.settings.get(name)
+    async def get(state: "ProxyState") -> "Setting":
+        return state.settings.get(name)
 
-    setting = with_vault(config, get)
+    setting = with_state(config, get)
     show(ctx, output, asdict(setting), lambda: typer.echo(written(setting)))
 
 
 def list_settings(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:
     """List what can be changed while the proxy runs, and what holds."""
+    from ai_proxy.cli.state import with_state
     from ai_proxy.cli.tables import print_settings
-    from ai_proxy.cli.vault import with_vault
 
-    async def read(vault: "Vault") -> "list[Setting]":
-        return vault.settings.all()
+    async def read(state: "ProxyState") -> "list[Setting]":
+        return state.settings.all()
 
-    settings = with_vault(config, read)
+    settings = with_state(config, read)
     show(ctx, output, [asdict(one) for one in settings], lambda: print_settings(settings))

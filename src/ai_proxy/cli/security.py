@@ -14,7 +14,7 @@ from ai_proxy.cli.output import FormatOption, UserError, show
 
 if TYPE_CHECKING:
     from ai_proxy.core.store_ports import PolicyRevision
-    from ai_proxy.vault import Vault
+    from ai_proxy.instances.state import ProxyState
 
 app = typer.Typer(help="Who may call from where, and how much.", no_args_is_help=True)
 policy = typer.Typer(help="Show and set the policy.", no_args_is_help=True)
@@ -29,13 +29,13 @@ def group() -> None:
 @policy.command("show")
 def show_policy(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:
     """Print the policy in force, as YAML that `set` takes."""
-    from ai_proxy.cli.vault import with_vault
+    from ai_proxy.cli.state import with_state
     from ai_proxy.config.show import to_yaml
 
-    async def read(vault: "Vault") -> dict[str, object]:
-        return dict(vault.security.policy.document())
+    async def read(state: "ProxyState") -> dict[str, object]:
+        return dict(state.security.policy.document())
 
-    document = with_vault(config, read)
+    document = with_state(config, read)
     show(ctx, output, document, lambda: typer.echo(to_yaml(document), nl=False))
 
 
@@ -84,12 +84,12 @@ def history(
     output: FormatOption = None,
 ) -> None:
     """List the policies that were set, newest first; with --format json in full."""
-    from ai_proxy.cli.vault import with_vault
+    from ai_proxy.cli.state import with_state
 
-    async def read(vault: "Vault") -> "Sequence[PolicyRevision]":
-        return await vault.security.policy.history(limit)
+    async def read(state: "ProxyState") -> "Sequence[PolicyRevision]":
+        return await state.security.policy.history(limit)
 
-    revisions = with_vault(config, read)
+    revisions = with_state(config, read)
     lines = "\n".join(map(_line, revisions)) or "no policy was set yet: everybody may call without limits"
     show(ctx, output, [_facts(one) for one in revisions], lambda: typer.echo(lines))
 
@@ -122,15 +122,15 @@ def read_policy(text: str, name: str) -> Mapping[str, object]:
 
 
 def _put(config: Path | None, document: Mapping[str, object]) -> "PolicyRevision":
-    from ai_proxy.cli.vault import OWNER, audited, with_vault
+    from ai_proxy.cli.state import OWNER, audited, with_state
 
-    async def put(vault: "Vault") -> "PolicyRevision":
-        async with audited(vault, "policy.set") as deed:
-            revision = await vault.security.policy.set(document, OWNER)
+    async def put(state: "ProxyState") -> "PolicyRevision":
+        async with audited(state, "policy.set") as deed:
+            revision = await state.security.policy.set(document, OWNER)
             deed.detail = f"revision {revision.number}"
         return revision
 
-    return with_vault(config, put)
+    return with_state(config, put)
 
 
 def _text_of(file: Path) -> str:

@@ -8,6 +8,7 @@ from loguru import logger
 
 from ai_proxy.core.run_settings import KNOBS, Kind, RunSettings, Value, knob, made, overlaid
 from ai_proxy.core.store_ports import SettingStore
+from ai_proxy.platform.listeners import Listeners
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class SettingsHolder:
         self._base = base
         self._store = store
         self._made: Mapping[str, Value] = {}
-        self._listeners: list[Callable[[RunSettings], None]] = []
+        self._listeners = Listeners[RunSettings]("changes of the settings")
         self._changing = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -62,8 +63,7 @@ class SettingsHolder:
 
     def listen(self, listener: Callable[[RunSettings], None]) -> Callable[[], None]:
         """Call `listener` whenever other settings hold, until the returned function is called."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._listeners.add(listener)
 
     def get(self, name: str) -> Setting:
         """Return a setting as it stands.
@@ -131,5 +131,4 @@ class SettingsHolder:
             )
         before, self.current = self.current, overlaid(self._base, stored)
         if self.current != before:
-            for listener in tuple(self._listeners):
-                listener(self.current)
+            self._listeners.publish(self.current)

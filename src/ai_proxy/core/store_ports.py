@@ -3,19 +3,20 @@
 Moments are seconds since the epoch. Every method may raise StoreError, which says what to do.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ai_proxy.core.keys import ApiKey
+from ai_proxy.core.ports import Clock
 
 KEYS, POLICY, SETTINGS = "keys", "policy", "settings"
-"""What counts its changes, so that other instances on the same store notice them."""
+"""Whose changes are counted, so that other instances on the same store notice them."""
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyHandle:
-    """Proof of a proxy that runs in the background.
+class Instance:
+    """A proxy that runs, as it announces itself to others.
 
     Attributes:
         id: Names it.
@@ -103,50 +104,6 @@ class Usage:
     tokens_out: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """A certificate that was issued for the proxy. Its private key is a file, and never in the store.
-
-    Attributes:
-        name: What it is for: `acme`, `dev`, `ca`.
-        domains: Names and addresses it holds.
-        chain: The certificate and its issuers, PEM.
-        key_file: Path of the private key.
-        issued: From when on it is good.
-        expires: Until when.
-        last_error: Why it could not be renewed the last time; empty if it could.
-    """
-
-    name: str
-    domains: tuple[str, ...]
-    chain: str
-    key_file: str
-    issued: float
-    expires: float
-    last_error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryPeak:
-    """The most memory a service was seen to use.
-
-    Attributes:
-        service_id: The service.
-        config_hash: As it was configured.
-        device: `ram`, or a GPU's id.
-        peak_bytes: The most that was seen.
-        seen: When it was last looked at.
-        samples: How often.
-    """
-
-    service_id: str
-    config_hash: str
-    device: str
-    peak_bytes: int
-    seen: float
-    samples: int = 1
-
-
 class SettingStore(Protocol):
     """Settings changed at run time; values are whatever JSON can hold."""
 
@@ -163,24 +120,27 @@ class SettingStore(Protocol):
         """Go back to what holds without it."""
 
 
-class HandleStore(Protocol):
-    """Proxies in the background."""
+class InstanceStore(Protocol):
+    """Proxies that run."""
 
-    async def all(self) -> Sequence[ProxyHandle]:
-        """Return every handle, by port."""
+    async def all(self) -> Sequence[Instance]:
+        """Return every instance that can be read, by port."""
 
-    async def put(self, handle: ProxyHandle) -> None:
-        """Keep a handle, in place of the one with its id."""
+    async def put(self, instance: Instance) -> None:
+        """Keep an instance, in place of the one with its id."""
 
-    async def drop(self, handle_id: str) -> None:
-        """Forget a handle."""
+    async def drop(self, instance_id: str) -> None:
+        """Forget an instance."""
 
 
 class KeyStore(Protocol):
     """API keys; none is ever deleted, so that the audit log's ids keep their meaning."""
 
     async def all(self) -> Sequence[ApiKey]:
-        """Return every key, oldest first."""
+        """Return every key that can be read, oldest first."""
+
+    async def count(self) -> int:
+        """Return how many keys there are, those that cannot be read among them."""
 
     async def add(self, key: ApiKey) -> None:
         """Keep a new key; on return it is on disk."""
@@ -250,37 +210,12 @@ class UsageStore(Protocol):
         """
 
 
-class CertificateStore(Protocol):
-    """Certificates of the proxy."""
+class ChangeFeed(Protocol):
+    """How often KEYS, POLICY and SETTINGS have changed, whatever program changed them."""
 
-    async def all(self) -> Sequence[Certificate]:
-        """Return every certificate, by name."""
+    def watch(self, clock: Clock) -> AsyncGenerator[Mapping[str, int]]:
+        """Yield the counts, by name: at once, and whenever they may have risen.
 
-    async def get(self, name: str) -> Certificate | None:
-        """Return one; None when there is none of that name."""
-
-    async def put(self, certificate: Certificate) -> None:
-        """Keep one, in place of the last of its name."""
-
-    async def drop(self, name: str) -> None:
-        """Forget one."""
-
-
-class MemoryStore(Protocol):
-    """How much memory services were seen to use."""
-
-    async def peaks(self, service_id: str, config_hash: str) -> Sequence[MemoryPeak]:
-        """Return what is known of a service as it is configured, by device."""
-
-    async def note(self, peak: MemoryPeak) -> None:
-        """Add an observation: the peak can only rise."""
-
-    async def drop(self, service_id: str) -> None:
-        """Forget a service."""
-
-
-class ChangeCounts(Protocol):
-    """How often KEYS, POLICY and SETTINGS have changed."""
-
-    async def counts(self) -> Mapping[str, int]:
-        """Return the counts, by name; what never changed is left out."""
+        Raises:
+            StoreError: They cannot be read.
+        """

@@ -10,9 +10,9 @@ from ai_proxy.core.errors import StoreError
 from ai_proxy.core.keys import ApiKey
 from ai_proxy.doctor.finding import Finding, ok, problem, shorten, warning
 from ai_proxy.doctor.installation import Installation
-from ai_proxy.persistence.backup import database_file, database_problems
-from ai_proxy.persistence.database import Database, file_url, parse_url
-from ai_proxy.persistence.migrate import SCRIPTS, schema_of
+from ai_proxy.persistence.database import Database, database_file, file_url, parse_url
+from ai_proxy.persistence.file import database_problems
+from ai_proxy.persistence.migrate import MIGRATIONS, schema_of
 from ai_proxy.persistence.store import Store
 from ai_proxy.security.pepper import FILE_NAME as PEPPER
 from ai_proxy.security.pepper import SETTING, check_pepper, load_pepper
@@ -101,7 +101,7 @@ async def check_store(installation: Installation) -> Sequence[Finding]:
     parsed = parse_url(url or file_url(installation.data))
     async with Database(parsed, patience=PATIENCE) as database:
         try:
-            if said := judge_schema(database.where, await schema_of(database), SCRIPTS.head):
+            if said := judge_schema(database.where, await schema_of(database), MIGRATIONS.head):
                 return [said]
             return [*await _look_over(database), *await _look_inside(Store(database), installation)]
         except StoreError as error:
@@ -110,11 +110,11 @@ async def check_store(installation: Installation) -> Sequence[Finding]:
 
 async def _look_over(database: Database) -> Sequence[Finding]:
     """Tell whether all of a database is sound, as far as its file can be looked over here."""
-    sound = f"{database.where} is sound, schema {SCRIPTS.head}"
-    if database.path is None:
+    sound = f"{database.where} is sound, schema {MIGRATIONS.head}"
+    if database.url.path is None:
         return [ok(STORE, sound)]
     try:
-        problems = await asyncio.to_thread(database_problems, database.path, PATIENCE)
+        problems = await asyncio.to_thread(database_problems, database.url.path, PATIENCE)
     except TimeoutError:
         return [ok(STORE, f"{sound} so far; it is too large to be looked over here")]
     fix = "stop the proxy and run: ai-proxy backup restore FILE"

@@ -1,17 +1,15 @@
-"""The audit log: rows are added and read, and there is no code here that does anything else to them."""
+"""The audit log: rows are added and read, and no code here does anything else to them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
-
-from sqlalchemy import Select, func, insert, select, text
 
 from ai_proxy.core.store_ports import AuditEntry
-from ai_proxy.persistence.database import Database
-from ai_proxy.persistence.tables import audit
+from ai_proxy.persistence.database import Database, Transaction
 
-_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(7102611)")
-"""Keeps the order of `seq` that of the commits, so that whoever follows the log misses nothing."""
+_ADD = """
+INSERT INTO audit (at, who, what, where_from, result, detail, count)
+VALUES (:at, :who, :what, :where_from, :result, :detail, :count)
+"""
 
 
 class Audit:
@@ -22,43 +20,41 @@ class Audit:
 
     async def append(self, entries: Sequence[AuditEntry]) -> None:
         """Add entries, all or none; on return they are on disk."""
-        rows = [asdict(entry) for entry in entries]
-        for row in rows:
-            del row["seq"]
-        if not rows:
-            return
-        async with self._database.writing() as connection:
-            if not self._database.is_sqlite:
-                await connection.execute(_ONE_AT_A_TIME)
-            await connection.execute(insert(audit), rows)
+
+        def add(tx: Transaction) -> None:
+            tx.lock(
+                "audit"
+            )  # keeps the order of `seq` that of the commits: who follows the log misses nothing
+            tx.run_all(_ADD, [asdict(entry) for entry in entries])
+
+        if entries:
+            await self._database.write(add)
 
     async def page(
         self, after: int = 0, limit: int = 1000, since: float | None = None, until: float | None = None
     ) -> Sequence[AuditEntry]:
         """Return the entries that follow one, oldest first."""
-        return await self._read(
-            _within(since, until).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit)
-        )
+        return await self._read("seq > :after", "seq", after, limit, since, until)
 
     async def newest(
         self, limit: int = 1000, since: float | None = None, until: float | None = None
     ) -> Sequence[AuditEntry]:
         """Return the last entries, oldest first."""
-        found = await self._read(_within(since, until).order_by(audit.c.seq.desc()).limit(limit))
-        return found[::-1]
+        return (await self._read("seq > :after", "seq DESC", 0, limit, since, until))[::-1]
 
     async def last_seq(self) -> int:
         """Return the place of the last entry; 0 when there is none."""
-        async with self._database.reading() as connection:
-            return await connection.scalar(select(func.max(audit.c.seq))) or 0
+        return await self._database.read(lambda tx: tx.value("SELECT max(seq) AS last FROM audit")) or 0
 
-    async def _read(self, wanted: Select[Any]) -> list[AuditEntry]:
-        async with self._database.reading() as connection:
-            return [AuditEntry(**row) for row in (await connection.execute(wanted)).mappings()]
-
-
-def _within(since: float | None, until: float | None) -> Select[Any]:
-    wanted = select(audit)
-    if since is not None:
-        wanted = wanted.where(audit.c.at >= since)
-    return wanted if until is None else wanted.where(audit.c.at < until)
+    async def _read(
+        self, condition: str, order: str, after: int, limit: int, since: float | None, until: float | None
+    ) -> list[AuditEntry]:
+        conditions = [condition]
+        if since is not None:
+            conditions.append("at >= :since")
+        if until is not None:
+            conditions.append("at < :until")
+        wanted = f"SELECT * FROM audit WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT :limit"  # noqa: S608 - our own
+        values = {"after": after, "limit": limit, "since": since, "until": until}
+        rows = await self._database.read(lambda tx: tx.rows(wanted, **values))
+        return [AuditEntry(**row) for row in rows]

@@ -1,165 +1,368 @@
-"""Copies of a SQLite database, whole and consistent also while it is written to."""
+"""One file with everything that lasts: the database, the pepper, who this installation is, its TLS keys."""
 
 import contextlib
-import fcntl
+import gzip
+import hashlib
 import os
-import sqlite3
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import IO
 
-from ai_proxy.core.errors import StoreDamagedError, StoreError, StoreUnavailableError
-from ai_proxy.persistence.database import parse_url
-from ai_proxy.persistence.failures import explained
-from ai_proxy.persistence.file import FILE_NAME
-from ai_proxy.platform.data_folder import fsync_path
+import msgspec
 
-KEPT = 5
-"""Copies from before migrations that are kept."""
+from ai_proxy.core.errors import ProxyError, StoreDamagedError, StoreNewerError
+from ai_proxy.persistence.database import FILE_NAME
+from ai_proxy.persistence.file import copy_database, database_problems, schema_in, sole_use
+from ai_proxy.persistence.migrate import MIGRATIONS
+from ai_proxy.platform.data_folder import fsync_path, private_opener
 
-SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
-"""Bytes of the file, beyond its content, on which readers hold a lock (SQLite's `os.h`)."""
+FORMAT = 1
+"""Of the archive; a change that older programs cannot read raises it."""
+ROOT = PurePosixPath("ai-proxy-backup")
+"""Folder in the archive that holds everything."""
+MANIFEST = "manifest.json"
+MAX_MANIFEST = 1024 * 1024
+"""Bytes."""
+
+JOURNALS = ("-wal", "-shm")
+"""What SQLite has beside a database."""
+SINGLE_FILES = ("pepper", "installation-id")
+TLS = "tls"
 
 
-def database_file(url: str | None, data: Path) -> Path | None:
-    """Return the file of the database; None when it is on a server.
+class BackupError(ProxyError):
+    """A backup can be neither made nor used; the detail says why and what to do."""
+
+    code, title = "backup_failed", "Backup failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A file in an archive; its size is in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an archive says of itself.
+
+    Attributes:
+        format: As FORMAT.
+        program: Version that made it.
+        schema: Revision of the database's schema; None without a database.
+        created: When, as ISO 8601.
+        files: Every file, by its path in the data directory.
+    """
+
+    format: int
+    program: str
+    schema: str | None
+    created: str
+    files: Mapping[str, Content]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What came of a restoration.
+
+    Attributes:
+        manifest: Of the archive; None for a bare copy of a database.
+        files: That were put in place.
+        aside: Where those that were there before are kept; None when there were none.
+    """
+
+    manifest: Manifest | None
+    files: tuple[str, ...]
+    aside: Path | None
+
+
+def create_backup(data: Path, target: Path, *, database: Path | None, program: str, now: float) -> Manifest:
+    """Write everything that lasts into a new file of the owner's, all of it or nothing.
 
     Args:
-        url: As configured; None for the usual one.
-        data: The data directory.
+        data: The data directory; a proxy may be running on it.
+        target: The file, which must not exist.
+        database: As `persistence.database.database_file` returns it.
+        program: Version of this program.
+        now: Seconds since the epoch.
 
     Raises:
-        StoreError: The URL makes no sense.
-
-    >>> database_file(None, Path("/data")), database_file("sqlite:////srv/x.db", Path("/data"))
-    (PosixPath('/data/ai-proxy.db'), PosixPath('/srv/x.db'))
-    >>> database_file("postgresql://me@host/db", Path("/data")) is None
-    True
+        BackupError: There is nothing to keep, or it cannot be written.
+        StoreError: The database cannot be copied, or is not sound.
     """
-    if url is None:
-        return data / FILE_NAME
-    parsed = parse_url(url)
-    return Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+    if target.exists():
+        raise BackupError(f"{target} exists already; name another file, or remove it first")
+    with _explained(f"the backup {target} cannot be written"), _staging(target.parent) as staging:
+        schema = _gather(data, database, staging)
+        files = _contents(staging)
+        if not files:
+            raise BackupError(f"{data} holds nothing yet; see that AI_PROXY_DATA_DIR names the right folder")
+        created = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+        manifest = Manifest(FORMAT, program, schema, created, files)
+        partial = staging / "archive"
+        with open(partial, "xb", opener=private_opener) as out:
+            _pack(out, manifest, staging, int(now))
+            out.flush()
+            os.fsync(out.fileno())
+        partial.rename(target)
+        fsync_path(target.parent)
+    return manifest
 
 
-def backups_folder(database: Path) -> Path:
-    """Return where copies from before migrations lie.
+def _gather(data: Path, database: Path | None, staging: Path) -> str | None:
+    """Copy what lasts, and return the revision of the database's schema."""
+    for name in SINGLE_FILES:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(data / name, staging / name)
+    for file in sorted((data / TLS).rglob("*")):
+        inside = file.relative_to(data)
+        if file.is_file() and file.name != "lock" and not file.name.startswith("."):
+            (staging / inside).parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # replaced meanwhile by a renewal
+                shutil.copyfile(file, staging / inside)
+    if database is None or not database.exists():
+        return None
+    copy_database(database, staging / FILE_NAME)
+    _check_sound(staging / FILE_NAME, database)
+    return schema_in(staging / FILE_NAME)
 
-    >>> backups_folder(Path("/srv/ai-proxy/ai-proxy.db"))
-    PosixPath('/srv/ai-proxy/backups')
-    """
-    return database.parent / "backups"
+
+def _contents(folder: Path) -> dict[str, Content]:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {file.relative_to(folder).as_posix(): _content(file) for file in files}
 
 
-def back_up_before(database: Path, revision: str) -> Path:
-    """Copy a database before it is migrated to a revision; return the copy.
+def _content(file: Path) -> Content:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return Content(digest, file.stat().st_size)
+
+
+def _pack(out: IO[bytes], manifest: Manifest, folder: Path, now: int) -> None:
+    """Write the manifest first: who reads knows from it what may follow."""
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        text = msgspec.json.format(msgspec.json.encode(manifest))
+        archive.addfile(_member(MANIFEST, len(text), now), BytesIO(text))
+        for name, content in manifest.files.items():
+            with (folder / name).open("rb") as file:
+                archive.addfile(_member(name, content.size, now), file)
+
+
+def _member(name: str, size: int, now: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(str(ROOT / name))
+    member.size, member.mtime, member.mode = size, now, 0o600
+    return member
+
+
+def restore_backup(file: Path, data: Path, *, database: Path | None, force: bool, now: float) -> Restored:
+    """Put what a backup holds into the data directory, and what was there aside.
+
+    Everything is unpacked and checked before anything is touched.
+
+    Args:
+        file: As `create_backup` writes it, or a bare copy of a database from before a migration.
+        data: The data directory, on which no proxy may run.
+        database: As `persistence.database.database_file` returns it.
+        force: Whether to go on where something is there already.
+        now: Seconds since the epoch.
 
     Raises:
-        StoreError: It cannot be copied.
+        BackupError: It cannot be used, or something is there already; nothing has changed.
+        StoreError: Its database is not sound, is of a newer version, or the present one is in use.
     """
-    folder = backups_folder(database)
-    moment = datetime.now(tz=UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    target = folder / f"before-{revision}-{moment}.db"
-    with explained(str(folder)):
-        folder.mkdir(mode=0o700, exist_ok=True)
-    copy_database(database, target)
-    for old in sorted(folder.glob("before-*.db"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
-        with contextlib.suppress(OSError):
-            old.unlink()
-    return target
+    with _explained(f"{data} cannot be written"):
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _explained(f"{file} cannot be restored to {data}"), _staging(data) as staging:
+        manifest = _unpack(file, staging)
+        _check_place(file, manifest, database)
+        if (staging / FILE_NAME).exists():
+            _check_database(staging / FILE_NAME, file)
+        aside = data / f"before-restore-{file_moment(now)}"
+        places = _places(data, database, whole=manifest is not None)
+        there = [(place, aside / place.name) for place in places.values() if place.exists()]
+        coming = [(staging / name, place) for name, place in places.items() if (staging / name).exists()]
+        if there and not force:
+            raise BackupError(
+                f"{data} is in use already: there is {', '.join(place.name for place, _ in there)}; --force"
+                " restores the backup all the same, and keeps them aside"
+            )
+        with sole_use(database) if database else contextlib.nullcontext():
+            _move_all([*there, *coming])
+        return Restored(
+            manifest, tuple(manifest.files) if manifest else (FILE_NAME,), aside if there else None
+        )
 
 
-def copy_database(source: Path, target: Path) -> None:
-    """Copy a database to a new file of the owner's: all of it, or nothing.
+def _places(data: Path, database: Path | None, *, whole: bool) -> dict[str, Path]:
+    """Return where everything belongs that a backup replaces, by its name there."""
+    places = {name: data / name for name in (*SINGLE_FILES, TLS)} if whole else {}
+    if database is not None:
+        places[FILE_NAME] = database
+        places |= {f"{FILE_NAME}{end}": database.with_name(f"{database.name}{end}") for end in JOURNALS}
+    return places
+
+
+def _move_all(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Move files and folders, all of them or none.
+
+    What is there goes into a folder within the data directory: that one may be a volume of its own, with
+    nothing writable around it.
+    """
+    with contextlib.ExitStack() as undo:
+        for source, target in moves:
+            if not target.parent.exists():
+                target.parent.mkdir(mode=0o700, parents=True)
+                undo.callback(target.parent.rmdir)
+            shutil.move(source, target)
+            undo.callback(shutil.move, target, source)
+        for folder in {path.parent for move in moves for path in move}:
+            fsync_path(folder)
+        undo.pop_all()
+
+
+def _unpack(file: Path, folder: Path) -> Manifest | None:
+    """Unpack an archive, or copy a bare database; return what the archive says of itself.
 
     Raises:
-        StoreError: It cannot be read, or the copy not written.
+        BackupError: It is no backup, or was cut or changed.
     """
-    partial = target.with_name(f"{target.name}.partial")
-    with explained(str(target)):
-        try:
-            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-            with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(partial)) as new:
-                old.backup(new)
-                new.execute("PRAGMA journal_mode = DELETE")
-            fsync_path(partial)
-            partial.replace(target)
-            fsync_path(target.parent)
-        finally:
-            partial.unlink(missing_ok=True)
+    try:
+        with file.open("rb") as start:
+            is_database = start.read(16) == b"SQLite format 3\0"
+    except OSError as error:
+        raise BackupError(f"{file} cannot be read: {error.strerror}; name a backup") from error
+    if is_database:
+        copy_database(file, folder / FILE_NAME)
+        return None
+    try:
+        with tarfile.open(file, "r:gz") as archive:
+            manifest = _read_manifest(archive, file)
+            _extract(archive, manifest, folder)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _foreign(file, str(error)) from error
+    if _contents(folder) != dict(manifest.files):
+        raise _foreign(file, "what it holds is not what it says")
+    for unpacked in folder.rglob("*"):
+        unpacked.chmod(0o700 if unpacked.is_dir() else 0o600)
+        fsync_path(unpacked)
+    return manifest
+
+
+def _read_manifest(archive: tarfile.TarFile, file: Path) -> Manifest:
+    member = archive.next()
+    named = member is not None and member.name == str(ROOT / MANIFEST) and member.size <= MAX_MANIFEST
+    content = archive.extractfile(member) if member is not None and named else None
+    if content is None:
+        raise _foreign(file, "it does not begin with a manifest")
+    try:
+        manifest = msgspec.json.decode(content.read(), type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise _foreign(file, f"its manifest cannot be read: {error}") from error
+    if manifest.format > FORMAT:
+        raise BackupError(
+            f"{file} was made by ai-proxy {manifest.program}, in a format that this one does not know yet;"
+            " install that version, or a newer one"
+        )
+    if strange := [name for name in manifest.files if not is_expected(name)]:
+        raise _foreign(file, f"it holds {strange[0]!r}")
+    return manifest
+
+
+def is_expected(name: str) -> bool:
+    """Tell whether a path can be one of the data directory's that a backup holds.
+
+    >>> [is_expected(name) for name in ("pepper", "tls/acme/x/account.pem", "ai-proxy.db")]
+    [True, True, True]
+    >>> [is_expected(name) for name in ("/etc/passwd", "tls/../pepper", "tls", "tls/", "ai-proxy.db-wal")]
+    [False, False, False, False, False]
+    """
+    path = PurePosixPath(name)
+    if str(path) != name or ".." in path.parts:
+        return False
+    return name in (FILE_NAME, *SINGLE_FILES) or (path.parts[0] == TLS and len(path.parts) > 1)
+
+
+def _extract(archive: tarfile.TarFile, manifest: Manifest, folder: Path) -> None:
+    """Unpack what the manifest names, which must be plain files within the folder.
+
+    Raises:
+        tarfile.TarError: Something else is there.
+    """
+    while (member := archive.next()) is not None:
+        name = member.name.removeprefix(f"{ROOT}/")
+        content = manifest.files.get(name)
+        if content is None or not member.isreg() or member.size != content.size:
+            raise tarfile.ReadError(f"{member.name!r} is not what the manifest says")
+        member.name = name
+        archive.extract(member, folder, filter="data")
+
+
+def _check_place(file: Path, manifest: Manifest | None, database: Path | None) -> None:
+    holds = manifest is None or FILE_NAME in manifest.files
+    if holds and database is None:
+        raise BackupError(
+            f"{file} holds a database, and the configuration names another with store.url; restore it with a"
+            " configuration that does not"
+        )
+    if database is not None and not holds:
+        raise BackupError(
+            f"{file} holds no database: it was made where that is in PostgreSQL; name it with store.url"
+            " in the configuration"
+        )
+
+
+def _check_database(database: Path, file: Path) -> None:
+    _check_sound(database, file)
+    found = schema_in(database)
+    if found > MIGRATIONS.head:
+        raise StoreNewerError(
+            f"{file} was made by a newer ai-proxy: its schema is {found}, and this one knows those up to"
+            f" {MIGRATIONS.head}; install the newer one, then restore"
+        )
+
+
+def _check_sound(database: Path, shown: Path) -> None:
+    if problems := database_problems(database):
+        raise StoreDamagedError(f"{shown} is damaged: {problems[0]}; use a backup that is sound")
+
+
+def _foreign(file: Path, reason: str) -> BackupError:
+    return BackupError(
+        f"{file} is no sound backup of ai-proxy ({reason}); nothing has changed, choose another"
+    )
+
+
+def file_moment(now: float) -> str:
+    """Return a moment as names of files have it.
+
+    >>> file_moment(1_700_000_000)
+    '20231114T221320Z'
+    """
+    return datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 @contextmanager
-def sole_use(database: Path) -> Iterator[None]:
-    """Have a database to oneself: nobody has it open, and nobody can open it meanwhile.
-
-    Whoever has a database in WAL mode open holds a shared lock on it, from the first look to the last; a file
-    that is damaged can be locked all the same (sqlite.org/fileformat2.html, section 1.4).
-
-    Raises:
-        StoreUnavailableError: Another process has it open.
-        StoreError: It cannot be opened.
-    """
-    if not database.exists():
-        yield
-        return
-    with explained(str(database)):
-        descriptor = os.open(database, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
-        except OSError as error:
-            raise StoreUnavailableError(
-                f"the store {database} is in use; end the ai-proxy that runs on it, then try again"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def database_problems(file: Path, patience: float | None = None) -> Sequence[str]:
-    """Say what is wrong with a database file; nothing when it is sound.
-
-    Args:
-        file: Is only read.
-        patience: Seconds after which to give up; None for as long as it takes.
-
-    Raises:
-        TimeoutError: It is too large for that.
-    """
-    if not file.is_file():
-        return [f"{file} does not exist"]
-    try:
-        with _reading(file) as found:
-            deadline = None if patience is None else time.monotonic() + patience
-            found.set_progress_handler(lambda: deadline is not None and time.monotonic() > deadline, 10_000)
-            rows = found.execute("PRAGMA integrity_check(10)").fetchall()
-            known = found.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-    except StoreError as error:
-        if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
-            raise TimeoutError from error
-        return [error.detail]
-    problems = [row[0] for row in rows if row[0] != "ok"]
-    return problems or ([] if known else [f"{file} holds nothing of ai-proxy's"])
-
-
-def schema_of(file: Path) -> str:
-    """Return the revision of a database's schema.
-
-    Raises:
-        StoreError: It cannot be read, or holds nothing of ours.
-    """
-    with _reading(file) as found:
-        row = found.execute("SELECT version_num FROM alembic_version").fetchone()
-    if row is None:
-        raise StoreDamagedError(f"{file} holds nothing of ai-proxy's")
-    return str(row[0])
+def _staging(parent: Path) -> Iterator[Path]:
+    """Make a folder of the owner's for what is half done."""
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".ai-proxy-") as folder:
+        yield Path(folder)
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[sqlite3.Connection]:
-    address = f"{file.absolute().as_uri()}?mode=ro"
-    with explained(str(file)), closing(sqlite3.connect(address, uri=True)) as found:
-        yield found
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BackupError(
+            f"{what}: {error.strerror or error}; make room there, or see who may write"
+        ) from error

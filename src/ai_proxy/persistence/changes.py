@@ -1,21 +1,25 @@
-"""Counts of changes, by which instances on the same store hear of each other's."""
+"""Changes of what instances keep in memory, whatever program makes them."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 
-from sqlalchemy import select
-
+from ai_proxy.core.ports import Clock
 from ai_proxy.persistence.database import Database
-from ai_proxy.persistence.tables import changes
 
 
 class Changes:
-    """Implements `core.store_ports.ChangeCounts`."""
+    """Implements `core.store_ports.ChangeFeed`; triggers in the database count (see `migrations`)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def watch(self, clock: Clock) -> AsyncGenerator[Mapping[str, int]]:
+        """Yield the counts of changes, by name: at once, and whenever they may have risen."""
+        async with aclosing(self._database.changes(clock)) as changes:
+            async for _ in changes:
+                yield await self.counts()
+
     async def counts(self) -> Mapping[str, int]:
-        """Return the counts, by name; what never changed is left out."""
-        async with self._database.reading() as connection:
-            rows = await connection.execute(select(changes))
-            return {row["name"]: row["count"] for row in rows.mappings()}
+        """Return the counts of changes, by name; what never changed is left out."""
+        rows = await self._database.read(lambda tx: tx.rows("SELECT name, count FROM changes"))
+        return {row["name"]: row["count"] for row in rows}

@@ -1,30 +1,79 @@
-"""Connections to the database: SQLite in a file of the owner's, or PostgreSQL."""
+"""Transactions on the database: SQLite in a file of the owner's, or PostgreSQL.
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+Every transaction of a `Database` runs on one thread of its own, one after the other, on one connection. The
+statements are plain SQL that both databases understand, with `:name` for values.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
-
-from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from typing import Any, Protocol, Self
 
 from ai_proxy.core.errors import StoreError
+from ai_proxy.core.ports import Clock
 from ai_proxy.persistence.failures import explained
-from ai_proxy.persistence.file import FILE_NAME
 
+FILE_NAME = "ai-proxy.db"
+"""SQLite's file in the data directory."""
 PATIENCE = 5.0
 """Seconds to wait for another process that writes."""
-POSTGRES_CONNECTIONS = 5
-"""At once, for one proxy."""
 
-_DRIVERS = {
-    "sqlite": "sqlite+aiosqlite",
-    "sqlite+aiosqlite": "sqlite+aiosqlite",
-    "postgres": "postgresql+asyncpg",
-    "postgresql": "postgresql+asyncpg",
-    "postgresql+asyncpg": "postgresql+asyncpg",
-}
+type Row = Mapping[str, Any]
+
+
+class Driver(Protocol):
+    """What differs between the databases. Every method but `changes` runs on the database's thread."""
+
+    name: str
+    begin_reading: str
+    begin_writing: str
+    errors: tuple[type[Exception], ...]
+    """What its calls raise."""
+    lost: tuple[type[Exception], ...]
+    """Of these, what BEGIN raises when the connection was lost since the last transaction."""
+
+    def connect(self) -> Any:
+        """Open a connection (DB-API 2.0) in autocommit mode, whose rows are mappings."""
+
+    def statement(self, sql: str) -> str:
+        """Return a statement with placeholders as the driver wants them."""
+
+    def script(self, connection: Any, text: str) -> None:
+        """Run several statements, without values."""
+
+    def lock(self, connection: Any, table: str) -> None:
+        """Let one transaction at a time write to a table, until this one ends."""
+
+    def has_table(self, connection: Any, table: str) -> bool:
+        """Tell whether there is a table."""
+
+    def changes(self, clock: Clock) -> AsyncGenerator[None]:
+        """Yield at once, and again whenever another connection may have changed something."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUrl:
+    """Where a store is.
+
+    Attributes:
+        path: SQLite's file; None for PostgreSQL.
+        server: PostgreSQL's connection URI; empty for SQLite.
+    """
+
+    path: Path | None
+    server: str = ""
+
+    def __str__(self) -> str:
+        """Return it as people know it: a path, or a URL without its password."""
+        if self.path is not None:
+            return str(self.path)
+        shown = re.sub(r"://([^:@/?]*):.*@", r"://\1:***@", self.server)
+        return re.sub(r"(?<=[?&]password=)[^&]*", "***", shown)
 
 
 def file_url(folder: Path) -> str:
@@ -33,25 +82,89 @@ def file_url(folder: Path) -> str:
     >>> file_url(Path("/srv/ai-proxy"))
     'sqlite:////srv/ai-proxy/ai-proxy.db'
     """
-    return URL.create("sqlite", database=str(folder / FILE_NAME)).render_as_string()
+    return f"sqlite:///{folder / FILE_NAME}"
 
 
-def parse_url(text: str) -> URL:
-    """Read a database URL, and choose the driver.
+def parse_url(text: str) -> StoreUrl:
+    """Read the URL of a store.
 
     Raises:
-        StoreError: It is none, or of a database that is not supported.
+        StoreError: It is not a URL, or names a database that is not supported.
+
+    >>> parse_url("sqlite:////srv/x.db").path, parse_url("postgres://me@host/db").server
+    (PosixPath('/srv/x.db'), 'postgresql://me@host/db')
     """
-    try:
-        url = make_url(text)
-    except ArgumentError as error:
-        raise StoreError("the URL of the store cannot be read; write postgresql://user@host/name") from error
-    driver = _DRIVERS.get(url.drivername)
-    if driver is None:
-        raise StoreError(f"the store can be sqlite or postgresql, not {url.drivername!r}")
-    if driver.startswith("sqlite") and url.database in (None, "", ":memory:"):
-        raise StoreError("the URL of the store names no file; write sqlite:////folder/ai-proxy.db")
-    return url.set(drivername=driver)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        raise StoreError("the URL of the store cannot be read; write postgresql://user@host/name")
+    kind, _, _ = scheme.partition("+")
+    if kind == "sqlite":
+        name = rest.removeprefix("/")
+        if name in (rest, "", ":memory:"):
+            raise StoreError("the URL of the store names no file; write sqlite:////folder/ai-proxy.db")
+        return StoreUrl(Path(name))
+    if kind in ("postgres", "postgresql"):
+        # Earlier versions took the parameter `ssl`, with the values that libpq knows as `sslmode`.
+        return StoreUrl(None, "postgresql://" + re.sub(r"(?<=[?&])ssl=", "sslmode=", rest))
+    raise StoreError(f"the store can be sqlite or postgresql, not {scheme!r}; correct store.url")
+
+
+def database_file(url: str | None, data: Path) -> Path | None:
+    """Return the file of the database; None when it is on a server.
+
+    Args:
+        url: As configured; None for the usual one.
+        data: The data directory.
+
+    Raises:
+        StoreError: The URL makes no sense.
+
+    >>> database_file(None, Path("/data")), database_file("sqlite:////srv/x.db", Path("/data"))
+    (PosixPath('/data/ai-proxy.db'), PosixPath('/srv/x.db'))
+    >>> database_file("postgresql://me@host/db", Path("/data")) is None
+    True
+    """
+    if url is None:
+        return data / FILE_NAME
+    return parse_url(url).path
+
+
+class Transaction:
+    """A transaction under way, on the database's thread."""
+
+    def __init__(self, connection: Any, driver: Driver) -> None:
+        self._connection = connection
+        self._driver = driver
+
+    def rows(self, sql: str, **values: object) -> list[Row]:
+        """Run a statement and return what it yields."""
+        cursor = self._connection.execute(self._driver.statement(sql), values)
+        return [dict(row) for row in cursor.fetchall()]
+
+    def value(self, sql: str, **values: object) -> Any:
+        """Return the first column of the first row; None without a row."""
+        found = self.rows(sql, **values)
+        return next(iter(found[0].values())) if found else None
+
+    def run(self, sql: str, **values: object) -> None:
+        """Run a statement that yields nothing."""
+        self._connection.execute(self._driver.statement(sql), values)
+
+    def run_all(self, sql: str, rows: Iterable[Row]) -> None:
+        """Run a statement once for each row of values."""
+        self._connection.cursor().executemany(self._driver.statement(sql), list(rows))
+
+    def script(self, text: str) -> None:
+        """Run several statements, without values."""
+        self._driver.script(self._connection, text)
+
+    def lock(self, table: str) -> None:
+        """Let one transaction at a time write to a table, until this one ends."""
+        self._driver.lock(self._connection, table)
+
+    def has_table(self, table: str) -> bool:
+        """Tell whether there is a table."""
+        return self._driver.has_table(self._connection, table)
 
 
 class Database:
@@ -59,18 +172,20 @@ class Database:
 
     Args:
         url: As `parse_url` returns it.
-        foreign_keys: Whether SQLite watches references; not while tables are remade.
+        foreign_keys: Whether SQLite checks references; not while a migration remakes tables.
         patience: Seconds to wait for another process that writes to SQLite.
+
+    Attributes:
+        url: Where it is.
+        where: The same, as people know it: a path, or a URL without its password.
     """
 
-    def __init__(self, url: URL, *, foreign_keys: bool = True, patience: float = PATIENCE) -> None:
+    def __init__(self, url: StoreUrl, *, foreign_keys: bool = True, patience: float = PATIENCE) -> None:
         self.url = url
-        self.is_sqlite = url.get_backend_name() == "sqlite"
-        self.where = (url.database or "") if self.is_sqlite else url.render_as_string(hide_password=True)
-        if self.is_sqlite:
-            self._engine = _sqlite_engine(url, foreign_keys=foreign_keys, patience=patience)
-        else:
-            self._engine = _postgres_engine(url)
+        self.where = str(url)
+        self._driver = _driver(url, foreign_keys=foreign_keys, patience=patience)
+        self._connection: Any = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
     def __repr__(self) -> str:
         return f"<Database [{self.where}]>"
@@ -79,58 +194,86 @@ class Database:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._engine.dispose()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        self._thread.shutdown(wait=False)
 
     @property
-    def path(self) -> Path | None:
-        """SQLite's file; None for PostgreSQL."""
-        return Path(self.url.database or "") if self.is_sqlite else None
+    def kind(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._driver.name
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction that only reads."""
-        with explained(self.where):
-            async with self._engine.begin() as connection:
-                yield connection
+    async def read[T](self, work: Callable[[Transaction], T]) -> T:
+        """Return what `work` reads, in one transaction.
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction that writes: on a regular end it is on disk, on an error it never was."""
-        with explained(self.where):
-            async with self._engine.connect() as plain:
-                connection = await plain.execution_options(writes=True)
-                async with connection.begin():
-                    yield connection
+        Raises:
+            StoreError: It failed.
+        """
+        return await self._run(work, self._driver.begin_reading)
+
+    async def write[T](self, work: Callable[[Transaction], T]) -> T:
+        """Return what comes of `work`: on return it is on disk, on an error nothing has changed.
+
+        Raises:
+            StoreError: It failed.
+        """
+        return await self._run(work, self._driver.begin_writing)
+
+    async def changes(self, clock: Clock) -> AsyncGenerator[None]:
+        """Yield at once, and again whenever another connection may have changed something.
+
+        Raises:
+            StoreError: The database is away.
+        """
+        with explained(self.where, self._driver.errors):
+            async for change in self._driver.changes(clock):
+                yield change
+
+    async def _run[T](self, work: Callable[[Transaction], T], begin: str) -> T:
+        transact = partial(self._transact, work, begin)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, transact)
+
+    def _transact[T](self, work: Callable[[Transaction], T], begin: str) -> T:
+        with explained(self.where, self._driver.errors):
+            connection = self._begun(begin)
+            try:
+                result = work(Transaction(connection, self._driver))
+                connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+            return result
+
+    def _begun(self, begin: str) -> Any:
+        """Return the connection with a transaction begun: the last one, unless its server hung up."""
+        if self._connection is not None:
+            try:
+                self._connection.execute(begin)
+            except self._driver.lost:
+                self._disconnect()
+            else:
+                return self._connection
+        self._connection = self._driver.connect()
+        self._connection.execute(begin)
+        return self._connection
+
+    def _roll_back(self) -> None:
+        try:
+            self._connection.execute("ROLLBACK")
+        except self._driver.errors:  # its failure ended the transaction, or the connection
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(*self._driver.errors):
+                connection.close()
 
 
-def _postgres_engine(url: URL) -> AsyncEngine:
-    try:
-        return create_async_engine(url, pool_size=POSTGRES_CONNECTIONS, max_overflow=0, pool_pre_ping=True)
-    except (ImportError, NoSuchModuleError) as error:
-        raise StoreError(
-            "a store in PostgreSQL needs asyncpg: run 'pip install ai-inference-proxy[postgres]'"
-        ) from error
+def _driver(url: StoreUrl, *, foreign_keys: bool, patience: float) -> Driver:
+    if url.path is not None:
+        from ai_proxy.persistence.sqlite import Sqlite
 
+        return Sqlite(url.path, foreign_keys=foreign_keys, patience=patience)
+    from ai_proxy.persistence.postgres import Postgres  # needs an extra, and memory that SQLite does without
 
-def _sqlite_engine(url: URL, *, foreign_keys: bool, patience: float) -> AsyncEngine:
-    """Return an engine with a single connection: it is the one writer, and its reads never wait for long."""
-    engine = create_async_engine(
-        url, pool_size=1, max_overflow=0, connect_args={"timeout": patience, "isolation_level": None}
-    )
-
-    def connected(connection: Any, _: object) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
-        # What is committed survives a power cut; NORMAL would lose the last commits.
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
-        cursor.close()
-
-    def begins(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
-        # Taking the lock at once avoids the deadlock of two readers that both want to write.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    event.listen(engine.sync_engine, "connect", connected)
-    event.listen(engine.sync_engine, "begin", begins)
-    return engine
+    return Postgres(url.server)

@@ -1,17 +1,14 @@
 """What was found out about engines, kept for a while, also over a restart."""
 
 from dataclasses import asdict
-from typing import Any
 
 from loguru import logger
-from sqlalchemy import delete, select
 
-from ai_proxy.core.detection import Detection, EngineState
+from ai_proxy.core.detection import Detection
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.ports import Clock
-from ai_proxy.persistence.database import Database
-from ai_proxy.persistence.sql import upsert
-from ai_proxy.persistence.tables import engine_cache
+from ai_proxy.persistence.database import Database, Transaction
+from ai_proxy.persistence.rows import UNREADABLE, decode, encode, fact
 
 
 class StoredEngineCache:
@@ -29,43 +26,43 @@ class StoredEngineCache:
         self.ttl = ttl
 
     async def get(self, engine: str) -> Detection | None:
-        """Return what is known of an engine; None when that is nothing, or too old."""
-        wanted = select(engine_cache.c.detection).where(
-            engine_cache.c.engine == engine, engine_cache.c.expires > self._clock.wall()
-        )
+        """Return what is known of an engine; None when that is nothing, too old, or of another version."""
+        now = self._clock.wall()
+        wanted = "SELECT detection FROM engine_cache WHERE engine = :engine AND expires > :now"
         try:
-            async with self._database.reading() as connection:
-                return _detection(await connection.scalar(wanted))
+            found = await self._database.read(lambda tx: tx.value(wanted, engine=engine, now=now))
+            return None if found is None else fact(Detection, decode(found))
         except StoreError as error:
-            logger.warning("what is known of {} is not read: {}", engine, error)
-            return None
+            logger.warning("cannot read what is known of {}: {}", engine, error)
+        except UNREADABLE:
+            logger.debug("what is known of {} was written by another version", engine)
+        return None
 
     async def put(self, detection: Detection) -> None:
         """Remember what was found out, and forget what is too old."""
         now = self._clock.wall()
-        row = {"engine": detection.engine, "detection": asdict(detection), "expires": now + self.ttl}
+
+        def replace(tx: Transaction) -> None:
+            tx.run("DELETE FROM engine_cache WHERE expires <= :now", now=now)
+            tx.run(
+                """
+                INSERT INTO engine_cache (engine, detection, expires) VALUES (:engine, :detection, :expires)
+                ON CONFLICT (engine) DO UPDATE SET detection = excluded.detection, expires = excluded.expires
+                """,
+                engine=detection.engine,
+                detection=encode(asdict(detection)),
+                expires=now + self.ttl,
+            )
+
         try:
-            async with self._database.writing() as connection:
-                await connection.execute(delete(engine_cache).where(engine_cache.c.expires <= now))
-                await upsert(connection, engine_cache, [row])
+            await self._database.write(replace)
         except StoreError as error:
-            logger.warning("what was found out about {} is not kept: {}", detection.engine, error)
+            logger.warning("cannot keep what was found out about {}: {}", detection.engine, error)
 
     async def drop(self, engine: str) -> None:
         """Forget an engine."""
+        forget = "DELETE FROM engine_cache WHERE engine = :engine"
         try:
-            async with self._database.writing() as connection:
-                await connection.execute(delete(engine_cache).where(engine_cache.c.engine == engine))
+            await self._database.write(lambda tx: tx.run(forget, engine=engine))
         except StoreError as error:
-            logger.warning("{} is not forgotten: {}", engine, error)
-
-
-def _detection(document: Any) -> Detection | None:
-    """Read a finding; None for none, or for one that another version wrote."""
-    if document is None:
-        return None
-    try:
-        state, models = EngineState(document["state"]), tuple(document["models"])
-        return Detection(**{**document, "state": state, "models": models})
-    except (KeyError, TypeError, ValueError):
-        return None
+            logger.warning("cannot forget what is known of {}: {}", engine, error)

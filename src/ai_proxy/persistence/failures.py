@@ -5,9 +5,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as NoConnectionError
-
 from ai_proxy.core.errors import (
     StoreDamagedError,
     StoreError,
@@ -21,33 +18,33 @@ RETRY_AFTER = 5.0
 
 
 @contextmanager
-def explained(where: str) -> Iterator[None]:
+def explained(where: str, errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)) -> Iterator[None]:
     """Raise a database's failures in words.
 
     Args:
         where: The store, as people know it: a path, or a URL without its password.
+        errors: What the database's driver raises.
 
     Raises:
         StoreError: The kind that fits.
     """
     try:
         yield
-    except NoConnectionError as error:
-        raise _unavailable(where, "every connection to it is taken") from error
-    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+    except errors as error:
         raise explain(where, error) from error
 
 
 def explain(where: str, error: Exception) -> StoreError:
     """Return what a failure means."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    if code := getattr(cause, "sqlite_errorcode", None):
+    if code := getattr(error, "sqlite_errorcode", None):
         make = _SQLITE.get(code) or _SQLITE.get(code & 0xFF, _failed)
-    elif state := getattr(cause, "sqlstate", None):
+    elif state := getattr(error, "sqlstate", None):
         make = _POSTGRES.get(state) or _POSTGRES_CLASSES.get(state[:2], _failed)
-    else:
-        make = _OS.get(cause.errno or 0, _unavailable) if isinstance(cause, OSError) else _failed
-    return make(where, str(cause))
+    elif isinstance(error, OSError):
+        make = _OS.get(error.errno or 0, _unavailable)
+    else:  # psycopg gives no state where it got no answer from the server
+        make = _unavailable if hasattr(error, "sqlstate") else _failed
+    return make(where, str(error).strip().partition("\n")[0])  # PostgreSQL adds the values in further lines
 
 
 def _failed(where: str, reason: str) -> StoreError:

@@ -1,12 +1,24 @@
-"""SQLite's file, which belongs to the owner alone."""
+"""SQLite's file: private to its owner, copied whole, used by nobody else, looked over."""
 
+import contextlib
+import fcntl
 import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
-from ai_proxy.core.errors import StoreReadOnlyError
+from ai_proxy.core.errors import StoreDamagedError, StoreError, StoreReadOnlyError, StoreUnavailableError
+from ai_proxy.persistence.failures import explained
+from ai_proxy.platform.data_folder import fsync_path
 
-FILE_NAME = "ai-proxy.db"
-"""In the data directory."""
+KEPT = 5
+"""Copies from before migrations that are kept."""
+
+SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
+"""Bytes of the file, beyond its content, on which readers hold a lock (SQLite's `os.h`)."""
 
 
 def make_private(path: Path) -> None:
@@ -26,3 +38,124 @@ def make_private(path: Path) -> None:
             f"the store {path} cannot be used: {error.strerror}; give this user the right to write the file"
             " and its folder, or choose another folder with AI_PROXY_DATA_DIR"
         ) from error
+
+
+def backups_folder(database: Path) -> Path:
+    """Return where copies from before migrations lie.
+
+    >>> backups_folder(Path("/srv/ai-proxy/ai-proxy.db"))
+    PosixPath('/srv/ai-proxy/backups')
+    """
+    return database.parent / "backups"
+
+
+def back_up_before(database: Path, revision: str) -> Path:
+    """Copy a database before it is migrated to a revision; return the copy.
+
+    Raises:
+        StoreError: It cannot be copied.
+    """
+    folder = backups_folder(database)
+    moment = datetime.now(tz=UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    target = folder / f"before-{revision}-{moment}.db"
+    with explained(str(folder)):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    copy_database(database, target)
+    for old in sorted(folder.glob("before-*.db"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
+        with contextlib.suppress(OSError):
+            old.unlink()
+    return target
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy a database to a new file of the owner's: all of it, or nothing.
+
+    Raises:
+        StoreError: It cannot be read, or the copy not written.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    with explained(str(target)):
+        try:
+            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+            with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(partial)) as new:
+                old.backup(new)
+                new.execute("PRAGMA journal_mode = DELETE")
+            fsync_path(partial)
+            partial.replace(target)
+            fsync_path(target.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_use(database: Path) -> Iterator[None]:
+    """Have a database to oneself: nobody has it open, and nobody can open it meanwhile.
+
+    Whoever has a database in WAL mode open holds a shared lock on it, from the first look to the last; a file
+    that is damaged can be locked all the same (sqlite.org/fileformat2.html, section 1.4).
+
+    Raises:
+        StoreUnavailableError: Another process has it open.
+        StoreError: It cannot be opened.
+    """
+    if not database.exists():
+        yield
+        return
+    with explained(str(database)):
+        descriptor = os.open(database, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"the store {database} is in use; end the ai-proxy that runs on it, then try again"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def database_problems(file: Path, patience: float | None = None) -> Sequence[str]:
+    """Say what is wrong with a database file; nothing when it is sound.
+
+    Args:
+        file: Is only read.
+        patience: Seconds after which to give up; None for as long as it takes.
+
+    Raises:
+        TimeoutError: It is too large for that.
+    """
+    if not file.is_file():
+        return [f"{file} does not exist"]
+    try:
+        with _reading(file) as found:
+            deadline = None if patience is None else time.monotonic() + patience
+            found.set_progress_handler(lambda: deadline is not None and time.monotonic() > deadline, 10_000)
+            rows = found.execute("PRAGMA integrity_check(10)").fetchall()
+            known = found.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+    except StoreError as error:
+        if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            raise TimeoutError from error
+        return [error.detail]
+    problems = [row[0] for row in rows if row[0] != "ok"]
+    return problems or ([] if known else [f"{file} holds nothing of ai-proxy's"])
+
+
+def schema_in(file: Path) -> str:
+    """Return the revision of a database's schema.
+
+    Raises:
+        StoreError: It cannot be read, or holds nothing of ours.
+    """
+    with _reading(file) as found:
+        row = found.execute("SELECT version_num FROM alembic_version").fetchone()
+    if row is None:
+        raise StoreDamagedError(f"{file} holds nothing of ai-proxy's")
+    return str(row[0])
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[sqlite3.Connection]:
+    address = f"{file.absolute().as_uri()}?mode=ro"
+    with explained(str(file)), closing(sqlite3.connect(address, uri=True)) as found:
+        yield found

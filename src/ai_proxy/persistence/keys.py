@@ -1,16 +1,22 @@
 """API keys, without the keys themselves."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import insert, or_, select, update
+from ai_proxy.core.keys import ApiKey
+from ai_proxy.persistence.database import Database, Row, Transaction
+from ai_proxy.persistence.rows import UNREADABLE, decode, encode, fact, skip
 
-from ai_proxy.core.keys import ApiKey, Grant, Scope
-from ai_proxy.core.limits import Allowance
-from ai_proxy.core.store_ports import KEYS
-from ai_proxy.persistence.database import Database
-from ai_proxy.persistence.sql import count_change
-from ai_proxy.persistence.tables import api_keys
+_ADD = """
+INSERT INTO api_keys (
+    id, digest, label, scopes, models, rpm, burst, tpm, concurrency,
+    created, expires, revoked, rotated_from, last_used
+) VALUES (
+    :id, :digest, :label, :scopes, :models, :rpm, :burst, :tpm, :concurrency,
+    :created, :expires, :revoked, :rotated_from, :last_used
+)
+"""
 
 
 class Keys:
@@ -20,77 +26,68 @@ class Keys:
         self._database = database
 
     async def all(self) -> Sequence[ApiKey]:
-        """Return every key, oldest first."""
-        async with self._database.reading() as connection:
-            rows = await connection.execute(select(api_keys).order_by(api_keys.c.created, api_keys.c.id))
-            return [_key(row) for row in rows.mappings()]
+        """Return every key that can be read, oldest first."""
+        rows = await self._database.read(lambda tx: tx.rows("SELECT * FROM api_keys ORDER BY created, id"))
+        keys = []
+        for row in rows:
+            try:
+                keys.append(_key(row))
+            except UNREADABLE as error:
+                skip(
+                    f"the API key {row['id']}",
+                    error,
+                    "requests with it are refused; install the ai-proxy that made it, or create another key",
+                )
+        return keys
+
+    async def count(self) -> int:
+        """Return how many keys there are, those that cannot be read among them."""
+        return int(await self._database.read(lambda tx: tx.value("SELECT count(*) AS count FROM api_keys")))
 
     async def add(self, key: ApiKey) -> None:
         """Keep a new key; on return it is on disk."""
-        async with self._database.writing() as connection:
-            await connection.execute(insert(api_keys).values(_row(key)))
-            await count_change(connection, KEYS)
+        await self._database.write(lambda tx: tx.run(_ADD, **_row(key)))
 
     async def revoke(self, key_id: str, at: float) -> None:
         """Revoke a key, unless it is; on return that is on disk."""
-        meant = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked.is_(None))
-        async with self._database.writing() as connection:
-            await connection.execute(meant.values(revoked=at))
-            await count_change(connection, KEYS)
+        meant = "UPDATE api_keys SET revoked = :at WHERE id = :key_id AND revoked IS NULL"
+        await self._database.write(lambda tx: tx.run(meant, key_id=key_id, at=at))
 
     async def rotate(self, old: ApiKey, fresh: ApiKey) -> None:
         """Keep a new key and the end of the one it replaces, both or neither."""
-        async with self._database.writing() as connection:
-            await connection.execute(
-                update(api_keys).where(api_keys.c.id == old.id).values(expires=old.expires)
-            )
-            await connection.execute(insert(api_keys).values(_row(fresh)))
-            await count_change(connection, KEYS)
+
+        def replace(tx: Transaction) -> None:
+            tx.run("UPDATE api_keys SET expires = :expires WHERE id = :id", id=old.id, expires=old.expires)
+            tx.run(_ADD, **_row(fresh))
+
+        await self._database.write(replace)
 
     async def touch(self, last_used: Mapping[str, float]) -> None:
         """Note when keys were last used; never goes back in time."""
-        async with self._database.writing() as connection:
-            for key_id, at in last_used.items():
-                older = or_(api_keys.c.last_used.is_(None), api_keys.c.last_used < at)
-                await connection.execute(
-                    update(api_keys).where(api_keys.c.id == key_id, older).values(last_used=at)
-                )
+        later = """
+            UPDATE api_keys SET last_used = :at WHERE id = :id AND (last_used IS NULL OR last_used < :at)
+        """
+        rows = [{"id": key_id, "at": at} for key_id, at in last_used.items()]
+        await self._database.write(lambda tx: tx.run_all(later, rows))
 
 
 def _row(key: ApiKey) -> dict[str, Any]:
-    grant = key.grant
+    row = {**asdict(key), **asdict(key.grant), **asdict(key.grant.allowance)}
+    del row["grant"], row["allowance"]
     return {
-        "id": key.id,
-        "digest": key.digest,
-        "label": grant.label,
-        "scopes": sorted(grant.scopes),
-        "models": sorted(grant.models),
-        "rpm": grant.allowance.rpm,
-        "burst": grant.allowance.burst,
-        "tpm": grant.allowance.tpm,
-        "concurrency": grant.allowance.concurrency,
-        "created": key.created,
-        "expires": key.expires,
-        "revoked": key.revoked,
+        **row,
+        "scopes": encode(sorted(key.grant.scopes)),
+        "models": encode(sorted(key.grant.models)),
         "rotated_from": key.rotated_from or None,
-        "last_used": key.last_used,
     }
 
 
-def _key(row: Mapping[Any, Any]) -> ApiKey:
-    grant = Grant(
-        label=row["label"],
-        scopes=frozenset(map(Scope, row["scopes"])),
-        models=frozenset(row["models"]),
-        allowance=Allowance(row["rpm"], row["burst"], row["tpm"], row["concurrency"]),
-    )
-    return ApiKey(
-        id=row["id"],
-        digest=row["digest"],
-        grant=grant,
-        created=row["created"],
-        expires=row["expires"],
-        revoked=row["revoked"],
-        rotated_from=row["rotated_from"] or "",
-        last_used=row["last_used"],
-    )
+def _key(row: Row) -> ApiKey:
+    allowance = {name: row[name] for name in ("rpm", "burst", "tpm", "concurrency")}
+    grant = {
+        "label": row["label"],
+        "scopes": decode(row["scopes"]),
+        "models": decode(row["models"]),
+        "allowance": allowance,
+    }
+    return fact(ApiKey, {**row, "grant": grant, "rotated_from": row["rotated_from"] or ""})

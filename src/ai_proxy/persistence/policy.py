@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import func, insert, select
-
-from ai_proxy.core.store_ports import POLICY, PolicyRevision
-from ai_proxy.persistence.database import Database
-from ai_proxy.persistence.sql import count_change
-from ai_proxy.persistence.tables import policy
+from ai_proxy.core.errors import InvalidPolicyError
+from ai_proxy.core.store_ports import PolicyRevision
+from ai_proxy.persistence.database import Database, Row, Transaction
+from ai_proxy.persistence.rows import UNREADABLE, decode, encode, fact, skip
 
 
 class Policies:
@@ -17,22 +15,53 @@ class Policies:
         self._database = database
 
     async def current(self) -> PolicyRevision | None:
-        """Return the one in force; None before the first."""
-        return next(iter(await self.history(1)), None)
+        """Return the one in force; None before the first.
+
+        Raises:
+            InvalidPolicyError: It cannot be read; the one before it may allow more, and does not hold again.
+        """
+        for row in await self._newest(1):
+            try:
+                return _revision(row)
+            except UNREADABLE as error:
+                raise InvalidPolicyError(
+                    f"revision {row['number']} of the policy in the store cannot be read ({error});"
+                    " set the policy again with 'ai-proxy security policy set'"
+                ) from error
+        return None
 
     async def history(self, limit: int = 100) -> Sequence[PolicyRevision]:
-        """Return the last ones, newest first."""
-        newest = select(policy).order_by(policy.c.number.desc()).limit(limit)
-        async with self._database.reading() as connection:
-            return [PolicyRevision(**row) for row in (await connection.execute(newest)).mappings()]
+        """Return the last ones that can be read, newest first."""
+        found = []
+        for row in await self._newest(limit):
+            try:
+                found.append(_revision(row))
+            except UNREADABLE as error:
+                skip(f"revision {row['number']} of the policy", error, "the history leaves it out")
+        return found
 
     async def put(self, at: float, who: str, document: Mapping[str, object]) -> PolicyRevision:
         """Put one in force."""
-        async with self._database.writing() as connection:
-            await count_change(connection, POLICY)  # locks its row, so that nobody else takes the number
-            last = await connection.scalar(select(func.max(policy.c.number)))
+
+        def add(tx: Transaction) -> PolicyRevision:
+            tx.lock("policy")  # so that nobody else takes the number
+            last = tx.value("SELECT max(number) AS last FROM policy")
             revision = PolicyRevision((last or 0) + 1, at, who, document)
-            await connection.execute(
-                insert(policy).values(number=revision.number, at=at, who=who, document=document)
+            tx.run(
+                "INSERT INTO policy (number, at, who, document) VALUES (:number, :at, :who, :document)",
+                number=revision.number,
+                at=at,
+                who=who,
+                document=encode(document),
             )
             return revision
+
+        return await self._database.write(add)
+
+    async def _newest(self, limit: int) -> Sequence[Row]:
+        newest = "SELECT * FROM policy ORDER BY number DESC LIMIT :limit"
+        return await self._database.read(lambda tx: tx.rows(newest, limit=limit))
+
+
+def _revision(row: Row) -> PolicyRevision:
+    return fact(PolicyRevision, {**row, "document": decode(row["document"])})

@@ -1,13 +1,9 @@
 """Settings changed at run time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from sqlalchemy import delete, select
-
-from ai_proxy.core.store_ports import SETTINGS
-from ai_proxy.persistence.database import Database
-from ai_proxy.persistence.sql import count_change, upsert
-from ai_proxy.persistence.tables import settings
+from ai_proxy.persistence.database import Database, Row
+from ai_proxy.persistence.rows import UNREADABLE, decode, encode, skip
 
 
 class Settings:
@@ -17,25 +13,37 @@ class Settings:
         self._database = database
 
     async def all(self) -> Mapping[str, object]:
-        """Return every setting that was made."""
-        async with self._database.reading() as connection:
-            rows = await connection.execute(select(settings).order_by(settings.c.name))
-            return {row.name: row.value for row in rows}
+        """Return every setting that was made and can be read."""
+        return _values(await self._database.read(lambda tx: tx.rows("SELECT * FROM settings ORDER BY name")))
 
     async def get(self, name: str) -> object | None:
         """Return a setting; None when it was not made."""
-        async with self._database.reading() as connection:
-            value: object = await connection.scalar(select(settings.c.value).where(settings.c.name == name))
-            return value
+        wanted = "SELECT * FROM settings WHERE name = :name"
+        return _values(await self._database.read(lambda tx: tx.rows(wanted, name=name))).get(name)
 
     async def put(self, name: str, value: object) -> None:
         """Make a setting."""
-        async with self._database.writing() as connection:
-            await upsert(connection, settings, [{"name": name, "value": value}])
-            await count_change(connection, SETTINGS)
+        await self._database.write(
+            lambda tx: tx.run(
+                """
+                INSERT INTO settings (name, value) VALUES (:name, :value)
+                ON CONFLICT (name) DO UPDATE SET value = excluded.value
+                """,
+                name=name,
+                value=encode(value),
+            )
+        )
 
     async def drop(self, name: str) -> None:
         """Go back to what holds without it."""
-        async with self._database.writing() as connection:
-            await connection.execute(delete(settings).where(settings.c.name == name))
-            await count_change(connection, SETTINGS)
+        await self._database.write(lambda tx: tx.run("DELETE FROM settings WHERE name = :name", name=name))
+
+
+def _values(rows: Sequence[Row]) -> dict[str, object]:
+    found = {}
+    for row in rows:
+        try:
+            found[row["name"]] = decode(row["value"])
+        except UNREADABLE as error:
+            skip(f"the setting {row['name']}", error, "it does not hold; make it again, or drop it")
+    return found

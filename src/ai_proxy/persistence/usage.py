@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from operator import add
-
-from sqlalchemy import select
 
 from ai_proxy.core.store_ports import Usage
 from ai_proxy.persistence.database import Database
-from ai_proxy.persistence.sql import upsert
-from ai_proxy.persistence.tables import usage as table
 
-_COUNTS = ("requests", "tokens_in", "tokens_out")
+_ADD = """
+INSERT INTO usage (day, key_id, model, requests, tokens_in, tokens_out)
+VALUES (:day, :key_id, :model, :requests, :tokens_in, :tokens_out)
+ON CONFLICT (day, key_id, model) DO UPDATE SET
+    requests = usage.requests + excluded.requests,
+    tokens_in = usage.tokens_in + excluded.tokens_in,
+    tokens_out = usage.tokens_out + excluded.tokens_out
+"""
 
 
 class UsageCounts:
@@ -22,16 +24,12 @@ class UsageCounts:
 
     async def add(self, usage: Sequence[Usage]) -> None:
         """Add to what is counted already, all or nothing."""
-        if not usage:
-            return
-        async with self._database.writing() as connection:
-            await upsert(connection, table, [asdict(one) for one in usage], dict.fromkeys(_COUNTS, add))
+        if usage:
+            await self._database.write(lambda tx: tx.run_all(_ADD, [asdict(one) for one in usage]))
 
     async def totals(self, since_day: str = "", key_id: str | None = None) -> Sequence[Usage]:
         """Return the counts from a day on, by day, key and model."""
-        wanted = select(table).where(table.c.day >= since_day)
-        if key_id is not None:
-            wanted = wanted.where(table.c.key_id == key_id)
-        wanted = wanted.order_by(table.c.day, table.c.key_id, table.c.model)
-        async with self._database.reading() as connection:
-            return [Usage(**row) for row in (await connection.execute(wanted)).mappings()]
+        of_key = "" if key_id is None else "AND key_id = :key_id"
+        wanted = f"SELECT * FROM usage WHERE day >= :day {of_key} ORDER BY day, key_id, model"  # noqa: S608 - our own
+        rows = await self._database.read(lambda tx: tx.rows(wanted, day=since_day, key_id=key_id))
+        return [Usage(**row) for row in rows]

@@ -1,6 +1,6 @@
 """The audit log: what was done, by whom, from where, and what was refused."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 
 from ai_proxy.core.errors import StoreError
@@ -29,13 +29,15 @@ class AuditLog:
     Args:
         store: Where to.
         clock: Tells the time.
+        changed: Called when there is something for `flush` to write.
     """
 
-    def __init__(self, store: AuditStore, clock: Clock) -> None:
+    def __init__(self, store: AuditStore, clock: Clock, changed: Callable[[], object] = lambda: None) -> None:
         self._store = store
         self._clock = clock
         self._refused: dict[tuple[str, str, str, str], AuditEntry] = {}
         self._full_at = FULL
+        self._changed = changed
 
     def __repr__(self) -> str:
         return f"<AuditLog [{len(self._refused)} refusals pending]>"
@@ -72,6 +74,7 @@ class AuditLog:
             name, detail = (EVERYBODY, EVERYTHING, EVERYBODY, result), ""
         known = self._refused.get(name)
         self._refused[name] = replace(known, count=known.count + 1) if known else self._entry(*name, detail)
+        self._changed()
 
     def _has_room(self) -> bool:
         """Tell whether another refusal may have an entry of its own."""

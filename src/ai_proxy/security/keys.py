@@ -21,6 +21,7 @@ from ai_proxy.core.keys import (
 )
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.store_ports import KeyStore
+from ai_proxy.platform.listeners import Listeners
 
 
 class KeyRing:
@@ -30,16 +31,20 @@ class KeyRing:
         store: Where they are kept.
         pepper: Secret of this installation.
         clock: Tells the time.
-
+        changed: Called when there is something for `flush` to write.
     """
 
-    def __init__(self, store: KeyStore, pepper: bytes, clock: Clock) -> None:
+    def __init__(
+        self, store: KeyStore, pepper: bytes, clock: Clock, changed: Callable[[], object] = lambda: None
+    ) -> None:
         self._store = store
         self._pepper = pepper
         self._clock = clock
         self._by_digest: Mapping[bytes, ApiKey] = {}
         self._by_id: Mapping[str, ApiKey] = {}
-        self._listeners: list[Callable[[], None]] = []
+        self._changed = changed
+        self._exist = False
+        self._listeners = Listeners[None]("changes of API keys")
         self._last_used: dict[str, float] = {}
         self._revoking: dict[str, float] = {}
         self._changing = asyncio.Lock()
@@ -49,12 +54,12 @@ class KeyRing:
 
     @property
     def has_keys(self) -> bool:
-        """Whether there ever was a key: revoking the last one does not open the door."""
-        return bool(self._by_digest)
+        """Whether there ever was a key, readable or not: revoking the last one does not open the door."""
+        return self._exist
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever the keys have changed: what was said of one may not hold any more."""
-        self._listeners.append(listener)
+        """Call `listener` whenever the keys have changed: what was decided about one may be wrong."""
+        self._listeners.add(lambda _: listener())
 
     def find(self, presented: bytes) -> ApiKey | None:
         """Return the key that was presented, whether or not it is still good; None for an unknown one.
@@ -87,6 +92,7 @@ class KeyRing:
     def note_use(self, key: ApiKey, now: float) -> None:
         """Note when a key was used, in seconds since the epoch."""
         self._last_used[key.id] = now
+        self._changed()
 
     def all(self) -> Sequence[ApiKey]:
         """Return every key, oldest first, with the last use that is known."""
@@ -113,9 +119,14 @@ class KeyRing:
         return key is not None and key.revoked is None
 
     async def load(self) -> None:
-        """Take over what the store holds; what is being revoked here stays so."""
+        """Take over what the store holds; what is being revoked here stays so.
+
+        A key that the store cannot read is not good, but counts as one: the proxy goes on asking for keys.
+        """
         async with self._changing:
-            self._take(await self._store.all())
+            keys = await self._store.all()
+            self._exist = bool(keys) or await self._store.count() > 0
+            self._take(keys)
 
     async def create(self, grant: Grant, expires: float | None = None) -> tuple[PlainKey, ApiKey]:
         """Make a key; the plain one exists only in what is returned.
@@ -133,6 +144,7 @@ class KeyRing:
         key = ApiKey(plain.id, self._digest(plain), grant, self._clock.wall(), expires)
         async with self._changing:
             await self._store.add(key)
+            self._exist = True
             self._take([*self._by_digest.values(), key])
         return plain, key
 
@@ -172,6 +184,7 @@ class KeyRing:
         if key.revoked is not None and key_id not in self._revoking:
             return key
         self._revoking.setdefault(key_id, self._clock.wall())
+        self._changed()
         self._take(self._by_digest.values())
         await self._keep_revocations()
         return self.get(key_id)
@@ -204,10 +217,9 @@ class KeyRing:
         self._hold([replace(key, last_used=seen[key.id]) if key.id in seen else key for key in keys])
 
     def _take(self, keys: Iterable[ApiKey]) -> None:
-        """Take on keys that have changed, and tell who listens."""
+        """Take on keys that have changed, and inform the listeners."""
         self._hold(keys)
-        for listener in self._listeners:
-            listener()
+        self._listeners.publish(None)
 
     def _hold(self, keys: Iterable[ApiKey]) -> None:
         """Swap the keys whole, so that a look-up sees all of a change or nothing."""

@@ -1,4 +1,4 @@
-"""The policy in force, and who wants to know when it changes."""
+"""The policy in force, and its listeners."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -7,6 +7,7 @@ from ai_proxy.core.policy import Policy, is_allowed, parse_address
 from ai_proxy.core.policy_document import Json, parse_policy, policy_document
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.store_ports import PolicyRevision, PolicyStore
+from ai_proxy.platform.listeners import Listeners
 
 MAX_REMEMBERED = 10_000
 """Addresses whose permission is remembered."""
@@ -30,7 +31,7 @@ class PolicyHolder:
         self._store = store
         self._clock = clock
         self._permitted: dict[str, bool] = {}
-        self._listeners: list[Callable[[Policy], None]] = []
+        self._listeners = Listeners[Policy]("changes of the policy")
         self._changing = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -48,8 +49,7 @@ class PolicyHolder:
 
     def listen(self, listener: Callable[[Policy], None]) -> Callable[[], None]:
         """Call `listener` with every new policy until the returned function is called."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._listeners.add(listener)
 
     async def load(self) -> None:
         """Take over what the store holds.
@@ -91,5 +91,4 @@ class PolicyHolder:
         self.current = parse_policy(revision.document)
         self.number = revision.number
         self._permitted = {}
-        for listener in tuple(self._listeners):
-            listener(self.current)
+        self._listeners.publish(self.current)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,19 +11,19 @@ from ai_proxy.core.store_ports import (
     KEYS,
     POLICY,
     AuditStore,
-    ChangeCounts,
+    ChangeFeed,
     KeyStore,
     PolicyStore,
     SettingStore,
     UsageStore,
 )
-from ai_proxy.platform.tasks import cancel, spawn
+from ai_proxy.platform.tasks import Background, cancel
 from ai_proxy.security.audit import AuditLog
 from ai_proxy.security.keys import KeyRing
 from ai_proxy.security.limiter import Limiter
 from ai_proxy.security.pepper import check_pepper
 from ai_proxy.security.policy import PolicyHolder
-from ai_proxy.security.upkeep import Step, flush_all, follow_changes, write_batches
+from ai_proxy.security.sync import Step, flush_all, follow_changes, write_batches
 from ai_proxy.security.usage import UsageLedger
 
 
@@ -51,8 +51,8 @@ class SecurityStore(Protocol):
         """Counts of what was used."""
 
     @property
-    def changes(self) -> ChangeCounts:
-        """Counts of changes."""
+    def changes(self) -> ChangeFeed:
+        """What tells of changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,11 @@ class Security:
 
 @asynccontextmanager
 async def open_security(
-    store: SecurityStore, pepper: bytes, clock: Clock, loads: Mapping[str, Step] | None = None
+    store: SecurityStore,
+    pepper: bytes,
+    clock: Clock,
+    loads: Mapping[str, Step] | None = None,
+    background: Background | None = None,
 ) -> AsyncIterator[Security]:
     """Load keys and policy, and keep them and the store in step until the end.
 
@@ -84,26 +88,37 @@ async def open_security(
         store: Where all of it is kept.
         pepper: As `load_pepper` returns it.
         clock: Tells the time.
-        loads: Read anew what else another instance on the store may change, by what changed.
+        loads: Load what else another instance on the store may change, by its name.
+        background: Runs what keeps them in step; None for one of their own.
 
     Raises:
         StoreError: They cannot be read, or the pepper is another's.
         InvalidPolicyError: The policy in the store makes no sense.
     """
-    keys = KeyRing(store.keys, pepper, clock)
+    pending = asyncio.Event()
+    keys = KeyRing(store.keys, pepper, clock, pending.set)
     policy = PolicyHolder(store.policies, clock)
-    audit, usage = AuditLog(store.audit, clock), UsageLedger(store.usage, clock)
+    audit = AuditLog(store.audit, clock, pending.set)
+    usage = UsageLedger(store.usage, clock, pending.set)
     await keys.load()
     await policy.load()
     await check_pepper(store.settings, pepper, has_keys=keys.has_keys)
     flushes = (keys.flush, usage.flush, audit.flush)
-    followed = {**(loads or {}), KEYS: keys.load, POLICY: policy.load}
+    followed = {KEYS: keys.load, POLICY: policy.load, **(loads or {})}
     writing = asyncio.Lock()
-    writer = spawn(write_batches(flushes, clock, writing), "write batches")
-    following = spawn(follow_changes(store.changes, followed, clock), "follow changes of what is kept")
-    try:
-        yield Security(keys, policy, Limiter(lambda: policy.current, clock.now), audit, usage)
-    finally:
-        async with writing:
-            await cancel(writer, following)
-        await flush_all(flushes)
+    async with AsyncExitStack() as stack:
+        if background is None:
+            background = Background(clock.sleep, clock.now, clock.wall)
+            stack.push_async_callback(background.close)
+        writer = background.run(
+            lambda: write_batches(pending, flushes, clock, writing), "writing of usage and refusals"
+        )
+        follower = background.run(
+            lambda: follow_changes(store.changes, followed, clock), "following of keys, policy and settings"
+        )
+        try:
+            yield Security(keys, policy, Limiter(lambda: policy.current, clock.now), audit, usage)
+        finally:
+            async with writing:
+                await cancel(writer, follower)
+            await flush_all(flushes)

@@ -1,6 +1,6 @@
 """Counts what keys use of models, and writes it in batches."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from ai_proxy.core.errors import StoreError
@@ -24,11 +24,13 @@ class UsageLedger:
     Args:
         store: Where they are added up.
         clock: Tells the time.
+        changed: Called when there is something for `flush` to write.
     """
 
-    def __init__(self, store: UsageStore, clock: Clock) -> None:
+    def __init__(self, store: UsageStore, clock: Clock, changed: Callable[[], object] = lambda: None) -> None:
         self._store = store
         self._clock = clock
+        self._changed = changed
         self._pending: dict[tuple[str, str, str], list[int]] = {}
 
     def __repr__(self) -> str:
@@ -62,6 +64,7 @@ class UsageLedger:
         if name not in self._pending and len(self._pending) >= MAX_PENDING:
             name = (key_id, OTHER_MODELS, day)
         counts = self._pending.setdefault(name, [0, 0, 0])
+        self._changed()
         counts[0] += 1
         counts[1] += min(max(0, tokens_in), MAX_TOKENS)
         counts[2] += min(max(0, tokens_out), MAX_TOKENS)

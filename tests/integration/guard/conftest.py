@@ -19,8 +19,7 @@ from ai_proxy.core.settings import SecuritySettings
 from ai_proxy.core.store_ports import AuditEntry
 from ai_proxy.gateway.entries import OLLAMA
 from ai_proxy.gateway.guard import KeyGuard
-from ai_proxy.persistence.database import file_url
-from ai_proxy.persistence.file import FILE_NAME
+from ai_proxy.persistence.database import FILE_NAME, file_url
 from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security

@@ -23,7 +23,7 @@ from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.core.service import Upstream
 from ai_proxy.gateway.entries import OLLAMA, OPENAI
 from ai_proxy.gateway.route import MANAGEMENT, Destination, RoutingTable
-from ai_proxy.vault import Vault
+from ai_proxy.instances.state import ProxyState
 
 OPEN = ("/health", "/ready")
 NOTHING = (404, 405)
@@ -75,8 +75,8 @@ class Site:
 @pytest.fixture
 async def site(house: House, tmp_path: Path) -> AsyncIterator[Site]:
     run_settings = SettingsHolder(house.store.settings, RunSettings())
-    vault = Vault(tmp_path, house.store, house.security, run_settings, house.clock)
-    app = create_app(FakePlane(view("svc")), lambda: (b"m 1\n", "text/plain"), "1.2.3", keeping=vault)
+    state = ProxyState(tmp_path, house.store, house.security, run_settings, house.clock)
+    app = create_app(FakePlane(view("svc")), lambda: (b"m 1\n", "text/plain"), "1.2.3", keeping=state)
     watched = Watched(app, [])
     async with serve_unix(watched, tmp_path / "app.sock", client_principal):
         gateway = house.rig.gateway

@@ -128,8 +128,8 @@ async def test_damage_inside_is_named_where_it_is_met_and_found_by_a_check(tmp_p
         await store.settings.put("large", ["x" * 100] * 2000)
     size = (tmp_path / "ai-proxy.db").stat().st_size
     with (tmp_path / "ai-proxy.db").open("r+b") as file:
-        file.seek(4096 * 3)
-        file.write(b"\xa5" * (size - 4096 * 4))
+        file.seek(size // 2)  # within the large value, which comes last
+        file.write(b"\xa5" * (size // 4))
 
     async with open_store(file_url(tmp_path)) as store:
         assert await store.problems()

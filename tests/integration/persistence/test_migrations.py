@@ -9,41 +9,25 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import text
 
 from ai_proxy.core.errors import StoreError, StoreMigrationError, StoreNewerError
 from ai_proxy.core.store_ports import AuditEntry
 from ai_proxy.persistence.database import Database, file_url, parse_url
-from ai_proxy.persistence.migrate import SCRIPTS, Scripts
+from ai_proxy.persistence.migrate import MIGRATIONS, Migrations
 from ai_proxy.persistence.store import open_store
-from ai_proxy.persistence.tables import metadata
 
-STEP = '''
-"""A step for tests."""
-
-import sqlalchemy as sa
-from alembic import op
-
-revision, down_revision = "0002", "0001"
+FIRST_VERSION = Path(__file__).parents[2] / "fixtures" / "store_0001"
+STEP = "ALTER TABLE settings ADD COLUMN who TEXT; UPDATE settings SET who = 'somebody'; "
+FINE, FAILS = "SELECT 1", "SELECT no_such_luck"
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
 
 
-def upgrade() -> None:
-    with op.batch_alter_table("settings") as table:
-        table.add_column(sa.Column("who", sa.Text))
-    op.execute("UPDATE settings SET who = 'somebody'")
-    {then}
-'''
-FINE, FAILS, DIES = "pass", "raise ValueError('no such luck')", "import os; os.kill(os.getpid(), 9)"
-
-
-def with_step(folder: Path, then: str) -> Scripts:
+def with_step(folder: Path, then: str) -> Migrations:
     """Return the real steps, and one more that ends in a certain way."""
-    shutil.copytree(SCRIPTS.folder, folder / "steps")
-    (folder / "steps" / "versions" / "v0002_test.py").write_text(STEP.format(then=then))
-    return Scripts(folder / "steps", "0002")
+    shutil.copytree(MIGRATIONS.folder, folder / "steps")
+    for kind in ("sqlite", "postgresql"):
+        (folder / "steps" / f"9999.{kind}.sql").write_text(STEP + then)
+    return Migrations(folder / "steps")
 
 
 async def make_store(url: str) -> None:
@@ -56,35 +40,38 @@ def dump(file: Path) -> list[str]:
         return list(database.iterdump())
 
 
-def test_the_last_step_is_the_one_that_the_program_wants() -> None:
-    assert ScriptDirectory(str(SCRIPTS.folder)).get_heads() == [SCRIPTS.head]
+def test_every_step_has_a_script_for_each_database() -> None:
+    scripts = {file.name for file in MIGRATIONS.folder.glob("*.sql")}
+    steps = [f"{number:04}" for number in range(1, len(MIGRATIONS.revisions) + 1)]
+
+    assert list(MIGRATIONS.revisions) == steps
+    assert scripts == {f"{step}.{kind}.sql" for step in steps for kind in ("sqlite", "postgresql")}
 
 
-async def test_the_steps_lead_to_the_tables_that_the_code_uses(url: str) -> None:
-    await make_store(url)
+async def test_a_store_of_the_first_version_is_brought_up_to_date(url: str, tmp_path: Path) -> None:
+    """That version made its tables with other tools; the fixtures are what they made."""
+    async with open_store(url, migrations=Migrations(FIRST_VERSION)):
+        pass
 
-    async with Database(parse_url(url)) as database, database.reading() as connection:
-        differences = await connection.run_sync(
-            lambda sync: compare_metadata(
-                MigrationContext.configure(sync, opts={"compare_type": True}), metadata
-            )
-        )
-
-    assert differences == []
+    async with open_store(url) as store:
+        await store.settings.put("kept", 1)
+        assert await store.changes.counts() == {"settings": 1}
+        assert [key.id for key in await store.keys.all()] == ["0123456789ab"]
+        assert await store.settings.all() == {"made": 2.5, "kept": 1}
 
 
 async def test_a_step_keeps_what_was_there(url: str, tmp_path: Path) -> None:
     await make_store(url)
 
-    async with open_store(url, scripts=with_step(tmp_path, FINE)) as store:
+    async with open_store(url, migrations=with_step(tmp_path, FINE)) as store:
         assert await store.settings.get("kept") == 1
 
 
 async def test_a_step_that_fails_leaves_the_store_as_it_was_and_says_so(url: str, tmp_path: Path) -> None:
     await make_store(url)
 
-    with pytest.raises(StoreMigrationError, match=r"is as it was.*no such luck"):
-        async with open_store(url, scripts=with_step(tmp_path, FAILS)):
+    with pytest.raises(StoreMigrationError, match=r"is as it was.*no_such_luck"):
+        async with open_store(url, migrations=with_step(tmp_path, FAILS)):
             pass
 
     async with open_store(url) as store:
@@ -97,11 +84,11 @@ async def test_the_file_is_copied_before_a_step_and_untouched_by_one_that_fails(
     before, content = file.read_bytes(), dump(file)
 
     with pytest.raises(StoreMigrationError) as failed:
-        async with open_store(file_url(file.parent), scripts=with_step(tmp_path, FAILS)):
+        async with open_store(file_url(file.parent), migrations=with_step(tmp_path, FAILS)):
             pass
 
     assert file.read_bytes() == before
-    [copy] = (file.parent / "backups").glob("before-0002-*.db")
+    [copy] = (file.parent / "backups").glob("before-9999-*.db")
     assert dump(copy) == content
     assert str(copy) in failed.value.detail
     assert copy.stat().st_mode & 0o777 == 0o600
@@ -111,15 +98,21 @@ async def test_being_killed_in_a_step_leaves_the_store_as_it_was(tmp_path: Path)
     url = file_url(tmp_path / "data")
     await make_store(url)
     content = dump(tmp_path / "data" / "ai-proxy.db")
-    scripts = with_step(tmp_path, DIES)
+    migrations = with_step(tmp_path, ENDLESS)
 
     code = f"""
-import asyncio
+import asyncio, os, threading, time
 from pathlib import Path
-from ai_proxy.persistence.migrate import Scripts
+from ai_proxy.persistence.migrate import Migrations
 from ai_proxy.persistence.store import open_store
+backups = Path({str(tmp_path / "data" / "backups")!r})
+def die_in_the_step():
+    while not list(backups.glob("before-9999-*.db")):
+        time.sleep(0.01)
+    os.kill(os.getpid(), 9)
 async def main():
-    async with open_store({url!r}, scripts=Scripts(Path({str(scripts.folder)!r}), "0002")): pass
+    async with open_store({url!r}, migrations=Migrations(Path({str(migrations.folder)!r}))): pass
+threading.Thread(target=die_in_the_step, daemon=True).start()
 asyncio.run(main())
 """
     died = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], capture_output=True)
@@ -129,14 +122,14 @@ asyncio.run(main())
 
 
 async def test_a_store_of_a_newer_version_is_refused_and_left_alone(url: str, tmp_path: Path) -> None:
-    async with open_store(url, scripts=with_step(tmp_path, FINE)) as store:
+    async with open_store(url, migrations=with_step(tmp_path, FINE)) as store:
         await store.settings.put("kept", 1)
 
-    with pytest.raises(StoreNewerError, match=r"its schema is 0002.*knows those up to 0001"):
+    with pytest.raises(StoreNewerError, match=rf"its schema is 9999.*knows those up to {MIGRATIONS.head}"):
         async with open_store(url):
             pass
 
-    async with open_store(url, scripts=Scripts(tmp_path / "steps", "0002")) as store:
+    async with open_store(url, migrations=Migrations(tmp_path / "steps")) as store:
         assert await store.settings.get("kept") == 1
 
 
@@ -154,7 +147,6 @@ async def test_not_even_sql_changes_the_audit_log(url: str, statement: str) -> N
     async with open_store(url) as store, Database(parse_url(url)) as database:
         await store.audit.append([AuditEntry(1.0, "k1", "key.create", "local", "ok")])
         with pytest.raises(StoreError, match="can only be added to"):
-            async with database.writing() as connection:
-                await connection.execute(text(statement))
+            await database.write(lambda transaction: transaction.run(statement))
 
         assert [entry.who for entry in await store.audit.page()] == ["k1"]

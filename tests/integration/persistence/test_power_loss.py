@@ -6,25 +6,25 @@ from pathlib import Path
 
 from ai_proxy.config.schema import Config
 from ai_proxy.core.errors import InvalidKeyError
+from ai_proxy.instances.state import ProxyState, open_state
 from ai_proxy.platform.clock import SystemClock
-from ai_proxy.vault import Vault, open_vault
 
 WRITER = """
 import asyncio, os
 from ai_proxy.config.schema import Config
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.core.keys import Grant
-from ai_proxy.vault import open_vault
+from ai_proxy.instances.state import open_state
 
 async def main():
-    async with open_vault(Config(), SystemClock()) as vault:
+    async with open_state(Config(), SystemClock()) as state:
         for number in range(1000):
-            plain, key = await vault.security.keys.create(Grant("x"))
+            plain, key = await state.security.keys.create(Grant("x"))
             print("made", plain.text, flush=True)
             if number % 2:
-                await vault.security.keys.revoke(key.id)
+                await state.security.keys.revoke(key.id)
                 print("revoked", plain.text, flush=True)
-            await vault.security.audit.record("owner", "key.create", "local", detail=key.id)
+            await state.security.audit.record("owner", "key.create", "local", detail=key.id)
             print("recorded", key.id, flush=True)
 
 asyncio.run(main())
@@ -54,16 +54,16 @@ async def acknowledged_until_killed(data: Path, writes: int) -> list[tuple[str, 
     return [(what, key_id) for what, key_id in told]
 
 
-def is_good(vault: Vault, plain: str) -> bool:
+def is_good(state: ProxyState, plain: str) -> bool:
     try:
-        vault.security.keys.verify(plain.encode(), SystemClock().wall())
+        state.security.keys.verify(plain.encode(), SystemClock().wall())
     except InvalidKeyError:
         return False
     return True
 
 
-async def recorded(vault: Vault) -> set[str]:
-    return {entry.detail for entry in await vault.store.audit.page(limit=10_000)}
+async def recorded(state: ProxyState) -> set[str]:
+    return {entry.detail for entry in await state.store.audit.page(limit=10_000)}
 
 
 async def test_no_key_revocation_or_audit_is_lost_when_killed_in_a_thousand_writes(tmp_path: Path) -> None:
@@ -74,12 +74,12 @@ async def test_no_key_revocation_or_audit_is_lost_when_killed_in_a_thousand_writ
 
     made = {plain for what, plain in told if what == "made"}
     revoked = {plain for what, plain in told if what == "revoked"}
-    async with open_vault(Config(), SystemClock(), {"AI_PROXY_DATA_DIR": str(data)}) as vault:
-        known = {plain for plain in made if vault.security.keys.find(plain.encode())}
-        good = {plain for plain in made if is_good(vault, plain)}
+    async with open_state(Config(), SystemClock(), {"AI_PROXY_DATA_DIR": str(data)}) as state:
+        known = {plain for plain in made if state.security.keys.find(plain.encode())}
+        good = {plain for plain in made if is_good(state, plain)}
         assert known == made
         assert not good & revoked
         # The last key of each run may have been revoked without a word of it.
         assert len(made - revoked - good) <= 2
-        assert {detail for what, detail in told if what == "recorded"} <= await recorded(vault)
-        assert await vault.store.problems() == []
+        assert {detail for what, detail in told if what == "recorded"} <= await recorded(state)
+        assert await state.store.problems() == []

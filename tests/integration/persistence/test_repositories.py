@@ -9,7 +9,7 @@ from tests.rigs.fake_detector import detection
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.keys import ApiKey, Grant, Scope
 from ai_proxy.core.limits import Allowance
-from ai_proxy.core.store_ports import AuditEntry, Certificate, MemoryPeak, ProxyHandle, Usage
+from ai_proxy.core.store_ports import AuditEntry, Instance, Usage
 from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.testing.clock import FakeClock
 
@@ -21,7 +21,7 @@ KEY = ApiKey(
     expires=2e9,
 )
 OTHER = ApiKey("k2", b"\x01" * 32, Grant("phone"), created=2.5)
-HANDLE = ProxyHandle("h1", "box", 4711, 1.25, "127.0.0.1", 11000, "local-http", ("http://127.0.0.1:11000",))
+INSTANCE = Instance("h1", "box", 4711, 1.25, "127.0.0.1", 11000, "local-http", ("http://127.0.0.1:11000",))
 ENTRY = AuditEntry(100.0, "k1", "key.create", "10.0.0.1", "ok", "for the laptop")
 
 
@@ -36,17 +36,17 @@ async def test_settings_are_made_changed_and_unmade(store: Store) -> None:
     assert await store.settings.get("gone") is None
 
 
-async def test_a_handle_takes_the_place_of_the_last_one_with_its_id(store: Store) -> None:
-    await store.handles.put(HANDLE)
-    await store.handles.put(replace(HANDLE, id="h2", port=10999))
-    await store.handles.put(replace(HANDLE, last_error="renewal failed"))
+async def test_an_instance_takes_the_place_of_the_last_one_with_its_id(store: Store) -> None:
+    await store.instances.put(INSTANCE)
+    await store.instances.put(replace(INSTANCE, id="h2", port=10999))
+    await store.instances.put(replace(INSTANCE, last_error="renewal failed"))
 
-    assert [(one.id, one.last_error) for one in await store.handles.all()] == [
+    assert [(one.id, one.last_error) for one in await store.instances.all()] == [
         ("h2", ""),
         ("h1", "renewal failed"),
     ]
-    await store.handles.drop("h2")
-    assert await store.handles.all() == [replace(HANDLE, last_error="renewal failed")]
+    await store.instances.drop("h2")
+    assert await store.instances.all() == [replace(INSTANCE, last_error="renewal failed")]
 
 
 async def test_a_key_is_found_as_it_was_kept(store: Store) -> None:
@@ -141,30 +141,6 @@ async def test_usage_adds_up_by_day_key_and_model(store: Store) -> None:
         replace(today, key_id="k2"),
     ]
     assert len(await store.usage.totals(key_id="k1")) == 2
-
-
-async def test_a_certificate_takes_the_place_of_the_last_of_its_name(store: Store) -> None:
-    first = Certificate("acme", ("a.example", "10.0.0.1"), "PEM", "/keys/acme.pem", 1.0, 2.0)
-    await store.certificates.put(first)
-    await store.certificates.put(replace(first, chain="NEW"))
-    await store.certificates.put(replace(first, name="ca"))
-    await store.certificates.drop("ca")
-
-    assert await store.certificates.get("acme") == replace(first, chain="NEW")
-    assert await store.certificates.get("ca") is None
-
-
-async def test_a_peak_of_memory_only_rises_and_belongs_to_a_configuration(store: Store) -> None:
-    peak = MemoryPeak("llama3", "hash", "GPU-0", 8 * 1024**3, 1.0)
-    for size in (8, 16, 4):
-        await store.memory.note(replace(peak, peak_bytes=size * 1024**3, seen=float(size)))
-    await store.memory.note(replace(peak, config_hash="other"))
-
-    assert await store.memory.peaks("llama3", "hash") == [
-        MemoryPeak("llama3", "hash", "GPU-0", 16 * 1024**3, 4.0, 3)
-    ]
-    await store.memory.drop("llama3")
-    assert await store.memory.peaks("llama3", "other") == []
 
 
 async def test_findings_about_engines_outlive_a_restart_but_not_their_time(url: str, store: Store) -> None:

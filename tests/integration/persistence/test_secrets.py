@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from ai_proxy.core.keys import Grant
-from ai_proxy.persistence.backup import copy_database
 from ai_proxy.persistence.database import file_url
+from ai_proxy.persistence.file import copy_database
 from ai_proxy.persistence.store import open_store
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import open_security

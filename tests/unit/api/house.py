@@ -15,8 +15,8 @@ from ai_proxy.api.middleware import client_principal, owner_principal
 from ai_proxy.api.server import serve_unix
 from ai_proxy.config.schema import Config
 from ai_proxy.core.store_ports import AuditEntry
+from ai_proxy.instances.state import ProxyState, open_state
 from ai_proxy.testing.clock import FakeClock
-from ai_proxy.vault import Vault, open_vault
 
 CLIENT = {"X-AI-Proxy-Principal": "0123456789ab", "X-AI-Proxy-Client": "192.0.2.7"}
 """What the gateway says of a client."""
@@ -41,7 +41,7 @@ class House:
     """The application, and what it keeps."""
 
     plane: FakePlane
-    vault: Vault
+    state: ProxyState
     clock: FakeClock
     owner: aiohttp.ClientSession
     client: aiohttp.ClientSession
@@ -54,20 +54,20 @@ class House:
 
     async def log(self) -> list[AuditEntry]:
         """Return what the audit log holds."""
-        return list(await self.vault.store.audit.page())
+        return list(await self.state.store.audit.page())
 
 
 @asynccontextmanager
 async def open_house(data: Path, sockets: Path) -> AsyncIterator[House]:
     """Serve the application on a data directory."""
     clock, plane = FakeClock(), FakePlane(view("llama3"), view("coder"))
-    async with open_vault(Config(), clock, {"AI_PROXY_DATA_DIR": str(data)}) as vault:
+    async with open_state(Config(), clock, {"AI_PROXY_DATA_DIR": str(data)}) as state:
         app = create_app(
             plane,
             lambda: (b"", "text/plain"),
             "1.2.3",
             detector=FakeDetector(detection("ollama")),
-            keeping=vault,
+            keeping=state,
         )
         async with (
             serve_unix(app, sockets / "owner.sock", owner_principal),
@@ -75,7 +75,7 @@ async def open_house(data: Path, sockets: Path) -> AsyncIterator[House]:
             _over(sockets / "owner.sock") as owner,
             _over(sockets / "client.sock", CLIENT) as client,
         ):
-            yield House(plane, vault, clock, owner, client)
+            yield House(plane, state, clock, owner, client)
 
 
 def _over(path: Path, headers: Mapping[str, str] | None = None) -> aiohttp.ClientSession:

@@ -114,9 +114,9 @@ async def test_a_question_of_ollamas_api_is_no_change(house: House) -> None:
 
 
 async def test_an_answer_is_sent_although_the_log_cannot_be_written(house: House, tmp_path: Path) -> None:
-    fault, security = Fault(), house.vault.security
-    log = AuditLog(FaultyAudit(house.vault.store.audit, fault), house.clock)
-    broken = replace(house.vault, security=replace(security, audit=log))
+    fault, security = Fault(), house.state.security
+    log = AuditLog(FaultyAudit(house.state.store.audit, fault), house.clock)
+    broken = replace(house.state, security=replace(security, audit=log))
     app = create_app(FakePlane(view("llama3")), lambda: (b"", "text/plain"), "1", keeping=broken)
     fault.on = True
 
@@ -156,7 +156,7 @@ async def test_services_are_managed_without_a_store(tmp_path: Path) -> None:
 
 async def five_entries(house: House) -> None:
     for number in range(5):
-        await house.vault.security.audit.record("owner", f"test.do {number}", "local")
+        await house.state.security.audit.record("owner", f"test.do {number}", "local")
         await house.clock.advance(10)
 
 

@@ -22,7 +22,7 @@ async def test_a_new_key_is_shown_once_and_is_good(house: House) -> None:
     said = await house.ask("POST", "/keys", LAPTOP)
 
     assert (said.status, said.headers["Cache-Control"]) == (201, "no-store")
-    key = house.vault.security.keys.verify(said.body["plain"].encode(), house.clock.wall())
+    key = house.state.security.keys.verify(said.body["plain"].encode(), house.clock.wall())
     assert key.grant == Grant("laptop", models=frozenset({"llama*"}), allowance=Allowance(rpm=60, tpm=0))
     listed = await house.ask("GET", "/keys")
     assert listed.body == {"keys": [{**said.body["key"], "last_used": house.clock.wall()}]}
@@ -71,7 +71,7 @@ async def test_a_revoked_key_is_no_longer_good(house: House) -> None:
 
     assert (said.status, said.body["state"], said.body["revoked"]) == (200, "revoked", house.clock.wall())
     with pytest.raises(InvalidKeyError, match="revoked"):
-        house.vault.security.keys.verify(key["plain"].encode(), house.clock.wall())
+        house.state.security.keys.verify(key["plain"].encode(), house.clock.wall())
 
 
 async def test_a_key_is_replaced_and_both_are_good_for_a_while(house: House) -> None:
@@ -81,7 +81,7 @@ async def test_a_key_is_replaced_and_both_are_good_for_a_while(house: House) -> 
 
     assert (said.status, said.headers["Cache-Control"]) == (201, "no-store")
     assert (said.body["key"]["rotated_from"], said.body["key"]["rpm"]) == (key["key"]["id"], 60)
-    keys, now = house.vault.security.keys, house.clock.wall()
+    keys, now = house.state.security.keys, house.clock.wall()
     keys.verify(said.body["plain"].encode(), now + 61)
     keys.verify(key["plain"].encode(), now + 59)
     with pytest.raises(InvalidKeyError, match="expired"):
@@ -118,7 +118,7 @@ async def test_a_whole_key_in_the_path_is_not_repeated(house: House) -> None:
 
 async def test_what_was_used_is_told_by_key_and_in_all(house: House) -> None:
     key = await made(house)
-    await house.vault.store.usage.add(
+    await house.state.store.usage.add(
         [
             Usage(key["key"]["id"], "llama3", "2026-01-01", 1, 10, 20),
             Usage(key["key"]["id"], "llama3", "2026-01-02", 2, 30, 40),

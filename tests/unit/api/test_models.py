@@ -151,7 +151,7 @@ def test_the_fake_plane_names_models_as_the_views_of_its_services_do() -> None:
 
 
 async def test_a_key_for_some_models_is_shown_no_others(house: House) -> None:
-    _, key = await house.vault.security.keys.create(Grant("some", models=frozenset({"llama*"})))
+    _, key = await house.state.security.keys.create(Grant("some", models=frozenset({"llama*"})))
     caller = {"X-AI-Proxy-Principal": key.id}
 
     async with house.client.get("/v1/models", headers=caller) as response:

@@ -17,7 +17,7 @@ async def test_the_policy_is_shown_in_full_and_can_be_put_back(house: House) -> 
 
     assert shown.body == policy_document(Policy())
     assert (said.status, said.body["number"], said.body["who"]) == (200, 1, "0123456789ab")
-    assert house.vault.security.policy.current == Policy(max_request_mb=5)
+    assert house.state.security.policy.current == Policy(max_request_mb=5)
 
 
 async def test_a_policy_with_errors_changes_nothing(house: House) -> None:
@@ -28,7 +28,7 @@ async def test_a_policy_with_errors_changes_nothing(house: House) -> None:
         "allow: unknown; did you mean 'allowlist'?",
         "max_request_mb: must be a whole number, not '5'",
     ]
-    assert house.vault.security.policy.number == 0
+    assert house.state.security.policy.number == 0
 
 
 async def test_who_would_be_locked_out_is_told_so(house: House) -> None:
@@ -36,14 +36,14 @@ async def test_who_would_be_locked_out_is_told_so(house: House) -> None:
 
     assert (said.status, said.code) == (409, "policy_locks_out")
     assert "192.0.2.7" in said.body["detail"]
-    assert house.vault.security.policy.number == 0
+    assert house.state.security.policy.number == 0
 
 
 async def test_who_insists_may_lock_himself_out(house: House) -> None:
     said = await house.ask("PUT", "/policy?force=true", ELSEWHERE)
 
     assert said.status == 200
-    assert not house.vault.security.policy.permits("192.0.2.7")
+    assert not house.state.security.policy.permits("192.0.2.7")
 
 
 async def test_the_owner_cannot_be_locked_out(house: House) -> None:

@@ -7,14 +7,14 @@ from ai_proxy.core.run_settings import KNOBS
 async def test_every_setting_is_listed_and_nothing_else_in_the_store(house: House) -> None:
     said = await house.ask("GET", "/settings")
 
-    assert "security.pepper_fingerprint" in await house.vault.store.settings.all()
+    assert "security.pepper_fingerprint" in await house.state.store.settings.all()
     assert [one["name"] for one in said.body["settings"]] == list(KNOBS)
     assert not any(one["made"] for one in said.body["settings"])
 
 
 async def test_a_setting_holds_once_it_is_made_until_it_is_taken_back(house: House) -> None:
     heard = list[int]()
-    house.vault.settings.listen(lambda settings: heard.append(settings.engine.max_network_failures))
+    house.state.settings.listen(lambda settings: heard.append(settings.engine.max_network_failures))
 
     made = await house.ask("PUT", "/settings/engine.max_network_failures", {"value": 7})
     dropped = await house.ask("DELETE", "/settings/engine.max_network_failures")
@@ -63,4 +63,4 @@ async def test_nothing_but_a_setting_can_be_taken_back(house: House) -> None:
     said = await house.ask("DELETE", "/settings/security.pepper_fingerprint")
 
     assert (said.status, said.code) == (404, "unknown_setting")
-    assert "security.pepper_fingerprint" in await house.vault.store.settings.all()
+    assert "security.pepper_fingerprint" in await house.state.store.settings.all()

@@ -13,8 +13,8 @@ from ai_proxy.config.schema import Config
 from ai_proxy.core.errors import UnknownKeyError
 from ai_proxy.core.keys import ApiKey, Grant
 from ai_proxy.core.store_ports import Usage
+from ai_proxy.instances.state import ProxyState, open_state
 from ai_proxy.platform.clock import SystemClock
-from ai_proxy.vault import Vault, open_vault
 
 JSON = ("--format", "json")
 
@@ -78,9 +78,9 @@ def test_a_replaced_key_is_good_until_the_overlap_ends(keeper: Keeper) -> None:
 def test_what_was_used_is_told_with_labels(keeper: Keeper) -> None:
     key = keeper("api-keys", "create", "laptop", *JSON).data["key"]["id"]
 
-    async def use(vault: Vault) -> None:
-        await vault.store.usage.add([Usage(key, "llama3", "2026-01-01", 2, 1000, 50)])
-        await vault.store.usage.add([Usage("", "llama3", "2026-01-02", 1, 1, 1)])
+    async def use(state: ProxyState) -> None:
+        await state.store.usage.add([Usage(key, "llama3", "2026-01-01", 2, 1000, 50)])
+        await state.store.usage.add([Usage("", "llama3", "2026-01-02", 1, 1, 1)])
 
     asyncio.run(keep(keeper.data, use))
 
@@ -91,9 +91,9 @@ def test_what_was_used_is_told_with_labels(keeper: Keeper) -> None:
     assert len(keeper("api-keys", "usage", "--since", "2026-01-02", *JSON).data) == 1
 
 
-async def keep(data: Path, work: Callable[[Vault], Awaitable[None]]) -> None:
-    async with open_vault(Config(), SystemClock(), {"AI_PROXY_DATA_DIR": str(data)}) as vault:
-        await work(vault)
+async def keep(data: Path, work: Callable[[ProxyState], Awaitable[None]]) -> None:
+    async with open_state(Config(), SystemClock(), {"AI_PROXY_DATA_DIR": str(data)}) as state:
+        await work(state)
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ import psutil
 import pytest
 from typer.main import get_command
 
-from ai_proxy.background import Outcome, drain_time, end, serve_command
 from ai_proxy.cli.main import app
 from ai_proxy.cli.output import UserError
 from ai_proxy.cli.proxy import as_data, choose, started
 from ai_proxy.core.options import LogFormat, LogLevel, ProxyMode, ServeOptions, overridden
 from ai_proxy.core.service import Service
 from ai_proxy.core.settings import AcmeSettings, Limits, TlsMode, TlsSettings
-from ai_proxy.core.store_ports import ProxyHandle
+from ai_proxy.core.store_ports import Instance
+from ai_proxy.instances.background import Outcome, drain_time, end, serve_command
 
 OBEDIENT = "import time; print('x', flush=True); time.sleep(60)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {OBEDIENT}"
@@ -31,7 +31,7 @@ async def child(code: str) -> Process:
     return process
 
 
-def handle_of(pid: int, **more: object) -> ProxyHandle:
+def handle_of(pid: int, **more: object) -> Instance:
     facts = {
         "id": f"id{pid}",
         "machine": socket.gethostname(),
@@ -43,7 +43,7 @@ def handle_of(pid: int, **more: object) -> ProxyHandle:
         "endpoints": ("http://127.0.0.1:11000",),
         **more,
     }
-    return ProxyHandle(**facts)  # type: ignore[arg-type]
+    return Instance(**facts)  # type: ignore[arg-type]
 
 
 async def test_a_proxy_ends_when_asked_to() -> None:

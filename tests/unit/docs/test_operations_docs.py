@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ai_proxy.archive import SINGLE_FILES, TLS
 from ai_proxy.cli.main import run
-from ai_proxy.persistence.backup import KEPT, backups_folder
-from ai_proxy.persistence.file import FILE_NAME
+from ai_proxy.persistence.backup import SINGLE_FILES, TLS
+from ai_proxy.persistence.database import FILE_NAME
+from ai_proxy.persistence.file import KEPT, backups_folder
 
 TEXT = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
 LINES = [

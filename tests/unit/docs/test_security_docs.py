@@ -16,7 +16,8 @@ from ai_proxy.core.policy_document import parse_policy
 from ai_proxy.core.settings import SecuritySettings, ServerSettings
 from ai_proxy.gateway.entries import OPEN
 from ai_proxy.gateway.guard import REFUSALS
-from ai_proxy.security import audit, upkeep
+from ai_proxy.persistence import sqlite
+from ai_proxy.security import audit, sync
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "security.md").read_text(encoding="utf-8")
@@ -77,7 +78,7 @@ def test_the_numbers_are_those_of_the_program() -> None:
     assert ServerSettings().host == "127.0.0.1"
     assert f"http://127.0.0.1:{ServerSettings().port}" in PAGE
     assert f"first {audit.REFUSALS.burst}, and {audit.REFUSALS.per_minute} in a minute" in PAGE
-    assert (upkeep.WRITE_EVERY, upkeep.LOOK_EVERY) == (2.0, 0.5)
+    assert (sync.WRITE_EVERY, sqlite.LOOK_EVERY) == (2.0, 0.5)
     assert all(f"`{path.decode()}`" in PAGE for path in OPEN)
 
 

@@ -3,24 +3,24 @@ from pathlib import Path
 import pytest
 
 from ai_proxy.core.errors import StoreError
-from ai_proxy.persistence.database import Database, file_url, parse_url
+from ai_proxy.persistence.database import Database, StoreUrl, file_url, parse_url
 
 
 @pytest.mark.parametrize(
-    ("text", "driver"),
+    ("text", "server"),
     [
-        ("sqlite:////srv/ai-proxy.db", "sqlite+aiosqlite"),
-        ("postgres://me@host/db", "postgresql+asyncpg"),
-        ("postgresql://me@host/db?ssl=require", "postgresql+asyncpg"),
+        ("postgres://me@host/db", "postgresql://me@host/db"),
+        ("postgresql+asyncpg://me@host/db", "postgresql://me@host/db"),
+        ("postgresql://me@host/db?a=b&ssl=require", "postgresql://me@host/db?a=b&sslmode=require"),
     ],
 )
-def test_a_url_needs_no_driver(text: str, driver: str) -> None:
-    assert parse_url(text).drivername == driver
+def test_urls_that_earlier_versions_took_are_understood(text: str, server: str) -> None:
+    assert parse_url(text) == StoreUrl(None, server)
 
 
 @pytest.mark.parametrize("folder", ["/srv/with space", "/srv/100%/ü?#", "relative"])
 def test_any_folder_has_a_url(folder: str) -> None:
-    assert Path(parse_url(file_url(Path(folder))).database or "") == Path(folder) / "ai-proxy.db"
+    assert parse_url(file_url(Path(folder))).path == Path(folder) / "ai-proxy.db"
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,14 @@ def test_a_url_that_cannot_be_used_is_refused_without_showing_its_password(text:
     assert "hunter2" not in str(refused.value)
 
 
-async def test_a_database_is_shown_without_its_password() -> None:
-    async with Database(parse_url("postgresql://me:hunter2@host/db")) as database:
-        assert repr(database) == "<Database [postgresql+asyncpg://me:***@host/db]>"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:hunter2@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:hunter2/@@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me@/db?password=hunter2&host=/run", "postgresql://me@/db?password=***&host=/run"),
+    ],
+)
+async def test_a_database_is_shown_without_its_password(url: str, shown: str) -> None:
+    async with Database(parse_url(url)) as database:
+        assert repr(database) == f"<Database [{shown}]>"

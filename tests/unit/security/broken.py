@@ -29,6 +29,9 @@ class FaultyKeys:
     async def all(self) -> Sequence[ApiKey]:
         return await self._store.all()
 
+    async def count(self) -> int:
+        return await self._store.count()
+
     async def add(self, key: ApiKey) -> None:
         self._fault.strike()
         await self._store.add(key)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_proxy.persistence.database import file_url
-from ai_proxy.persistence.file import FILE_NAME
+from ai_proxy.persistence.database import FILE_NAME, file_url
 from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.testing.clock import FakeClock
 

@@ -1,14 +1,17 @@
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 
 import pytest
 
 from ai_proxy.core.errors import InvalidKeyError, StoreDamagedError
 from ai_proxy.core.keys import Grant
 from ai_proxy.core.store_ports import Usage
+from ai_proxy.persistence.sqlite import LOOK_EVERY
 from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.security.security import open_security
-from ai_proxy.security.upkeep import LOOK_EVERY, WRITE_EVERY
+from ai_proxy.security.sync import WRITE_EVERY
 from ai_proxy.testing.clock import FakeClock
 
 PEPPER = b"p" * 32
@@ -45,6 +48,41 @@ async def test_a_key_revoked_by_another_instance_is_refused_here(
         await until(revoked, clock, LOOK_EVERY)
         with pytest.raises(InvalidKeyError):
             here.keys.verify(plain.text.encode(), clock.wall())
+
+
+async def test_a_key_that_cannot_be_read_is_refused_and_ends_nothing(
+    url: str, store: Store, clock: FakeClock
+) -> None:
+    def write(scopes: str) -> None:
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database, database:
+            database.execute("UPDATE api_keys SET scopes = ? WHERE id = ?", (scopes, key.id))
+
+    async with open_security(store, PEPPER, clock) as here:
+        plain, key = await here.keys.create(Grant("laptop"))
+
+        async def known() -> bool:
+            await store.changes.counts()
+            return here.keys.find(plain.text.encode()) is not None
+
+        async def unknown() -> bool:
+            return not await known()
+
+        write('["of-a-later-version"]')
+        await until(unknown, clock, LOOK_EVERY)
+        assert here.keys.has_keys
+        write('["inference"]')
+        await until(known, clock, LOOK_EVERY)
+
+
+async def test_an_only_key_that_cannot_be_read_does_not_open_the_door(url: str, clock: FakeClock) -> None:
+    async with open_store(url) as store, open_security(store, PEPPER, clock) as security:
+        await security.keys.create(Grant("laptop"))
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database, database:
+        database.execute("UPDATE api_keys SET created = 'yesterday'")
+
+    async with open_store(url) as store, open_security(store, PEPPER, clock) as security:
+        assert security.keys.all() == []
+        assert security.keys.has_keys
 
 
 async def test_a_policy_set_by_another_instance_holds_here(url: str, store: Store, clock: FakeClock) -> None:

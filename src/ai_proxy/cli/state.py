@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ai_proxy.vault import Vault
+    from ai_proxy.instances.state import ProxyState
 
 OWNER, LOCAL = "owner", "local"
 """Who runs commands, and from where, as the audit log says it."""
 
 
-def with_vault[T](config: Path | None, work: "Callable[[Vault], Awaitable[T]]") -> T:
+def with_state[T](config: Path | None, work: "Callable[[ProxyState], Awaitable[T]]") -> T:
     """Open what lasts, do something with it, and return what comes of that.
 
     Who may open the files is the owner, and needs no key. A proxy that runs hears of changes within a second.
@@ -32,17 +32,17 @@ def with_vault[T](config: Path | None, work: "Callable[[Vault], Awaitable[T]]") 
     from ai_proxy.config.load import find_config, load_config
     from ai_proxy.config.schema import Config
     from ai_proxy.core.options import LogLevel
+    from ai_proxy.instances.state import open_state
     from ai_proxy.platform.clock import SystemClock
     from ai_proxy.telemetry.logs import configure
-    from ai_proxy.vault import open_vault
 
     configure(LogLevel.WARNING)
     path = find_config(config, os.environ, Path.cwd())
     settings = load_config(path, os.environ) if path else Config()
 
     async def run() -> T:
-        async with open_vault(settings, SystemClock()) as vault:
-            return await work(vault)
+        async with open_state(settings, SystemClock()) as state:
+            return await work(state)
 
     return asyncio.run(run())
 
@@ -61,13 +61,13 @@ class Deed:
 
 
 @asynccontextmanager
-async def audited(vault: "Vault", what: str) -> AsyncIterator[Deed]:
+async def audited(state: "ProxyState", what: str) -> AsyncIterator[Deed]:
     """Write what is done within to the audit log, whatever comes of it.
 
     Where the log cannot be written, the change has been made all the same: that is logged as an error.
 
     Args:
-        vault: Where to.
+        state: Where to.
         what: The action, and to what as far as that is known before; the deed may be told more.
     """
     from ai_proxy.core.errors import ProxyError
@@ -76,17 +76,17 @@ async def audited(vault: "Vault", what: str) -> AsyncIterator[Deed]:
     try:
         yield deed
     except ProxyError as error:
-        await _record(vault, deed.what, error.code, error.detail)
+        await _record(state, deed.what, error.code, error.detail)
         raise
-    await _record(vault, deed.what, "ok", deed.detail)
+    await _record(state, deed.what, "ok", deed.detail)
 
 
-async def _record(vault: "Vault", what: str, result: str, detail: str) -> None:
+async def _record(state: "ProxyState", what: str, result: str, detail: str) -> None:
     from loguru import logger
 
     from ai_proxy.core.errors import StoreError
 
     try:
-        await vault.security.audit.record(OWNER, what, LOCAL, result, detail)
+        await state.security.audit.record(OWNER, what, LOCAL, result, detail)
     except StoreError as error:
         logger.error("{} is not in the audit log: {}", what, error)

@@ -1,4 +1,4 @@
-"""What lasts, opened: the store, and the keys, policy, settings and audit that are kept in it."""
+"""The state that an instance keeps: the store, and the keys, policy, settings and audit log in it."""
 
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -15,18 +15,19 @@ from ai_proxy.core.store_ports import SETTINGS
 from ai_proxy.persistence.database import file_url
 from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.platform.data_folder import data_folder
+from ai_proxy.platform.tasks import Background
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security
 
 
 @dataclass(frozen=True, slots=True)
-class Vault:
-    """What lasts.
+class ProxyState:
+    """What an instance keeps across restarts.
 
     Attributes:
         folder: The data directory.
         store: Everything that is kept.
-        security: Keys, policy and audit, in step with the store.
+        security: Keys, policy and audit log, in step with the store.
         settings: Those that are changed at run time, in step with the store.
         clock: Tells the time.
     """
@@ -39,15 +40,19 @@ class Vault:
 
 
 @asynccontextmanager
-async def open_vault(
-    config: Config, clock: Clock, env: Mapping[str, str] = os.environ
-) -> AsyncIterator[Vault]:
-    """Open what lasts; proxies and commands may do so at once, and hear of each other's changes.
+async def open_state(
+    config: Config,
+    clock: Clock,
+    env: Mapping[str, str] = os.environ,
+    background: Background | None = None,
+) -> AsyncIterator[ProxyState]:
+    """Open the state; several proxies and commands may do so at once, and learn of each other's changes.
 
     Args:
         config: May name a database.
         clock: Tells the time.
         env: May name the data directory.
+        background: Runs what keeps the state and the store in step; None for one of its own.
 
     Raises:
         StoreError: It cannot be used; says why and what to do.
@@ -58,5 +63,5 @@ async def open_vault(
         settings = SettingsHolder(store.settings, RunSettings(engine_settings(config)))
         await settings.load()
         loads = {SETTINGS: settings.load}
-        async with open_security(store, load_pepper(folder), clock, loads) as security:
-            yield Vault(folder, store, security, settings, clock)
+        async with open_security(store, load_pepper(folder), clock, loads, background) as security:
+            yield ProxyState(folder, store, security, settings, clock)

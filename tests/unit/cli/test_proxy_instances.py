@@ -15,17 +15,19 @@ from loguru import logger
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.options import ProxyMode
 from ai_proxy.core.settings import TlsMode, TlsSettings
-from ai_proxy.core.store_ports import HandleStore, ProxyHandle
-from ai_proxy.handles import Standing, announced, own_handle, process_of, standing
+from ai_proxy.core.store_ports import Instance, InstanceStore
+from ai_proxy.instances.announcement import announced, own_instance
+from ai_proxy.instances.status import InstanceStatus, process_of, status_of
 from ai_proxy.persistence.database import file_url
 from ai_proxy.persistence.store import open_store
 from ai_proxy.platform.process import READY, STOPPING, notify
+from ai_proxy.platform.tasks import Background
 
 
 @pytest.fixture
-async def handles(tmp_path: Path) -> AsyncIterator[HandleStore]:
+async def instances(tmp_path: Path) -> AsyncIterator[InstanceStore]:
     async with open_store(file_url(tmp_path)) as store:
-        yield store.handles
+        yield store.instances
 
 
 @contextmanager
@@ -48,75 +50,75 @@ def http_server(status: int = 200) -> Iterator[int]:
         thread.join()
 
 
-def handle(port: int = 1) -> ProxyHandle:
-    """Return a handle of the process that runs the tests."""
-    return own_handle("127.0.0.1", port, ProxyMode.LOCAL_HTTP, (f"http://127.0.0.1:{port}",))
+def instance(port: int = 1) -> Instance:
+    """Return a instance of the process that runs the tests."""
+    return own_instance("127.0.0.1", port, ProxyMode.LOCAL_HTTP, (f"http://127.0.0.1:{port}",))
 
 
-async def test_a_proxy_has_a_handle_from_when_it_serves_until_its_end(handles: HandleStore) -> None:
-    async with announced(handles) as announcement:
-        before = await handles.all()
+async def test_a_proxy_has_a_handle_from_when_it_serves_until_its_end(instances: InstanceStore) -> None:
+    async with announced(instances, Background()) as announcement:
+        before = await instances.all()
         await announcement.serving("127.0.0.1", 8443, TlsSettings(TlsMode.DEV_SELFSIGNED))
-        (during,) = await handles.all()
+        (during,) = await instances.all()
 
     assert before == []
     assert (during.pid, during.machine) == (os.getpid(), socket.gethostname())
     assert during.started == psutil.Process().create_time()
     assert (during.mode, during.endpoints) == ("dev-selfsigned", ("https://127.0.0.1:8443",))
-    assert await handles.all() == []
+    assert await instances.all() == []
 
 
-async def test_a_proxy_that_fails_leaves_no_handle(handles: HandleStore) -> None:
+async def test_a_proxy_that_fails_leaves_no_handle(instances: InstanceStore) -> None:
     async def fail() -> None:
-        async with announced(handles) as announcement:
+        async with announced(instances, Background()) as announcement:
             await announcement.serving("127.0.0.1", 1, TlsSettings())
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await fail()
 
-    assert await handles.all() == []
+    assert await instances.all() == []
 
 
-async def test_errors_that_are_logged_are_told_by_the_handle(handles: HandleStore) -> None:
-    async with announced(handles) as announcement:
+async def test_errors_that_are_logged_are_told_by_the_handle(instances: InstanceStore) -> None:
+    async with announced(instances, Background()) as announcement:
         logger.error("no certificate")
         await announcement.serving("127.0.0.1", 1, TlsSettings())
-        await until_told(handles, "no certificate")
+        await until_told(instances, "no certificate")
 
         logger.warning("a warning is none")
         await asyncio.to_thread(logger.error, "renewal failed")
-        await until_told(handles, "renewal failed")
+        await until_told(instances, "renewal failed")
 
 
-async def until_told(handles: HandleStore, error: str) -> None:
+async def until_told(instances: InstanceStore, error: str) -> None:
     async with asyncio.timeout(5):
-        while not any(one.last_error.endswith(error) for one in await handles.all()):  # noqa: ASYNC110
+        while not any(one.last_error.endswith(error) for one in await instances.all()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-async def test_one_that_died_is_forgotten_when_another_takes_its_place(handles: HandleStore) -> None:
-    dead = replace(handle(7), started=1.0)
-    await handles.put(replace(dead, id="dead"))
-    await handles.put(replace(dead, id="dead-on-another-port", port=8))
-    await handles.put(replace(dead, id="elsewhere", machine="another"))
+async def test_one_that_died_is_forgotten_when_another_takes_its_place(instances: InstanceStore) -> None:
+    dead = replace(instance(7), started=1.0)
+    await instances.put(replace(dead, id="dead"))
+    await instances.put(replace(dead, id="dead-on-another-port", port=8))
+    await instances.put(replace(dead, id="elsewhere", machine="another"))
 
-    async with announced(handles) as announcement:
+    async with announced(instances, Background()) as announcement:
         await announcement.serving("127.0.0.1", 7, TlsSettings())
 
-    assert {one.id for one in await handles.all()} == {"dead-on-another-port", "elsewhere"}
+    assert {one.id for one in await instances.all()} == {"dead-on-another-port", "elsewhere"}
 
 
-class BrokenHandles:
+class BrokenInstances:
     """A store that has gone away."""
 
-    async def all(self) -> list[ProxyHandle]:
+    async def all(self) -> list[Instance]:
         raise StoreError("gone")
 
-    async def put(self, handle: ProxyHandle) -> None:
+    async def put(self, instance: Instance) -> None:
         raise StoreError("gone")
 
-    async def drop(self, handle_id: str) -> None:
+    async def drop(self, instance_id: str) -> None:
         raise StoreError("gone")
 
 
@@ -124,63 +126,63 @@ async def test_a_broken_store_keeps_nobody_from_serving() -> None:
     told: list[str] = []
     sink = logger.add(told.append, level="WARNING", format="{message}")
 
-    async with announced(BrokenHandles()) as announcement:
+    async with announced(BrokenInstances(), Background()) as announcement:
         await announcement.serving("127.0.0.1", 1, TlsSettings())
         await announcement.stopping()
 
     logger.remove(sink)
-    assert set(told) == {"'ai-proxy proxy status' does not tell how this proxy stands: gone\n"}
+    assert set(told) == {"'ai-proxy proxy status' does not show this proxy as it is: gone\n"}
 
 
 async def test_a_proxy_that_answers_is_running() -> None:
     with http_server() as port:
-        assert await standing(handle(port)) is Standing.RUNNING
+        assert await status_of(instance(port)) is InstanceStatus.RUNNING
 
 
 async def test_one_that_wants_a_key_is_running() -> None:
     with http_server(401) as port:
-        assert await standing(handle(port)) is Standing.RUNNING
+        assert await status_of(instance(port)) is InstanceStatus.RUNNING
 
 
 async def test_one_that_refuses_connections_or_fails_is_not_answering() -> None:
     with closing(socket.socket()) as bound:
         bound.bind(("127.0.0.1", 0))
-        assert await standing(handle(bound.getsockname()[1])) is Standing.NOT_ANSWERING
+        assert await status_of(instance(bound.getsockname()[1])) is InstanceStatus.NOT_ANSWERING
     with http_server(502) as port:
-        assert await standing(handle(port)) is Standing.NOT_ANSWERING
+        assert await status_of(instance(port)) is InstanceStatus.NOT_ANSWERING
 
 
-async def test_one_that_is_about_to_end_is_stopping(handles: HandleStore) -> None:
-    async with announced(handles) as announcement:
+async def test_one_that_is_about_to_end_is_stopping(instances: InstanceStore) -> None:
+    async with announced(instances, Background()) as announcement:
         await announcement.serving("127.0.0.1", 1, TlsSettings())
         await announcement.stopping()
-        (found,) = await handles.all()
+        (found,) = await instances.all()
 
-    assert await standing(found) is Standing.STOPPING
+    assert await status_of(found) is InstanceStatus.STOPPING
 
 
 async def test_a_pid_that_another_process_has_by_now_is_no_life() -> None:
-    reused = replace(handle(), started=psutil.Process().create_time() - 60)
+    reused = replace(instance(), started=psutil.Process().create_time() - 60)
 
     assert process_of(reused) is None
-    assert await standing(reused) is Standing.DEAD
+    assert await status_of(reused) is InstanceStatus.DEAD
 
 
 async def test_a_process_that_ended_is_dead_also_before_it_is_reaped() -> None:
     process = await asyncio.create_subprocess_exec("sleep", "60")
     started = psutil.Process(process.pid).create_time()
-    ours = replace(handle(), pid=process.pid, started=started)
+    ours = replace(instance(), pid=process.pid, started=started)
 
     alive = process_of(ours)
     process.kill()
     await process.wait()
 
     assert alive is not None
-    assert await standing(ours) is Standing.DEAD
+    assert await status_of(ours) is InstanceStatus.DEAD
 
 
 async def test_one_on_another_machine_is_not_judged() -> None:
-    assert await standing(replace(handle(), machine="another", pid=1)) is Standing.ELSEWHERE
+    assert await status_of(replace(instance(), machine="another", pid=1)) is InstanceStatus.ELSEWHERE
 
 
 @pytest.mark.parametrize("name", ["path", "abstract"])

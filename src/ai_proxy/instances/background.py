@@ -16,12 +16,12 @@ from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.options import LogFormat, ServeOptions
 from ai_proxy.core.service import Service
 from ai_proxy.core.settings import Limits
-from ai_proxy.core.store_ports import HandleStore, ProxyHandle
-from ai_proxy.handles import answers, is_here, process_of
+from ai_proxy.core.store_ports import Instance, InstanceStore
+from ai_proxy.instances.status import answers, is_here, process_of
 from ai_proxy.runtimes.process.session import ended
 
 POLL = 0.03
-"""Seconds between two looks whether a proxy that starts has a handle by now."""
+"""Seconds between two looks whether a proxy that starts has a instance by now."""
 LOG_LINES = 20
 """Of the log, that tell why a start failed."""
 MARGIN = 5.0
@@ -136,18 +136,18 @@ def launch(options: ServeOptions, log: Path) -> Launched:
     return Launched(process, log, begin)
 
 
-async def until_answering(launched: Launched, handles: HandleStore, patience: float) -> ProxyHandle:
-    """Return the handle of a proxy once it answers.
+async def until_answering(launched: Launched, instances: InstanceStore, patience: float) -> Instance:
+    """Return the instance of a proxy once it answers.
 
     Raises:
         StartError: It ended instead, or took too long.
-        StoreError: The handles cannot be read.
+        StoreError: The instances cannot be read.
     """
     deadline = time.monotonic() + patience
     while launched.process.poll() is None:
-        handle = await _handle_of(launched.process.pid, handles)
-        if handle is not None and await asyncio.to_thread(answers, handle):
-            return handle
+        instance = await _entry_of(launched.process.pid, instances)
+        if instance is not None and await asyncio.to_thread(answers, instance):
+            return instance
         if time.monotonic() > deadline:
             raise _failure(launched, f"the proxy does not answer after {patience:g} s, so it was ended")
         await asyncio.sleep(POLL)
@@ -155,10 +155,10 @@ async def until_answering(launched: Launched, handles: HandleStore, patience: fl
     raise _failure(launched, f"the proxy ended before it answered, with exit code {code}")
 
 
-async def _handle_of(pid: int, handles: HandleStore) -> ProxyHandle | None:
-    """Return the handle that a child of ours has left; the system cannot have given its pid to another."""
-    own = (handle for handle in await handles.all() if handle.pid == pid and is_here(handle))
-    return next((handle for handle in own if process_of(handle) is not None), None)
+async def _entry_of(pid: int, instances: InstanceStore) -> Instance | None:
+    """Return the instance that a child of ours has left; the system cannot have given its pid to another."""
+    own = (instance for instance in await instances.all() if instance.pid == pid and is_here(instance))
+    return next((instance for instance in own if process_of(instance) is not None), None)
 
 
 def _failure(launched: Launched, what: str) -> StartError:
@@ -188,20 +188,20 @@ def drain_time(limits: Limits, services: Iterable[Service]) -> float:
     return limits.shutdown_timeout + max((service.stop_grace for service in services), default=0.0) + MARGIN
 
 
-async def end(handle: ProxyHandle, patience: float) -> Outcome:
-    """End the proxy of a handle on this machine: politely, and when that does not help, by force.
+async def end(instance: Instance, patience: float) -> Outcome:
+    """End the proxy of a instance on this machine: politely, and when that does not help, by force.
 
     Only its own process is ended by force: what it has started may be worth keeping, and the next proxy takes
     it over.
 
     Args:
-        handle: Of the proxy.
+        instance: Of the proxy.
         patience: Seconds it has to end by itself.
 
     Raises:
         StopError: We may not end it, or it does not even end by force.
     """
-    process = process_of(handle)
+    process = process_of(instance)
     if process is None:
         return Outcome.DEAD
     try:

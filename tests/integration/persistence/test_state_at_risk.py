@@ -12,7 +12,6 @@ from tests import disks
 from tests.disks import fill, make_read_only, make_writable
 from tests.integration.persistence.holding import held_by_another_process
 
-from ai_proxy.archive import create_backup, restore_backup
 from ai_proxy.config.schema import Config
 from ai_proxy.core.errors import (
     InvalidKeyError,
@@ -23,12 +22,13 @@ from ai_proxy.core.errors import (
     StoreUnavailableError,
 )
 from ai_proxy.core.keys import Grant
+from ai_proxy.instances.state import ProxyState, open_state
+from ai_proxy.persistence.backup import create_backup, restore_backup
 from ai_proxy.persistence.database import file_url
 from ai_proxy.persistence.store import open_store
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security
-from ai_proxy.vault import Vault, open_vault
 
 NOW = 1_800_000_000.0
 
@@ -39,13 +39,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
 
 
-def vault_in(data: Path) -> AbstractAsyncContextManager[Vault]:
-    return open_vault(Config(), SystemClock(), {"AI_PROXY_DATA_DIR": str(data)})
+def vault_in(data: Path) -> AbstractAsyncContextManager[ProxyState]:
+    return open_state(Config(), SystemClock(), {"AI_PROXY_DATA_DIR": str(data)})
 
 
 async def make_keys(data: Path, count: int = 1) -> list[bytes]:
-    async with vault_in(data) as vault:
-        made = [await vault.security.keys.create(Grant("laptop")) for _ in range(count)]
+    async with vault_in(data) as state:
+        made = [await state.security.keys.create(Grant("laptop")) for _ in range(count)]
     return [plain.text.encode() for plain, _ in made]
 
 
@@ -72,8 +72,8 @@ async def test_a_disk_that_is_full_from_the_start_is_named_and_works_once_there_
 
     filler.unlink()
     (plain,) = await make_keys(small_disk / "data")
-    async with vault_in(small_disk / "data") as vault:
-        assert is_good(vault.security, plain)
+    async with vault_in(small_disk / "data") as state:
+        assert is_good(state.security, plain)
 
 
 async def test_a_disk_that_became_full_is_named_and_no_key_is_lost(small_disk: Path) -> None:
@@ -84,8 +84,8 @@ async def test_a_disk_that_became_full_is_named_and_no_key_is_lost(small_disk: P
         await make_keys(small_disk / "data")
 
     filler.unlink()
-    async with vault_in(small_disk / "data") as vault:
-        assert is_good(vault.security, plain)
+    async with vault_in(small_disk / "data") as state:
+        assert is_good(state.security, plain)
 
 
 async def test_a_read_only_disk_is_named_and_no_key_is_lost(small_disk: Path) -> None:
@@ -96,8 +96,8 @@ async def test_a_read_only_disk_is_named_and_no_key_is_lost(small_disk: Path) ->
         await make_keys(small_disk / "data")
 
     make_writable(small_disk)
-    async with vault_in(small_disk / "data") as vault:
-        assert is_good(vault.security, plain)
+    async with vault_in(small_disk / "data") as state:
+        assert is_good(state.security, plain)
 
 
 async def test_while_another_holds_the_store_keys_are_good_and_a_revocation_is_kept_afterwards(
@@ -120,8 +120,8 @@ async def test_while_another_holds_the_store_keys_are_good_and_a_revocation_is_k
                 assert (is_good(security, plain), is_good(security, revoked)) == (True, False)
                 holding.close()
 
-    async with vault_in(tmp_path) as vault:
-        assert (is_good(vault.security, plain), is_good(vault.security, revoked)) == (True, False)
+    async with vault_in(tmp_path) as state:
+        assert (is_good(state.security, plain), is_good(state.security, revoked)) == (True, False)
 
 
 async def test_a_page_that_was_overwritten_is_told_or_harms_no_key(tmp_path: Path) -> None:
@@ -134,8 +134,8 @@ async def test_a_page_that_was_overwritten_is_told_or_harms_no_key(tmp_path: Pat
         for garbage in (b"\0" * 4096, b"\xa5" * 4096):
             database.write_bytes(sound[:begin] + garbage + sound[begin + 4096 :])
             try:
-                async with vault_in(tmp_path) as vault:
-                    assert is_good(vault.security, plain), f"page {begin // 4096}"
+                async with vault_in(tmp_path) as state:
+                    assert is_good(state.security, plain), f"page {begin // 4096}"
             except StoreError:
                 refused += 1
             remove_journals(tmp_path)
@@ -157,8 +157,8 @@ async def test_a_header_that_was_overwritten_is_told_with_the_way_back_which_wor
     assert database.read_bytes() == damaged
     restored = restore_backup(backup, data, database=database, force=True, now=NOW)
 
-    async with vault_in(data) as vault:
-        assert is_good(vault.security, plain)
+    async with vault_in(data) as state:
+        assert is_good(state.security, plain)
     assert restored.aside is not None
     assert (restored.aside / "ai-proxy.db").read_bytes() == damaged
 
@@ -168,11 +168,11 @@ import asyncio, os, signal
 from ai_proxy.config.schema import Config
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.core.keys import Grant
-from ai_proxy.vault import open_vault
+from ai_proxy.instances.state import open_state
 
 async def main():
-    async with open_vault(Config(), SystemClock()) as vault:
-        await vault.security.keys.create(Grant("only in the journal"))
+    async with open_state(Config(), SystemClock()) as state:
+        await state.security.keys.create(Grant("only in the journal"))
         os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())
@@ -195,6 +195,6 @@ async def test_a_journal_that_was_destroyed_takes_nothing_with_it_that_was_in_th
 
     journal.write_bytes(garbage)
 
-    async with vault_in(tmp_path) as vault:
-        assert is_good(vault.security, plain)
-        assert await vault.store.problems() == []
+    async with vault_in(tmp_path) as state:
+        assert is_good(state.security, plain)
+        assert await state.store.problems() == []

@@ -1,0 +1,1 @@
+"""Instances of the proxy: the state that one keeps, how it announces itself, and those in the background."""

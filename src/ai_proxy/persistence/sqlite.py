@@ -1,0 +1,80 @@
+"""SQLite as a driver of `Database`."""
+
+import sqlite3
+from collections.abc import AsyncGenerator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from ai_proxy.core.ports import Clock
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks for changes: a key revoked by another process is refused within a second."""
+
+
+class Sqlite:
+    """Implements `persistence.database.Driver`.
+
+    Args:
+        path: Of the file.
+        foreign_keys: Whether references are checked.
+        patience: Seconds to wait for another process that writes.
+    """
+
+    name = "sqlite"
+    begin_reading = "BEGIN"
+    # Taking the lock at once avoids the deadlock of two readers that both want to write.
+    begin_writing = "BEGIN IMMEDIATE"
+    errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
+    lost: tuple[type[Exception], ...] = ()
+
+    def __init__(self, path: Path, *, foreign_keys: bool, patience: float) -> None:
+        self._path = path
+        self._foreign_keys = foreign_keys
+        self._patience = patience
+
+    def connect(self) -> sqlite3.Connection:
+        """Open the file."""
+        connection = sqlite3.connect(self._path, timeout=self._patience, autocommit=True)
+        connection.row_factory = sqlite3.Row
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # What is committed survives a power cut; NORMAL would lose the last commits.
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA foreign_keys = {'ON' if self._foreign_keys else 'OFF'}")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def statement(self, sql: str) -> str:
+        """Return the statement as it is."""
+        return sql
+
+    def script(self, connection: Any, text: str) -> None:
+        """Run several statements."""
+        connection.executescript(text)
+
+    def lock(self, connection: Any, table: str) -> None:
+        """Do nothing: the file has one writer at a time."""
+
+    def has_table(self, connection: Any, table: str) -> bool:
+        """Tell whether there is a table."""
+        wanted = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        return connection.execute(wanted, [table]).fetchone() is not None
+
+    async def changes(self, clock: Clock) -> AsyncGenerator[None]:
+        """Yield at once, and again whenever a connection has committed something.
+
+        `PRAGMA data_version` compares a counter in the journal's shared memory: some microseconds, so it runs
+        on the event loop, on a connection of its own that waits for nobody.
+        """
+        with closing(sqlite3.connect(self._path, timeout=0, autocommit=True)) as connection:
+            seen = None
+            while True:
+                with suppress(sqlite3.OperationalError):  # locked for a moment: the next look will tell
+                    version = connection.execute("PRAGMA data_version").fetchone()
+                    if version != seen:
+                        seen = version
+                        yield
+                await clock.sleep(LOOK_EVERY)
