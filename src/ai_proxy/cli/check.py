@@ -43,12 +43,12 @@ def check(
     from ai_proxy.doctor.examine import examine
     from ai_proxy.doctor.finding import Level, count
     from ai_proxy.doctor.folders import repair
-    from ai_proxy.doctor.installation import look_at
+    from ai_proxy.doctor.installation import load_installation
     from ai_proxy.platform.data_folder import data_folder
     from ai_proxy.platform.run_folder import base_folder
 
     path = find_config(config, os.environ, Path.cwd())
-    installation = look_at(path, data_folder(), base_folder(run_dir), os.environ, time.time())
+    installation = load_installation(path, data_folder(), base_folder(run_dir), os.environ, time.time())
     logger.disable("ai_proxy")  # what it would log is among the findings
     try:
         findings = asyncio.run(examine(installation))

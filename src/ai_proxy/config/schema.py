@@ -283,10 +283,10 @@ class ServiceConfig(Model):
         description="docker, process: `all`, `none`, a count (docker only), or a list of ids.",
         examples=["all"],
     )
-    docker: DockerConfig | None = Field(default=None, description="docker: how the container is run.")
+    docker: DockerConfig | None = Field(default=None, description="docker: how Docker runs the container.")
     url: Url | None = Field(
         default=None,
-        description="external: address of a backend that runs elsewhere.",
+        description="external: URL of the backend.",
         examples=["https://api.example.com"],
     )
     urls: Annotated[tuple[Url, ...], Field(strict=False, min_length=1)] | None = Field(

@@ -1,23 +1,27 @@
-"""Whether the programs and models that services name are here."""
+"""Checks of the backends: programs and model files of services, and engines on this machine."""
 
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from ai_proxy.config.build import server_settings
+from ai_proxy.config.build import engine_settings, server_settings
+from ai_proxy.core.detection import RUNNING, Detection, EngineState
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.service import DockerLaunch, Mount, ProcessLaunch, Service
-from ai_proxy.doctor.finding import Finding, ok, problem
+from ai_proxy.doctor.finding import Finding, ok, problem, shorten, warning
 from ai_proxy.doctor.installation import Installation
+from ai_proxy.platform.clock import SystemClock
 from ai_proxy.runtimes.docker.access import own_container
 from ai_proxy.runtimes.docker.host import machine_of
 from ai_proxy.runtimes.process.command import choose_program, is_installed
 
-SUBJECT = "services"
+SUBJECT, ENGINES = "services", "engines"
+OFF = frozenset({"0", "false", "no", "off"})
+"""Values of `AI_PROXY_DETECT` that turn detection off."""
 ELSEWHERE = frozenset({"-hff", "--hf-file", "-hffv", "--hf-file-v"})
-"""Flags of llama.cpp whose file is in a repository, not on this machine."""
+"""Flags of llama.cpp whose file is in a remote repository."""
 
 
 def named_files(words: Sequence[str]) -> tuple[str, ...]:
@@ -32,7 +36,7 @@ def named_files(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def on_host(path: str, mounts: Sequence[Mount]) -> str | None:
-    """Return where a container's file is on its machine; None when it is in the image or a named volume.
+    """Return the host path of a container's file; None when it is in the image or a named volume.
 
     >>> on_host("/models/a.gguf", [Mount("/srv/models", "/models")])
     '/srv/models/a.gguf'
@@ -46,51 +50,41 @@ def on_host(path: str, mounts: Sequence[Mount]) -> str | None:
     return None
 
 
-def judge_service(service_id: str, program: str, missing: Sequence[str]) -> list[Finding]:
-    """Return why a service could not start.
-
-    Args:
-        service_id: The service.
-        program: What is wrong with its program, and what to do; empty for nothing.
-        missing: Model files that it names and that are not there.
-    """
-    what, _, fix = program.partition(": ")
-    found = [problem(SUBJECT, f"{service_id}: {what}", fix or "install it")] if program else []
-    fix = "put the file there, or correct the path in the configuration"
-    return found + [problem(SUBJECT, f"{service_id}: there is no model file {file}", fix) for file in missing]
-
-
 def missing_parts(
     services: Sequence[Service], env: Mapping[str, str], exists: Callable[[str], bool], *, containers: bool
 ) -> list[Finding]:
-    """Return why services could not start.
+    """Return the programs and model files whose absence keeps services from starting.
 
     Args:
-        services: As declared.
-        env: Of the proxy.
-        exists: Tells whether a file is there.
-        containers: Whether containers' files are on this machine, and can be seen.
+        services: The declared services.
+        env: Environment of the proxy.
+        exists: Returns whether a file exists.
+        containers: Whether containers mount files of this machine.
     """
     found: list[Finding] = []
     for service in services:
+        files: list[str] = []
         match service.launch:
             case ProcessLaunch() as launch:
-                missing = [file for file in _files(launch) if not exists(file)]
-                found += judge_service(service.id, _program_trouble(launch, env, exists), missing)
+                what, _, fix = _program_error(launch, env, exists).partition(": ")
+                if what:
+                    found.append(problem(SUBJECT, f"{service.id}: {what}", fix or "install it"))
+                files = [str(Path(launch.workdir or "") / file) for file in named_files(launch.command[1:])]
             case DockerLaunch() as launch if containers:
-                files = (on_host(file, launch.mounts) for file in named_files(launch.args))
-                found += judge_service(service.id, "", [file for file in files if file and not exists(file)])
+                files = [path for file in named_files(launch.args) if (path := on_host(file, launch.mounts))]
             case _:
                 pass
+        fix = "put the file there, or correct the path in the configuration"
+        found += [
+            problem(SUBJECT, f"{service.id}: there is no model file {file}", fix)
+            for file in files
+            if not exists(file)
+        ]
     return found
 
 
-def _files(launch: ProcessLaunch) -> Iterator[str]:
-    for name in named_files(launch.command[1:]):
-        yield str(Path(launch.workdir or "") / name)
-
-
-def _program_trouble(launch: ProcessLaunch, env: Mapping[str, str], exists: Callable[[str], bool]) -> str:
+def _program_error(launch: ProcessLaunch, env: Mapping[str, str], exists: Callable[[str], bool]) -> str:
+    """Return what is wrong with a program, and what to do; empty for nothing."""
     program = launch.command[0]
     if "/" in program:
         path = str(Path(launch.workdir or "") / program)
@@ -105,12 +99,12 @@ def _program_trouble(launch: ProcessLaunch, env: Mapping[str, str], exists: Call
 def find_missing(
     services: Sequence[Service], env: Mapping[str, str], docker_host: str | None
 ) -> list[Finding]:
-    """Look for what services name on this machine.
+    """Return the programs and model files that services name and this machine lacks.
 
     Args:
-        services: As declared.
-        env: Of the proxy.
-        docker_host: URL of the Docker engine, as configured; None for what the environment says.
+        services: The declared services.
+        env: Environment of the proxy.
+        docker_host: URL of the Docker engine in the configuration; None to use the environment's.
     """
     host = docker_host or env.get("DOCKER_HOST")
     containers = machine_of(host) is None and own_container() is None
@@ -118,23 +112,55 @@ def find_missing(
 
 
 async def check_backends(installation: Installation) -> Sequence[Finding]:
-    """Look for the programs and the models of every service."""
+    """Check the programs and model files of every service."""
     host = server_settings(installation.config).docker.host
     services = installation.services
     found = await asyncio.to_thread(find_missing, services, installation.env, host)
-    return found or [ok(SUBJECT, "the programs and models that they name are here")]
+    return found or [ok(SUBJECT, "all their programs and model files exist")]
 
 
 async def check_llama_server(installation: Installation) -> Sequence[Finding]:
-    """Look for llama.cpp's server."""
-    return [judge_llama_server(shutil.which("llama-server", path=installation.env.get("PATH")))]
+    """Check which llama.cpp server runs services without a command."""
+    return [classify_llama_server(shutil.which("llama-server", path=installation.env.get("PATH")))]
 
 
-def judge_llama_server(path: str | None, installed: Callable[[str], bool] = is_installed) -> Finding:
-    """Return what serves models where a service names no command; that none is there harms only such ones."""
+def classify_llama_server(path: str | None, installed: Callable[[str], bool] = is_installed) -> Finding:
+    """Return which llama.cpp server is available; only services without a command need it."""
     if path:
-        return ok("llama-server", f"is {path}")
+        return ok("llama-server", f"found at {path}")
     if installed("xllamacpp"):
-        return ok("llama-server", "is not on PATH; the llama.cpp that comes with ai-proxy takes its place")
-    hint = "pip install 'ai-inference-proxy[llamacpp]' brings one along"
-    return ok("llama-server", f"neither on PATH nor installed with ai-proxy; {hint}")
+        return ok("llama-server", "not on PATH; the embedded llama.cpp is used instead")
+    hint = "pip install 'ai-inference-proxy[llamacpp]' installs one"
+    return ok("llama-server", f"neither on PATH nor embedded; {hint}")
+
+
+async def check_engines(installation: Installation) -> Sequence[Finding]:
+    """Detect engines that the proxy did not start, unless detection is off."""
+    import aiohttp
+
+    from ai_proxy.engines.detect.cache import MemoryCache
+    from ai_proxy.engines.detect.detector import Detector
+
+    settings = engine_settings(installation.config)
+    if not settings.detect or installation.env.get("AI_PROXY_DETECT", "").lower() in OFF:
+        return [ok(ENGINES, "detection is off")]
+    clock = SystemClock()
+    async with aiohttp.ClientSession() as session:
+        cache = MemoryCache(clock, settings.cache_ttl)
+        detector = Detector(session, clock, cache, settings, installation.env, timeout=1.5)
+        return classify_engines(await detector.detect())
+
+
+def classify_engines(detections: Sequence[Detection]) -> Sequence[Finding]:
+    """Return a finding for each engine that is installed or running."""
+    found: list[Finding] = []
+    for one in detections:
+        if one.state in RUNNING:
+            version = f" {one.version}" if one.version else ""
+            found.append(ok(ENGINES, f"{one.title}{version} at {one.address}, {len(one.models)} models"))
+        elif one.state is EngineState.INSTALLED_ONLY:
+            found.append(ok(ENGINES, f"{one.title} is installed but not running"))
+        elif one.state is not EngineState.ABSENT:
+            fix = "read its log, or stop the other program on its port"
+            found.append(warning(ENGINES, f"{one.title} at {one.address}: {shorten(one.detail)}", fix))
+    return found or [ok(ENGINES, "no other engines run on this machine")]

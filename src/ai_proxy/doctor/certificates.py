@@ -1,4 +1,4 @@
-"""Whether certificates are good, and for how long."""
+"""Check of the served certificates."""
 
 import asyncio
 import json
@@ -12,31 +12,31 @@ from ai_proxy.doctor.installation import Installation
 
 SUBJECT = "certificate"
 SOON = 14 * 86400.0
-"""Seconds before its end from which on a certificate's is told."""
+"""Seconds before its expiry from which on a certificate is reported."""
 
 
-def judge_end(subject: str, name: str, starts: float, ends: float, now: float, fix: str) -> Finding:
-    """Return how long a certificate is still good, or that it is not; moments in seconds since the epoch."""
+def classify_end(subject: str, name: str, starts: float, ends: float, now: float, fix: str) -> Finding:
+    """Return how long a certificate is still valid, if at all; times in seconds since the epoch."""
     days = (ends - now) / 86400
     if ends <= now:
         return problem(subject, f"{name} expired {-days:.0f} days ago", fix)
     if starts > now:
-        return problem(subject, f"{name} is not valid yet", "set this machine's clock right")
+        return problem(subject, f"{name} is not valid yet", "set this machine's clock")
     if ends - now < min(SOON, (ends - starts) / 3):
         return warning(subject, f"{name} expires in {days:.1f} days", fix)
-    return ok(subject, f"{name} is good for {days:.0f} days")
+    return ok(subject, f"{name} is valid for {days:.0f} days")
 
 
-def judge_failures(name: str, tries: int, reason: str) -> Finding | None:
-    """Return what is to be said of renewals that failed; None when none did."""
+def classify_failures(name: str, tries: int, reason: str) -> Finding | None:
+    """Return a finding about failed renewals; None when none failed."""
     if not tries:
         return None
-    fix = "put the reason right: the next try is made by itself; docs/tls.md has more"
-    return warning(SUBJECT, f"{name} could not be renewed, {tries} tries failed: {reason}", fix)
+    fix = "fix the cause; ai-proxy tries again on its own (see docs/tls.md)"
+    return warning(SUBJECT, f"{name} was not renewed, {tries} attempts failed: {reason}", fix)
 
 
 async def check_certificates(installation: Installation) -> Sequence[Finding]:
-    """Look at what the configured mode serves."""
+    """Check the certificate that the configured mode serves."""
     settings = tls_settings(installation.config)
     if settings.mode is TlsMode.OFF:
         return [ok(SUBJECT, "none: TLS is off")]
@@ -47,11 +47,11 @@ async def check_certificates(installation: Installation) -> Sequence[Finding]:
 def _findings(settings: TlsSettings, folder: Path, port: int, now: float) -> Sequence[Finding]:
     match settings.mode:
         case TlsMode.FILES if settings.certificate is not None:
-            fix = "put a new certificate in its place; it is taken up by itself"
-            return [_look(settings.certificate, settings.key, now, fix)]
+            fix = "replace the file; ai-proxy reloads it"
+            return [_check_file(settings.certificate, settings.key or settings.certificate, now, fix)]
         case TlsMode.DEV_SELFSIGNED:
-            fix = "start the proxy: it makes a new one by itself"
-            return [_look_if_there(folder / f"server-{port}.pem", now, fix)]
+            fix = "start ai-proxy, which issues a new one"
+            return [_check_file(folder / f"server-{port}.pem", None, now, fix)]
         case _:
             return _public(settings, folder, now)
 
@@ -66,25 +66,24 @@ def _public(settings: TlsSettings, folder: Path, now: float) -> Sequence[Finding
         failures = Failures(**json.loads((home / f"{name}.failures.json").read_bytes()))
     except (OSError, ValueError, TypeError):
         failures = Failures()
-    certificate = _look_if_there(home / f"{name}.pem", now, "see why it is not renewed: ai-proxy's log")
-    said = judge_failures(name, failures.count, failures.reason)
-    return [certificate, said] if said else [certificate]
+    fix = "read ai-proxy's log to see why it is not renewed"
+    certificate = _check_file(home / f"{name}.pem", None, now, fix)
+    failed = classify_failures(name, failures.count, failures.reason)
+    return [certificate, failed] if failed else [certificate]
 
 
-def _look_if_there(path: Path, now: float, fix: str) -> Finding:
-    return _look(path, None, now, fix) if path.exists() else ok(SUBJECT, "none yet; the first start gets one")
-
-
-def _look(path: Path, key: Path | None, now: float, fix: str) -> Finding:
+def _check_file(path: Path, key: Path | None, now: float, fix: str) -> Finding:
     from ai_proxy.tls.certificates import PemFiles, read_certificate
     from ai_proxy.tls.errors import CertificateError
 
+    if key is None and not path.exists():
+        return ok(SUBJECT, "none yet; the first start obtains one")
     files = PemFiles(path, key)
     try:
         certificate = read_certificate(files)
     except CertificateError as error:
-        return problem(SUBJECT, error.detail, "do as it says, then look again")
+        return problem(SUBJECT, error.detail, "correct it, then run 'ai-proxy check' again")
     if files.key_file.stat().st_mode & 0o007:
-        text = f"everybody on this machine may read the private key {files.key_file}"
+        text = f"any user of this machine can read the private key {files.key_file}"
         return problem(SUBJECT, text, f"chmod o= {files.key_file}")
-    return judge_end(SUBJECT, str(path), certificate.starts, certificate.ends, now, fix)
+    return classify_end(SUBJECT, str(path), certificate.starts, certificate.ends, now, fix)

@@ -1,4 +1,4 @@
-"""Whether Docker can be used, where something needs it."""
+"""Check of the Docker engine."""
 
 from collections.abc import Sequence
 
@@ -15,44 +15,46 @@ from ai_proxy.runtimes.docker.spec import Access
 SUBJECT = "Docker"
 
 
-def judge_docker(version: str, trouble: str, needed_by: Sequence[str]) -> Finding:
-    """Return whether the Docker engine can be used.
+def classify_docker(version: str, trouble: str, needed_by: Sequence[str]) -> Finding:
+    """Return whether the Docker engine is usable.
 
     Args:
-        version: Of the engine, and where it is; empty when it does not answer.
-        trouble: Why it cannot be used; empty when it can.
+        version: Version and location of the engine; empty when it does not respond.
+        trouble: Why it is unusable; empty when it is usable.
         needed_by: Services that run as containers.
 
-    >>> print(judge_docker("", "no such socket", ()).text)
-    cannot be used (no such socket); no service needs it
+    >>> print(classify_docker("", "no such socket", ()).text)
+    unusable (no such socket), but no service needs it
     """
     if not trouble:
         return ok(SUBJECT, version)
     if not needed_by:
-        return ok(SUBJECT, f"cannot be used ({shorten(trouble, 120)}); no service needs it")
+        return ok(SUBJECT, f"unusable ({shorten(trouble, 120)}), but no service needs it")
     return problem(
-        SUBJECT, f"{', '.join(needed_by)} cannot start: {shorten(trouble)}", "start Docker, or see why"
+        SUBJECT,
+        f"{', '.join(needed_by)} cannot start: {shorten(trouble)}",
+        "start Docker, or correct server.docker",
     )
 
 
 def describe_access(access: Access, remote: str | None) -> str:
-    """Say from where containers are reached.
+    """Describe how the proxy reaches containers.
 
     >>> describe_access(Access(networks=("models",)), None), describe_access(Access("10.0.0.5"), "10.0.0.5")
-    ('the proxy runs in a container, too, in network models', 'on another machine, containers at 10.0.0.5')
+    ('the proxy itself runs in a container, in network models', 'on another machine, containers at 10.0.0.5')
     >>> describe_access(Access(gateways=frozenset({"172.17.0.1"})), None), describe_access(Access(), None)
-    ('on this machine', 'beside this machine (a VM or rootless), containers at 127.0.0.1')
+    ('on this machine', 'in a VM or rootless, containers at 127.0.0.1')
     """
     if access.networks:
-        return f"the proxy runs in a container, too, in network {access.networks[0]}"
+        return f"the proxy itself runs in a container, in network {access.networks[0]}"
     if access.gateways:
         return "on this machine"
-    where = "on another machine" if remote else "beside this machine (a VM or rootless)"
+    where = "on another machine" if remote else "in a VM or rootless"
     return f"{where}, containers at {access.address}"
 
 
 async def check_docker(installation: Installation) -> Sequence[Finding]:
-    """Ask the engine who it is, and find out how its containers are reached."""
+    """Query the engine's version, and find out how the proxy reaches its containers."""
     needed = [one.id for one in installation.services if one.launch.runtime is RuntimeKind.DOCKER]
     settings = fill_in(server_settings(installation.config).docker, installation.env)
     api = DockerApi(settings.host, settings.certificates)
@@ -60,7 +62,7 @@ async def check_docker(installation: Installation) -> Sequence[Finding]:
         version = (await api.get("/version"))["Version"]
         access = await AccessFinder(settings, api, own_container()).find()
     except RuntimeFailureError as error:
-        return [judge_docker("", error.detail, needed)]
+        return [classify_docker("", error.detail, needed)]
     finally:
         await api.close()
-    return [judge_docker(f"{version}, {describe_access(access, machine_of(settings.host))}", "", needed)]
+    return [classify_docker(f"{version}, {describe_access(access, machine_of(settings.host))}", "", needed)]

@@ -1,16 +1,14 @@
-"""Runs every check, all at once; none can stop the others."""
+"""Runs all checks concurrently; a check that fails does not affect the others."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from ai_proxy.doctor.backends import check_backends, check_llama_server
+from ai_proxy.doctor.backends import check_backends, check_engines, check_llama_server
 from ai_proxy.doctor.certificates import check_certificates
-from ai_proxy.doctor.configuration import check_configuration
 from ai_proxy.doctor.docker import check_docker
-from ai_proxy.doctor.engines import check_engines
 from ai_proxy.doctor.finding import Finding, problem, warning
 from ai_proxy.doctor.folders import check_data_folder, check_run_folder
-from ai_proxy.doctor.installation import Installation
+from ai_proxy.doctor.installation import Installation, check_configuration
 from ai_proxy.doctor.machine import check_clock, check_gpu, check_memory, check_open_files
 from ai_proxy.doctor.ports import check_ports
 from ai_proxy.doctor.store import check_store
@@ -33,7 +31,7 @@ CHECKS: Mapping[str, Check] = {
     "clock": check_clock,
     "engines": check_engines,
 }
-"""Everything that is looked at, in the order in which it is told."""
+"""All checks by subject, in the order of the report."""
 
 LIMIT = 2.5
 """Seconds a check may take."""
@@ -42,12 +40,12 @@ LIMIT = 2.5
 async def examine(
     installation: Installation, checks: Mapping[str, Check] = CHECKS, limit: float = LIMIT
 ) -> Sequence[Finding]:
-    """Return what all checks found.
+    """Run checks and return their findings.
 
     Args:
-        installation: What is examined.
-        checks: By what they look at.
-        limit: Seconds each may take.
+        installation: The installation to check.
+        checks: Checks by subject.
+        limit: Seconds each check may take.
     """
     runs = (_run(subject, check, installation, limit) for subject, check in checks.items())
     return [finding for findings in await asyncio.gather(*runs) for finding in findings]
@@ -58,8 +56,8 @@ async def _run(subject: str, check: Check, installation: Installation, limit: fl
         async with asyncio.timeout(limit):
             return await check(installation)
     except TimeoutError:
-        text = f"could not be looked at within {limit:g} s"
-        return [warning(subject, text, "see whether the machine is very busy, and try again")]
-    except Exception as error:  # noqa: BLE001 - a check that breaks says so, and the others go on
-        text = f"could not be looked at: {type(error).__name__}: {error}"
-        return [problem(subject, text, "please report this as a bug of ai-proxy")]
+        text = f"the check did not finish within {limit:g} s"
+        return [warning(subject, text, "try again when the machine is less busy")]
+    except Exception as error:  # noqa: BLE001 - a failing check is a finding; the others go on
+        text = f"the check failed: {type(error).__name__}: {error}"
+        return [problem(subject, text, "report this as a bug of ai-proxy")]

@@ -1,4 +1,4 @@
-"""What a check comes to."""
+"""The result of a check."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,26 +7,26 @@ from pathlib import Path
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
-    """It works, and may not for long, or not as well as it could."""
+    """It works, but may stop working, or could work better."""
     PROBLEM = "problem"
-    """Something does not work, or is open to others."""
+    """Something does not work, or is accessible to others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found out about one thing.
+    """One result of a check.
 
     Attributes:
-        subject: What was looked at.
-        level: How bad it is.
-        text: What was found, in a line.
-        fix: What to do about it; empty for nothing.
-        path: The file or folder whose mode is to be changed, where that puts it right.
-        mode: The mode it is to have.
+        subject: What was checked.
+        level: Severity.
+        text: Description, one line.
+        fix: What to do; empty for nothing.
+        path: The file or folder whose mode `repair` changes; None for none.
+        mode: The mode to set.
     """
 
     subject: str
@@ -38,31 +38,31 @@ class Finding:
 
 
 def ok(subject: str, text: str) -> Finding:
-    """Return that all is well."""
+    """Return a finding without a fault."""
     return Finding(subject, Level.OK, text)
 
 
 def warning(subject: str, text: str, fix: str) -> Finding:
-    """Return that something may not last, or could be better."""
+    """Return a finding that something works, but may stop, or could work better."""
     return Finding(subject, Level.WARNING, text, fix)
 
 
 def problem(subject: str, text: str, fix: str) -> Finding:
-    """Return that something does not work, or is open to others."""
+    """Return a finding that something does not work, or is accessible to others."""
     return Finding(subject, Level.PROBLEM, text, fix)
 
 
 def count(findings: Iterable[Finding], level: Level) -> int:
-    """Return how many are of a level.
+    """Return the number of findings at a level.
 
-    >>> count([ok("a", "fine"), problem("b", "broken", "mend it")], Level.PROBLEM)
+    >>> count([ok("a", "fine"), problem("b", "broken", "repair it")], Level.PROBLEM)
     1
     """
     return sum(finding.level is level for finding in findings)
 
 
 def shorten(text: str, most: int = 300) -> str:
-    r"""Return a text on one line, and not too long.
+    r"""Return a text on one line, cut to a maximum length.
 
     >>> shorten("one\n  two"), shorten("abcdef", most=4)
     ('one two', 'abc…')

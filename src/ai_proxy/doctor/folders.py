@@ -1,4 +1,4 @@
-"""Whether the folders are the owner's alone, and can be written."""
+"""Checks of the data directory and the run directory: permissions and free space."""
 
 import asyncio
 import os
@@ -15,19 +15,19 @@ from ai_proxy.platform.run_folder import RunDirError, check_socket_path
 
 DATA, RUN = "data directory", "run directory"
 LITTLE, SCARCE = 10 * MB, 200 * MB
-"""Bytes free on the disk below which writes are about to fail, and below which they may soon."""
+"""Free bytes on the disk below which writes are about to fail, and below which they may fail soon."""
 PUBLIC = frozenset({"installation-id"})
-"""Files that are no secret."""
+"""Files without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file or folder, as the system describes it.
+    """Metadata of a file or folder.
 
     Attributes:
-        path: Where it is.
+        path: Its path.
         folder: Whether it is a folder.
-        owner: Its owner's number.
+        owner: User id of its owner.
         mode: Its permissions.
     """
 
@@ -37,8 +37,8 @@ class Entry:
     mode: int
 
 
-def judge_entry(subject: str, entry: Entry, user: int) -> Finding | None:
-    """Return what is wrong with a file or folder that is to be the user's alone; None for nothing."""
+def classify_entry(subject: str, entry: Entry, user: int) -> Finding | None:
+    """Return what is wrong with a file or folder that must be private to the user; None for nothing."""
     if entry.owner != user:
         text = f"{entry.path} belongs to another user (uid {entry.owner})"
         return problem(subject, text, f"run ai-proxy as that user, or: chown {user} {entry.path}")
@@ -46,24 +46,24 @@ def judge_entry(subject: str, entry: Entry, user: int) -> Finding | None:
     if entry.mode & 0o077 == 0 and entry.mode & wanted == wanted:
         return None
     text = f"{entry.path} has mode {entry.mode:o}: " + (
-        "others may use it" if entry.mode & 0o077 else "its owner may not use it"
+        "others can access it" if entry.mode & 0o077 else "its owner cannot access it"
     )
     fix = f"chmod {wanted:o} {entry.path}, or: ai-proxy check --fix"
     return Finding(subject, Level.PROBLEM, text, fix, entry.path, wanted)
 
 
-def judge_space(folder: Path, free: int) -> Finding | None:
-    """Return whether the disk is about to be full; None when it is not."""
-    shown = f"{free / MB:.0f} MB are free on the disk of {folder}"
+def classify_space(folder: Path, free: int) -> Finding | None:
+    """Return a finding when the disk is almost full; None otherwise."""
+    shown = f"{free / MB:.0f} MB free on the disk of {folder}"
     if free < LITTLE:
-        return problem(DATA, f"only {shown}: keys and revocations cannot be kept", "make room there")
+        return problem(DATA, f"only {shown}: keys and revocations cannot be saved", "free space on it")
     if free < SCARCE:
-        return warning(DATA, f"only {shown}", "make room there")
+        return warning(DATA, f"only {shown}", "free space on it")
     return None
 
 
 async def check_data_folder(installation: Installation) -> Sequence[Finding]:
-    """Look at the data directory and everything in it."""
+    """Check the data directory and everything in it."""
     return await asyncio.to_thread(_data_findings, installation.data)
 
 
@@ -71,23 +71,23 @@ def _data_findings(data: Path) -> Sequence[Finding]:
     if not data.exists():
         above = next(parent for parent in data.parents if parent.exists())
         if not _is_writable(above):
-            fix = f"make it and give it to this user: mkdir {data}, or choose another with AI_PROXY_DATA_DIR"
-            return [problem(DATA, f"{data} does not exist, and cannot be made", fix)]
-        return [ok(DATA, f"{data} does not exist yet; the first start makes it")]
+            fix = "create it and make this user its owner, or choose another with AI_PROXY_DATA_DIR"
+            return [problem(DATA, f"{data} does not exist and cannot be created", fix)]
+        return [ok(DATA, f"{data} does not exist yet; the first start creates it")]
     if not data.is_dir():
         return [problem(DATA, f"{data} is not a folder", "choose another with AI_PROXY_DATA_DIR")]
     findings = _judge_all(DATA, _entries(data))
     if not _is_writable(data):
-        fix = "give this user the right to write there, or choose another with AI_PROXY_DATA_DIR"
-        findings.append(problem(DATA, f"{data} cannot be written", fix))
-    if space := judge_space(data, shutil.disk_usage(data).free):
+        fix = "give this user write permission, or choose another with AI_PROXY_DATA_DIR"
+        findings.append(problem(DATA, f"{data} is not writable", fix))
+    if space := classify_space(data, shutil.disk_usage(data).free):
         findings.append(space)
-    return findings or [ok(DATA, f"{data} is this user's alone, with room to write")]
+    return findings or [ok(DATA, f"{data} is private to this user and writable")]
 
 
 def _judge_all(subject: str, entries: Iterable[Entry]) -> list[Finding]:
     user = os.geteuid()
-    return [finding for entry in entries if (finding := judge_entry(subject, entry, user))]
+    return [finding for entry in entries if (finding := classify_entry(subject, entry, user))]
 
 
 def _entries(data: Path) -> Iterator[Entry]:
@@ -103,29 +103,29 @@ def _entry(path: Path) -> Entry:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Tell whether a folder can be written; the rights alone do not tell that of a disk that is read-only."""
+    """Return whether a folder is writable, also considering a read-only file system."""
     return os.access(folder, os.W_OK | os.X_OK) and not os.statvfs(folder).f_flag & os.ST_RDONLY
 
 
 async def check_run_folder(installation: Installation) -> Sequence[Finding]:
-    """Look at where sockets are kept."""
+    """Check the run directory, which holds the sockets."""
     base, port = installation.run, installation.config.server.port
     try:
         check_socket_path(base.absolute() / str(port) / "gateway.sock")
     except RunDirError as error:
         return [problem(RUN, str(error), "set AI_PROXY_RUN_DIR to a short path, such as /run/ai-proxy")]
     if not base.exists():
-        return [ok(RUN, f"{base} does not exist yet; the first start makes it")]
+        return [ok(RUN, f"{base} does not exist yet; the first start creates it")]
     folders = [path for path in base.iterdir() if path.name.isdecimal() and path.is_dir()]
     found = _judge_all(RUN, map(_entry, (base, *sorted(folders))))
-    return found or [ok(RUN, f"{base} is this user's alone")]
+    return found or [ok(RUN, f"{base} is private to this user")]
 
 
 def repair(findings: Iterable[Finding]) -> list[Path]:
-    """Put right what a change of mode puts right; return what was changed.
+    """Fix the modes of files and folders; return the changed paths.
 
     Raises:
-        OSError: It may not be changed.
+        OSError: A mode cannot be changed.
     """
     changed = [(finding.path, finding.mode) for finding in findings if finding.path is not None]
     for path, mode in changed:

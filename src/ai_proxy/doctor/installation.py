@@ -1,6 +1,6 @@
-"""What is examined: a configuration, its folders, and the moment."""
+"""The installation that the checks examine, and the check of its configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,17 +9,20 @@ from ai_proxy.config.load import load_config
 from ai_proxy.config.problems import ConfigError
 from ai_proxy.config.schema import Config
 from ai_proxy.core.service import Service
+from ai_proxy.doctor.finding import Finding, ok, problem
+
+SUBJECT = "configuration"
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """An ai-proxy as it is set up here, whether or not it runs.
+    """An installation of ai-proxy, whether or not it runs.
 
     Attributes:
-        config: As loaded; what holds without one where it has errors.
-        config_file: Where it is; None for none.
-        faults: The errors of the configuration, each a line.
-        services: That it declares.
+        config: The configuration; the default one when the file has errors.
+        config_file: The configuration file; None for none.
+        faults: Errors of the configuration, one line each.
+        services: The services it declares.
         data: The data directory.
         run: Base of the run directories.
         env: The environment.
@@ -36,10 +39,10 @@ class Installation:
     now: float
 
 
-def look_at(
+def load_installation(
     config_file: Path | None, data: Path, run: Path, env: Mapping[str, str], now: float
 ) -> Installation:
-    """Return what is set up here; a configuration with errors counts as none, with its errors."""
+    """Return the installation; a configuration with errors is replaced by the default one."""
     config, faults = Config(), tuple[str, ...]()
     if config_file is not None:
         try:
@@ -47,3 +50,14 @@ def look_at(
         except ConfigError as error:
             faults = tuple(str(fault) for fault in error.problems)
     return Installation(config, config_file, faults, build_services(config), data, run, env, now)
+
+
+async def check_configuration(installation: Installation) -> Sequence[Finding]:
+    """Return one finding for each error of the configuration."""
+    if installation.config_file is None:
+        return [ok(SUBJECT, "there is no file; ai-proxy serves the engines it detects")]
+    if installation.faults:
+        fix = "correct the file, then run 'ai-proxy config check'"
+        return [problem(SUBJECT, fault, fix) for fault in installation.faults]
+    count = len(installation.services)
+    return [ok(SUBJECT, f"{installation.config_file} declares {count} service{'' if count == 1 else 's'}")]

@@ -1,4 +1,4 @@
-"""Whether the machine has what is needed: memory, GPUs, open files, the right time."""
+"""Checks of the machine: memory, GPUs, open files, clock."""
 
 import asyncio
 import resource
@@ -15,96 +15,96 @@ from ai_proxy.doctor.installation import Installation
 
 MEMORY, GPU, FILES, CLOCK = "memory", "GPU", "open files", "clock"
 FILES_PER_CONNECTION = 2
-"""That of the client and that of the backend."""
+"""One for the client's connection and one for the backend's."""
 SLACK = 300.0
-"""Seconds that clocks of file systems may differ."""
+"""Seconds by which the clock of a file system may differ."""
 
 
-def judge_memory(total: int, available: int, needs: Mapping[str, int]) -> Sequence[Finding]:
-    """Return whether what services declare fits.
+def classify_memory(total: int, available: int, needs: Mapping[str, int]) -> Sequence[Finding]:
+    """Return whether the memory that services declare is available.
 
     Args:
         total: Bytes of the machine.
-        available: Bytes of them that can be had now.
-        needs: Bytes by service.
+        available: Bytes available now.
+        needs: Bytes that each service needs.
     """
     shown = f"{available / 1024**3:.1f} of {total / 1024**3:.1f} GB are available"
     if never := [name for name, bytes_needed in needs.items() if bytes_needed > total]:
         fix = "correct resource_requirements.min_memory_mb, or use a smaller model"
-        return [problem(MEMORY, f"{', '.join(never)} can never start: {shown}", fix)]
+        return [problem(MEMORY, f"{', '.join(never)} can never start; {shown}", fix)]
     if now_not := [name for name, bytes_needed in needs.items() if bytes_needed > available]:
-        fix = "end what takes the memory, or stop other services first"
-        return [warning(MEMORY, f"{', '.join(now_not)} cannot start now: {shown}", fix)]
+        fix = "free memory, or stop other services first"
+        return [warning(MEMORY, f"{', '.join(now_not)} cannot start now; {shown}", fix)]
     return [ok(MEMORY, shown)]
 
 
-def judge_gpu(needed_by: Sequence[str], *, found: bool) -> Finding:
-    """Return whether services that ask for a GPU can have one.
+def classify_gpu(needed_by: Sequence[str], *, found: bool) -> Finding:
+    """Return whether services that need a GPU can get one.
 
-    >>> judge_gpu((), found=False).text
-    'no NVIDIA driver answers; no service asks for a GPU'
+    >>> classify_gpu((), found=False).text
+    'no NVIDIA driver, but no service needs a GPU'
     """
     if found:
-        return ok(GPU, "the NVIDIA driver answers")
+        return ok(GPU, "the NVIDIA driver works")
     if not needed_by:
-        return ok(GPU, "no NVIDIA driver answers; no service asks for a GPU")
-    fix = "install the driver, and see that nvidia-smi lists the GPU; or set gpus: none"
-    return warning(GPU, f"no NVIDIA driver answers, and {', '.join(needed_by)} asks for a GPU", fix)
+        return ok(GPU, "no NVIDIA driver, but no service needs a GPU")
+    fix = "install the driver and verify it with nvidia-smi, or set gpus: none"
+    return warning(GPU, f"no NVIDIA driver, but needed by: {', '.join(needed_by)}", fix)
 
 
-def asks_for_gpu(service: Service) -> bool:
-    """Tell whether a service wants GPUs, or declares memory on one."""
+def needs_gpu(service: Service) -> bool:
+    """Return whether a service requests GPUs or declares GPU memory."""
     gpus = service.launch.gpus if isinstance(service.launch, DockerLaunch) else ()
     return bool(gpus) or service.resources.vram_mb > 0
 
 
-def judge_open_files(limit: int, connections: int) -> Finding:
-    """Return whether as many clients as are allowed can be served at once.
+def classify_open_files(limit: int, connections: int) -> Finding:
+    """Return whether the limit of open files allows the configured number of clients.
 
     Args:
-        limit: How many files a process may have open; the proxy asks for all of them by itself.
-        connections: How many clients are allowed.
+        limit: Hard limit of open files; the proxy raises its soft limit itself.
+        connections: Maximum number of clients.
     """
     most = limit // FILES_PER_CONNECTION
     if most >= connections:
-        return ok(FILES, f"a process may have {limit}")
+        return ok(FILES, f"the limit is {limit}")
     fix = "raise it (LimitNOFILE= for systemd, ulimit -Hn), or lower server.limits.max_connections"
-    return warning(FILES, f"at most {limit}: enough for {most} of {connections} clients at once", fix)
+    return warning(FILES, f"the limit is {limit}, enough for {most} of {connections} clients", fix)
 
 
-def judge_clock(now: float, newest: float) -> Finding:
-    """Return whether the clock can be right, given when something was last written; both since the epoch."""
+def classify_clock(now: float, newest: float) -> Finding:
+    """Return whether the clock is plausible, given the last write; both in seconds since the epoch."""
     day = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M UTC")
     if newest - now > SLACK:
-        text = f"it says {day}, and something was written after that: keys and certificates expire wrongly"
-        return problem(CLOCK, text, "set it right: timedatectl set-ntp true")
+        text = f"it says {day}, but files are newer: keys and certificates expire at the wrong time"
+        return problem(CLOCK, text, "set it: timedatectl set-ntp true")
     return ok(CLOCK, f"it says {day}")
 
 
 async def check_memory(installation: Installation) -> Sequence[Finding]:
-    """Look at the memory."""
+    """Check the memory."""
     memory = psutil.virtual_memory()
     needs = {one.id: one.resources.memory_mb * MB for one in installation.services}
-    return judge_memory(memory.total, memory.available, needs)
+    return classify_memory(memory.total, memory.available, needs)
 
 
 async def check_gpu(installation: Installation) -> Sequence[Finding]:
-    """Look for NVIDIA's driver."""
+    """Check for NVIDIA's driver."""
     from ai_proxy.resources.nvidia import find_nvidia
 
     found = await asyncio.to_thread(find_nvidia) is not None
-    return [judge_gpu([one.id for one in installation.services if asks_for_gpu(one)], found=found)]
+    return [classify_gpu([one.id for one in installation.services if needs_gpu(one)], found=found)]
 
 
 async def check_open_files(installation: Installation) -> Sequence[Finding]:
-    """Look at the limit of open files."""
+    """Check the limit of open files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = 2**31 if hard == resource.RLIM_INFINITY else hard
-    return [judge_open_files(limit, server_settings(installation.config).limits.max_connections)]
+    return [classify_open_files(limit, server_settings(installation.config).limits.max_connections)]
 
 
 async def check_clock(installation: Installation) -> Sequence[Finding]:
-    """Compare the clock with what was written last."""
+    """Compare the clock with the last write to the store."""
     files = (installation.data / "ai-proxy.db", installation.data / "ai-proxy.db-wal")
     newest = max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
-    return [judge_clock(installation.now, newest)]
+    return [classify_clock(installation.now, newest)]

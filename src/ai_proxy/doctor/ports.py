@@ -1,4 +1,4 @@
-"""Whether the ports can be had, or by whom they are held."""
+"""Check of the ports that the proxy listens on."""
 
 import asyncio
 import errno
@@ -22,15 +22,15 @@ HTTP = 80
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A place where the proxy is to listen, and what came of a try.
+    """An address that the proxy listens on, and the result of binding it.
 
     Attributes:
-        setting: Where the configuration names it.
+        setting: Its key in the configuration.
         host: Address.
         port: TCP port.
-        error: Number of the system's error; 0 when it can be had.
-        holder: Who listens there, for people; empty when that is not known.
-        ours: Whether that is an ai-proxy of this user's.
+        error: The system's error number; 0 when it is free.
+        holder: Name and pid of the program that listens there; empty when unknown.
+        ours: Whether that program is an ai-proxy of this user.
     """
 
     setting: str
@@ -41,31 +41,31 @@ class Listener:
     ours: bool = False
 
 
-def judge_listener(listener: Listener) -> Finding:
-    """Return whether a port can be had."""
+def classify_listener(listener: Listener) -> Finding:
+    """Return whether the proxy can listen on a port."""
     where = f"{listener.host}:{listener.port} ({listener.setting})"
     match listener.error:
         case 0:
             return ok(SUBJECT, f"{where} is free")
         case errno.EADDRINUSE if listener.ours:
-            return ok(SUBJECT, f"{where} is held by an ai-proxy that runs, {listener.holder}")
+            return ok(SUBJECT, f"{where} is in use by a running ai-proxy, {listener.holder}")
         case errno.EADDRINUSE:
             held = f" by {listener.holder}" if listener.holder else ""
-            fix = f"end what listens there, or change {listener.setting}"
-            return problem(SUBJECT, f"{where} is taken{held}", fix)
+            fix = f"stop that program, or change {listener.setting}"
+            return problem(SUBJECT, f"{where} is in use{held}", fix)
         case errno.EACCES:
             fix = (
-                "allow it (setcap cap_net_bind_service=+ep; AmbientCapabilities= for systemd), or use another"
+                "grant it (setcap cap_net_bind_service=+ep; AmbientCapabilities= for systemd), or use another"
             )
-            return problem(SUBJECT, f"{where} is not for this user: ports below 1024 are the system's", fix)
+            return problem(SUBJECT, f"{where} needs a privilege: ports below 1024 are reserved", fix)
         case errno.EADDRNOTAVAIL:
-            return problem(SUBJECT, f"{where} is no address of this machine", "correct server.host")
+            return problem(SUBJECT, f"{where} is not an address of this machine", "correct server.host")
         case number:
-            return problem(SUBJECT, f"{where} cannot be had, error {number}", f"change {listener.setting}")
+            return problem(SUBJECT, f"{where} cannot be bound, error {number}", f"change {listener.setting}")
 
 
 def wanted(config: Config) -> Mapping[str, int]:
-    """Return the ports that are to be listened on, by where the configuration names them; free ones not.
+    """Return the fixed ports that the proxy listens on, by their keys in the configuration.
 
     >>> wanted(Config())
     {'server.port': 11000}
@@ -77,14 +77,14 @@ def wanted(config: Config) -> Mapping[str, int]:
 
 
 async def check_ports(installation: Installation) -> Sequence[Finding]:
-    """Try to have each port."""
+    """Try to bind each port."""
     return await asyncio.to_thread(_findings, installation)
 
 
 def _findings(installation: Installation) -> Sequence[Finding]:
     host, ours = installation.config.server.host, own_pids(installation.run)
     ports = wanted(installation.config)
-    return [judge_listener(_try(setting, host, port, ours)) for setting, port in ports.items()]
+    return [classify_listener(_try(setting, host, port, ours)) for setting, port in ports.items()]
 
 
 def _try(setting: str, host: str, port: int, ours: Set[int]) -> Listener:
@@ -102,7 +102,7 @@ def _try(setting: str, host: str, port: int, ours: Set[int]) -> Listener:
 
 
 def _holder(port: int) -> tuple[int, str]:
-    """Return who listens on a port, as far as this user may know: pid and words; 0 and nothing if not."""
+    """Return pid and name of the program that listens on a port; 0 and "" when this user cannot see it."""
     try:
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr
@@ -114,7 +114,7 @@ def _holder(port: int) -> tuple[int, str]:
 
 
 def own_pids(run: Path) -> frozenset[int]:
-    """Return the pids of this user's proxies that run."""
+    """Return the pids of this user's running proxies."""
     locks = (folder / "lock" for folder in running_instances(run))
     pids = (lock.read_text(encoding="ascii").strip() for lock in locks if lock.exists())
     return frozenset(int(pid) for pid in pids if pid.isdecimal())

@@ -1,4 +1,4 @@
-"""Whether the store can be opened, is whole, and fits what lies beside it; and how its keys stand."""
+"""Checks of the store: its schema, its integrity, its pepper and its API keys."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,69 +19,69 @@ from ai_proxy.security.pepper import SETTING, check_pepper, load_pepper
 
 STORE, KEYS = "store", "API keys"
 PATIENCE = 1.5
-"""Seconds for another process that writes, and for looking a database over."""
+"""Seconds to wait for another process that writes, and for an integrity check."""
 SOON = 7 * 86400.0
-"""Seconds before its end from which on a key's is told."""
+"""Seconds before its expiry from which on a key is reported."""
 
 
-def judge_schema(where: str, found: str | None, head: str) -> Finding | None:
-    """Return what is to be said of a schema; None when it is this program's."""
+def classify_schema(where: str, found: str | None, head: str) -> Finding | None:
+    """Return a finding about a schema; None when it is current."""
     if found == head:
         return None
     if found is None:
-        return ok(STORE, f"{where} is empty yet; the first start makes its tables")
+        return ok(STORE, f"{where} is empty; the first start creates its tables")
     if found > head:
-        text = f"{where} was made by a newer ai-proxy: schema {found}, this one knows those up to {head}"
-        return problem(STORE, text, "install the newer one again, or restore a backup from before")
-    return ok(STORE, f"{where} is at schema {found}; the next start copies it and brings it to {head}")
+        text = f"{where} was written by a newer ai-proxy: schema {found}, this one supports up to {head}"
+        return problem(STORE, text, "install the newer version, or restore an older backup")
+    return ok(STORE, f"{where} has schema {found}; the next start copies it and migrates it to {head}")
 
 
-def judge_failure(error: StoreError) -> Finding:
-    """Return why the store cannot be used; the error says what to do itself.
+def classify_failure(error: StoreError) -> Finding:
+    """Return why the store is unusable; the error itself says what to do.
 
-    >>> judge_failure(StoreError("the store x is damaged; restore it")).fix
+    >>> classify_failure(StoreError("the store x is damaged; restore it")).fix
     'restore it'
     """
     text, _, fix = error.detail.partition("; ")
-    return problem(STORE, shorten(text), shorten(fix) or "docs/operations.md says what to do")
+    return problem(STORE, shorten(text), shorten(fix) or "see docs/operations.md")
 
 
-def judge_keys(
+def classify_keys(
     keys: Sequence[ApiKey], host: str, now: float, *, allow_unauthenticated: bool
 ) -> list[Finding]:
-    """Return how the keys stand, and whether there should be one.
+    """Return findings about the API keys, and whether one is needed.
 
     Args:
-        keys: Every one, those that are over included.
+        keys: All keys, including revoked and expired ones.
         host: Address the proxy listens on.
         now: Seconds since the epoch.
-        allow_unauthenticated: Whether the configuration says that none is needed.
+        allow_unauthenticated: Whether the configuration allows clients without a key.
     """
     good = [key for key in keys if key.revoked is None and (key.expires is None or key.expires > now)]
     found = [_expiring(key, now) for key in good if key.expires is not None and key.expires - now < SOON]
     if keys and not good:
         fix = "ai-proxy api-keys create"
-        return [warning(KEYS, "all are revoked or expired: nobody gets in but through the socket", fix)]
+        return [warning(KEYS, "all are revoked or expired: only the control socket gives access", fix)]
     if keys:
-        return found or [ok(KEYS, f"{len(good)} of {len(keys)} in force")]
+        return found or [ok(KEYS, f"{len(good)} of {len(keys)} are valid")]
     if is_this_machine(host):
         return [ok(KEYS, f"none; only this machine can reach {host}")]
     if allow_unauthenticated:
-        fix = "make a key (ai-proxy api-keys create) and remove security.allow_unauthenticated"
-        return [warning(KEYS, f"none, and {host} is open to others: whoever reaches it may use it", fix)]
-    fix = "make one: ai-proxy api-keys create; or listen on 127.0.0.1"
-    return [problem(KEYS, f"none, and {host} is open to others: the proxy refuses to start so", fix)]
+        fix = "create a key (ai-proxy api-keys create) and remove security.allow_unauthenticated"
+        return [warning(KEYS, f"none, and {host} is reachable by others, who can all use it", fix)]
+    fix = "create one: ai-proxy api-keys create; or listen on 127.0.0.1"
+    return [problem(KEYS, f"none, and {host} is reachable by others: the proxy refuses to start", fix)]
 
 
 def _expiring(key: ApiKey, now: float) -> Finding:
     ends = key.expires or now
     day = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%d %H:%M UTC")
     text = f"{key.grant.label or key.id} ({key.id}) expires on {day}"
-    return warning(KEYS, text, f"ai-proxy api-keys rotate {key.id}, and give the new one to its users")
+    return warning(KEYS, text, f"ai-proxy api-keys rotate {key.id}, and give the new key to its users")
 
 
 def is_this_machine(host: str) -> bool:
-    """Tell whether only this machine can reach a listener on an address.
+    """Return whether only this machine can reach a listener on an address.
 
     >>> [is_this_machine(host) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "gpu-box")]
     [True, True, True, False, False, False]
@@ -93,49 +93,52 @@ def is_this_machine(host: str) -> bool:
 
 
 async def check_store(installation: Installation) -> Sequence[Finding]:
-    """Look at the store without changing it: an old one is not brought up to date."""
+    """Check the store without changing it: an old schema is not migrated."""
     url = store_url(installation.config)
     file = database_file(url, installation.data)
     if file is not None and not file.exists():
-        return [ok(STORE, f"{file} does not exist yet; the first start makes it"), *_judge(installation, ())]
+        return [
+            ok(STORE, f"{file} does not exist yet; the first start creates it"),
+            *_check_keys(installation, ()),
+        ]
     parsed = parse_url(url or file_url(installation.data))
     async with Database(parsed, patience=PATIENCE) as database:
         try:
-            if said := judge_schema(database.where, await schema_of(database), MIGRATIONS.head):
+            if said := classify_schema(database.where, await schema_of(database), MIGRATIONS.head):
                 return [said]
-            return [*await _look_over(database), *await _look_inside(Store(database), installation)]
+            return [*await _check_integrity(database), *await _check_content(Store(database), installation)]
         except StoreError as error:
-            return [judge_failure(error)]
+            return [classify_failure(error)]
 
 
-async def _look_over(database: Database) -> Sequence[Finding]:
-    """Tell whether all of a database is sound, as far as its file can be looked over here."""
-    sound = f"{database.where} is sound, schema {MIGRATIONS.head}"
+async def _check_integrity(database: Database) -> Sequence[Finding]:
+    """Check the integrity of a database, if it is a file of this machine."""
+    sound = f"{database.where} is intact, schema {MIGRATIONS.head}"
     if database.url.path is None:
         return [ok(STORE, sound)]
     try:
         problems = await asyncio.to_thread(database_problems, database.url.path, PATIENCE)
     except TimeoutError:
-        return [ok(STORE, f"{sound} so far; it is too large to be looked over here")]
+        return [ok(STORE, f"{sound}; it is too large for a full check here")]
     fix = "stop the proxy and run: ai-proxy backup restore FILE"
     return [problem(STORE, shorten(one), fix) for one in problems] or [ok(STORE, sound)]
 
 
-async def _look_inside(store: Store, installation: Installation) -> Sequence[Finding]:
+async def _check_content(store: Store, installation: Installation) -> Sequence[Finding]:
     keys = await store.keys.all()
     pepper = installation.data / PEPPER
-    found = _judge(installation, keys)
+    found = _check_keys(installation, keys)
     if await store.settings.get(SETTING) is None:
         return found
     if not pepper.exists():
-        text, fix = f"{pepper} is missing: without it no API key is known", "ai-proxy backup restore FILE"
-        return [problem(STORE, text, f"restore a backup: {fix}"), *found]
+        text = f"{pepper} is missing: without it no API key is accepted"
+        return [problem(STORE, text, "restore a backup: ai-proxy backup restore FILE"), *found]
     secret = await asyncio.to_thread(load_pepper, installation.data)
     await check_pepper(store.settings, secret, has_keys=True)
     return found
 
 
-def _judge(installation: Installation, keys: Sequence[ApiKey]) -> list[Finding]:
+def _check_keys(installation: Installation, keys: Sequence[ApiKey]) -> list[Finding]:
     allowed = security_settings(installation.config).allow_unauthenticated
     host = installation.config.server.host
-    return judge_keys(keys, host, installation.now, allow_unauthenticated=allowed)
+    return classify_keys(keys, host, installation.now, allow_unauthenticated=allowed)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ai_proxy.core.keys import Grant
 from ai_proxy.doctor.finding import Level
-from ai_proxy.doctor.installation import Installation, look_at
+from ai_proxy.doctor.installation import Installation, load_installation
 from ai_proxy.doctor.store import check_store
 from ai_proxy.persistence.store import open_store
 from ai_proxy.security.pepper import load_pepper
@@ -15,7 +15,7 @@ from ai_proxy.testing.clock import FakeClock
 def installation(folder: Path, url: str) -> Installation:
     file = folder / "config.yaml"
     file.write_text("store: {url: '${env:URL}'}\nserver: {host: 0.0.0.0}\n")
-    return look_at(file, folder / "data", folder / "run", {"URL": url}, 1_800_000_000.0)
+    return load_installation(file, folder / "data", folder / "run", {"URL": url}, 1_800_000_000.0)
 
 
 async def test_a_store_is_told_before_it_is_made_and_once_it_is_in_use(tmp_path: Path, url: str) -> None:
@@ -29,6 +29,6 @@ async def test_a_store_is_told_before_it_is_made_and_once_it_is_in_use(tmp_path:
         during = await check_store(installation(tmp_path, url))
 
     assert before[0].level is Level.OK
-    assert "the first start makes" in before[0].text
+    assert "the first start creates" in before[0].text
     assert [one.level for one in during] == [Level.OK, Level.OK]
-    assert during[1].text == "1 of 1 in force"
+    assert during[1].text == "1 of 1 are valid"

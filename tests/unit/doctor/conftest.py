@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_proxy.doctor.installation import Installation, look_at
+from ai_proxy.doctor.installation import Installation, load_installation
 
 NOW = 1_800_000_000.0
 
@@ -28,6 +28,6 @@ def setup(tmp_path: Path, run_folder: Path) -> Setup:
         if config:
             file.write_text(config, encoding="utf-8")
         data, path = tmp_path / "data", file if config else None
-        return look_at(path, data, run_folder, {"PATH": "/nowhere", **env}, NOW)
+        return load_installation(path, data, run_folder, {"PATH": "/nowhere", **env}, NOW)
 
     return make

@@ -13,14 +13,13 @@ from tests.unit.doctor.conftest import NOW, Setup
 
 from ai_proxy.core.keys import Grant
 from ai_proxy.core.settings import AcmeSettings
+from ai_proxy.doctor.backends import check_engines
 from ai_proxy.doctor.certificates import check_certificates
-from ai_proxy.doctor.configuration import check_configuration
 from ai_proxy.doctor.docker import check_docker
-from ai_proxy.doctor.engines import check_engines
 from ai_proxy.doctor.examine import CHECKS, examine
 from ai_proxy.doctor.finding import Finding, Level, ok
 from ai_proxy.doctor.folders import check_data_folder, check_run_folder, repair
-from ai_proxy.doctor.installation import Installation
+from ai_proxy.doctor.installation import Installation, check_configuration
 from ai_proxy.doctor.ports import check_ports
 from ai_proxy.doctor.store import check_store
 from ai_proxy.persistence.database import file_url
@@ -121,7 +120,7 @@ async def test_a_run_directory_open_to_others_or_too_deep_is_told(setup: Setup, 
     repair([shared])
     (repaired,) = await check_run_folder(installation)
 
-    assert "others may use it" in shared.text
+    assert "others can access it" in shared.text
     assert repaired.level is Level.OK
 
 
@@ -133,7 +132,7 @@ async def test_a_sound_store_is_looked_at_without_a_change(setup: Setup) -> None
     found = await check_store(installation)
 
     assert [one.level for one in found] == [Level.OK, Level.OK]
-    assert found[1].text == "2 of 2 in force"
+    assert found[1].text == "2 of 2 are valid"
     assert (installation.data / "ai-proxy.db").read_bytes() == before
 
 
@@ -214,7 +213,7 @@ async def test_a_port_is_free_or_held_and_by_whom_is_told(setup: Setup) -> None:
             (ours,) = await check_ports(installation)
     (free,) = await check_ports(installation)
 
-    assert "is taken by" in taken.text
+    assert "is in use by" in taken.text
     assert f"pid {os.getpid()}" in taken.text
     assert (ours.level, free.level) == (Level.OK, Level.OK)
     assert "is free" in free.text
@@ -223,7 +222,7 @@ async def test_a_port_is_free_or_held_and_by_whom_is_told(setup: Setup) -> None:
 async def test_an_address_of_another_machine_is_told(setup: Setup) -> None:
     (found,) = await check_ports(setup("server: {host: 192.0.2.1}\n"))
 
-    assert "no address of this machine" in found.text
+    assert "not an address of this machine" in found.text
 
 
 async def test_docker_that_does_not_answer_is_told_for_the_service_that_needs_it(
@@ -241,7 +240,7 @@ async def test_engines_are_not_looked_for_where_that_is_off(setup: Setup) -> Non
     (by_config,) = await check_engines(setup("engine: {detect: false}\n"))
     (by_environment,) = await check_engines(setup(AI_PROXY_DETECT="0"))
 
-    assert by_config.text == by_environment.text == "not looked for: detection is off"
+    assert by_config.text == by_environment.text == "detection is off"
 
 
 async def test_a_certificate_of_ones_own_is_read_with_its_key(setup: Setup, tmp_path: Path) -> None:
@@ -257,7 +256,7 @@ async def test_a_certificate_of_ones_own_is_read_with_its_key(setup: Setup, tmp_
     (garbage,) = await check_certificates(installation)
 
     assert good.level is Level.OK
-    assert "everybody on this machine may read" in readable.text
+    assert "any user of this machine can read" in readable.text
     assert "holds no certificate" in garbage.text
 
 
@@ -272,7 +271,7 @@ async def test_the_last_error_of_a_public_authority_is_told(setup: Setup) -> Non
     found = await check_certificates(installation)
 
     assert [one.level for one in found] == [Level.OK, Level.WARNING]
-    assert "2 tries failed: no such name" in found[1].text
+    assert "2 attempts failed: no such name" in found[1].text
 
 
 async def test_a_local_certificate_is_looked_for_by_its_port(setup: Setup) -> None:
