@@ -7,22 +7,16 @@ import signal
 import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 
 from loguru import logger
-from starlette.types import ASGIApp
 
-from ai_proxy.api.lazy import LazyApplication
-from ai_proxy.api.middleware import client_principal, owner_principal
-from ai_proxy.api.probes import probes
-from ai_proxy.api.server import listen_private, serve_unix
+from ai_proxy.api.sockets import listen_private, serve_unix
 from ai_proxy.assembly import (
     CLIENT_SOCKET,
-    VERSION,
     ListenError,
+    Management,
     Parts,
-    application,
     assemble,
     close,
     overridden_settings,
@@ -82,18 +76,15 @@ async def _serve(
         stack.enter_context(run_folder.lock_instance(folder))
         parts = await assemble(stack, options, path, config, folder, set_level)
         plane, gateway = parts.plane, parts.gateway
-        management = LazyApplication(
-            partial(_build_management, parts),
-            probes(VERSION, plane.services, lambda: parts.background.restarts, parts.telemetry.metrics),
-        )
-        await stack.enter_async_context(serve_unix(management, folder / CLIENT_SOCKET, client_principal))
+        management = Management(parts)
+        await stack.enter_async_context(serve_unix(folder / CLIENT_SOCKET, management.for_clients))
         certificates = overridden(tls_settings(config), options)
         # Before anything is adopted: a failure must not end it.
         port = await _listen(stack, parts, certificates)
         await gateway.listen_to_owner(listen_private(folder / run_folder.MODELS))
         await plane.open(build_services(config))
         await gateway.accept()
-        await stack.enter_async_context(serve_unix(management, folder / "control.sock", owner_principal))
+        await stack.enter_async_context(serve_unix(folder / "control.sock", management.for_owner))
         stop = _handle_signals(plane, gateway)
         settle_memory()
         if parts.settings.watch and path is not None:
@@ -107,12 +98,6 @@ async def _serve(
         await parts.announcement.stopping()
         await cancel(discovering)
         await _drain(parts)
-
-
-def _build_management(parts: Parts) -> ASGIApp:
-    app = application(parts)
-    settle_memory()
-    return app
 
 
 async def _drain(parts: Parts) -> None:

@@ -2,17 +2,18 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
 from loguru import logger
-from starlette.types import ASGIApp
 
 from ai_proxy.config.build import (
     build_services,
@@ -45,7 +46,8 @@ from ai_proxy.instances.state import ProxyState, open_state
 from ai_proxy.platform.addresses import Addresses
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.data_folder import owner_id
-from ai_proxy.platform.tasks import Background
+from ai_proxy.platform.process import settle_memory
+from ai_proxy.platform.tasks import Background, Restarts
 from ai_proxy.resources.nvidia import find_nvidia
 from ai_proxy.runtimes.docker.access import own_container
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
@@ -53,6 +55,12 @@ from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
 from ai_proxy.telemetry.eventlog import EventLog
 from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from ai_proxy.api.lazy import LazyApplication
+    from ai_proxy.api.middleware import Middleware
 
 VERSION = version("ai-inference-proxy")
 CLIENT_SOCKET = "gateway.sock"
@@ -160,22 +168,58 @@ async def assemble(
     )
 
 
-def application(parts: Parts) -> ASGIApp:
-    """Build the management application; imported here, because it takes time and memory."""
-    from ai_proxy.api.application import create_app
-    from ai_proxy.api.deps import Requests
+class Management:
+    """The management application on its two sockets; each part is imported when it is needed first."""
 
-    requests = Requests(parts.telemetry.recent, parts.gateway.live)
-    return create_app(
-        parts.plane,
-        parts.telemetry.metrics,
-        VERSION,
-        parts.addresses,
-        requests,
-        parts.detector,
-        parts.state,
-        lambda: parts.background.restarts,
-    )
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._lock = threading.Lock()
+        self._shared: LazyApplication | None = None
+
+    def for_clients(self) -> "Middleware":
+        """Return what serves requests that the gateway passes on."""
+        from ai_proxy.api.middleware import Middleware, client_principal
+
+        return Middleware(self._application(), client_principal)
+
+    def for_owner(self) -> "Middleware":
+        """Return what serves the owner of the proxy."""
+        from ai_proxy.api.middleware import Middleware, owner_principal
+
+        return Middleware(self._application(), owner_principal)
+
+    def _application(self) -> "LazyApplication":
+        """Return the one application; both sockets may ask for it at once, each in its thread."""
+        from ai_proxy.api.lazy import LazyApplication
+        from ai_proxy.api.probes import probes
+
+        with self._lock:
+            if self._shared is None:
+                parts = self._parts
+                answers = probes(VERSION, parts.plane.services, self._restarts, parts.telemetry.metrics)
+                self._shared = LazyApplication(self._build, answers)
+            return self._shared
+
+    def _restarts(self) -> Mapping[str, Restarts]:
+        return self._parts.background.restarts
+
+    def _build(self) -> "ASGIApp":
+        from ai_proxy.api.application import create_app
+        from ai_proxy.api.deps import Requests
+
+        parts = self._parts
+        app = create_app(
+            parts.plane,
+            parts.telemetry.metrics,
+            VERSION,
+            parts.addresses,
+            Requests(parts.telemetry.recent, parts.gateway.live),
+            parts.detector,
+            parts.state,
+            self._restarts,
+        )
+        settle_memory()
+        return app
 
 
 async def close(plane: ControlPlane, gateway: Gateway) -> None:

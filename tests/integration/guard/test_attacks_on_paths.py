@@ -14,8 +14,8 @@ from tests.rigs.plane import FakePlane, view
 from tests.rigs.raw_http import build_request
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.middleware import client_principal
-from ai_proxy.api.server import serve_unix
+from ai_proxy.api.middleware import Middleware, client_principal
+from ai_proxy.api.sockets import serve_unix
 from ai_proxy.control.run_settings import SettingsHolder
 from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.keys import Scope as KeyScope
@@ -78,7 +78,7 @@ async def site(house: House, tmp_path: Path) -> AsyncIterator[Site]:
     state = ProxyState(tmp_path, house.store, house.security, run_settings, house.clock)
     app = create_app(FakePlane(view("svc")), lambda: (b"m 1\n", "text/plain"), "1.2.3", keeping=state)
     watched = Watched(app, [])
-    async with serve_unix(watched, tmp_path / "app.sock", client_principal):
+    async with serve_unix(tmp_path / "app.sock", lambda: Middleware(watched, client_principal)):
         gateway = house.rig.gateway
         pool = gateway.pools.of(Upstream("localhost", 80, unix_path=str(tmp_path / "app.sock")))
         gateway.management.pool = pool

@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -10,8 +11,8 @@ from tests.unit.api.house import House, open_house
 
 from ai_proxy.api.application import create_app
 from ai_proxy.api.deps import Requests
-from ai_proxy.api.middleware import client_principal, owner_principal
-from ai_proxy.api.server import serve_unix
+from ai_proxy.api.middleware import Middleware, client_principal, owner_principal
+from ai_proxy.api.sockets import serve_unix
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.usage import LiveRequest
 from ai_proxy.platform.tasks import Restarts
@@ -48,7 +49,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     async with AsyncExitStack() as stack:
         sessions = []
         for name, principal in (("control.sock", owner_principal), ("gateway.sock", client_principal)):
-            await stack.enter_async_context(serve_unix(app, tmp_path / name, principal))
+            await stack.enter_async_context(serve_unix(tmp_path / name, partial(Middleware, app, principal)))
             connector = aiohttp.UnixConnector(str(tmp_path / name))
             sessions.append(
                 await stack.enter_async_context(aiohttp.ClientSession("http://x", connector=connector))

@@ -1,0 +1,86 @@
+"""The Unix sockets of the management API; the web server is loaded when somebody connects first."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ai_proxy.platform.tasks import Background
+
+if TYPE_CHECKING:
+    from ai_proxy.api.middleware import Middleware
+    from ai_proxy.api.server import UnixServer
+
+BACKLOG = 1024
+"""Connections that the kernel holds until they are accepted."""
+
+
+@asynccontextmanager
+async def serve_unix(path: Path, load: Callable[[], "Middleware"]) -> AsyncIterator[None]:
+    """Serve an application on a Unix socket for as long as the context lasts.
+
+    Args:
+        path: Of the socket file, which only its owner can open.
+        load: Returns the application; called in a thread when somebody connects first.
+
+    Raises:
+        OSError: The socket cannot be made.
+    """
+    listener = listen_private(path)
+    listener.listen(BACKLOG)
+    loop, connected = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(listener, connected.set)
+
+    async def serve() -> None:
+        await connected.wait()
+        loop.remove_reader(listener)
+        server = await asyncio.to_thread(_make_server, load)
+        await server.serve_on(listener.dup())
+
+    background = Background()
+    background.run(serve, f"serve {path.name}")
+    try:
+        yield
+    finally:
+        await background.close()
+        loop.remove_reader(listener)
+        listener.close()
+        _remove_socket(path)
+
+
+def _make_server(load: Callable[[], "Middleware"]) -> "UnixServer":
+    from ai_proxy.api.server import UnixServer
+
+    return UnixServer(load())
+
+
+def listen_private(path: Path) -> socket.socket:
+    """Bind a Unix socket that nobody but its owner can open, in place of one left over from before.
+
+    Raises:
+        OSError: It cannot be made, or a file that is no socket is in the way.
+    """
+    _remove_socket(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)  # from its first moment: chmod afterwards would leave it open for a while
+    try:
+        listener.bind(os.fspath(path))
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    listener.setblocking(False)
+    return listener
+
+
+def _remove_socket(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(f"{path} is in the way: it is not a socket")
+        path.unlink()
