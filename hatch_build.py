@@ -28,7 +28,7 @@ HOT = (
     "gateway/upstream",
     "gateway/wire",
     "security/limiter",
-    "telemetry/tally",
+    "telemetry/metrics",
 )
 """Modules on the path of every request, and those that make classes of theirs their own."""
 

@@ -30,7 +30,7 @@ from ai_proxy.persistence.store import open_store
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security
-from ai_proxy.telemetry.tally import Tallies
+from ai_proxy.telemetry.metrics import Metrics
 
 ROUNDS, REQUESTS = 400, 250
 BACKEND = Upstream("127.0.0.1", 1)
@@ -73,9 +73,9 @@ class CountingTransport:
 
 def data_plane() -> Gateway:
     """Return a gateway with one service, whose connection is kept."""
-    tallies = Tallies()
-    tallies.state("svc", "ready")
-    gateway = Gateway(FakeAdmission({"svc": BACKEND}), tallies, Limits(), BACKEND)
+    metrics = Metrics()
+    metrics.state("svc", "ready")
+    gateway = Gateway(FakeAdmission({"svc": BACKEND}), metrics, Limits(), BACKEND)
     service = Service("svc", "generic", "generic", ExternalLaunch((BACKEND,)), "hash")
     gateway.publish([Offer(service, Abilities("Generic", TEXT_ENDPOINTS))])
     return gateway

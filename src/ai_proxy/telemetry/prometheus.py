@@ -15,16 +15,16 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from ai_proxy.core.lifecycle import State
-from ai_proxy.telemetry.tally import OTHER, Histogram, ModelTally, ServiceFacts, ServiceTally
+from ai_proxy.telemetry.metrics import OTHER, Histogram, ModelMetrics, ServiceFacts, ServiceMetrics
 
 
 def render(
-    tallies: Mapping[str, ServiceTally], services: Iterable[ServiceFacts], version: str
+    metrics: Mapping[str, ServiceMetrics], services: Iterable[ServiceFacts], version: str
 ) -> tuple[bytes, str]:
     """Return everything in Prometheus' text format, and its content type.
 
     Args:
-        tallies: What was counted, by service.
+        metrics: What was counted, by service.
         services: As they stand now.
         version: Of the program.
     """
@@ -33,8 +33,8 @@ def render(
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     registry.register(_Scrape([InfoMetricFamily("ai_proxy_build", "What runs.", build)]))
-    registry.register(_Scrape(_by_service(tallies)))
-    registry.register(_Scrape(_by_model(tallies)))
+    registry.register(_Scrape(_by_service(metrics)))
+    registry.register(_Scrape(_by_model(metrics)))
     registry.register(_Scrape(_standing(services)))
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
@@ -49,7 +49,7 @@ class _Scrape(Collector):
         return iter(self._families)
 
 
-def _by_service(tallies: Mapping[str, ServiceTally]) -> list[Metric]:
+def _by_service(metrics: Mapping[str, ServiceMetrics]) -> list[Metric]:
     requests = CounterMetricFamily(
         "ai_proxy_requests",
         "Finished exchanges; 499: the client left first, 599: the response broke off.",
@@ -72,22 +72,22 @@ def _by_service(tallies: Mapping[str, ServiceTally]) -> list[Metric]:
         labels=["service"],
     )
     loads = HistogramMetricFamily("ai_proxy_service_load_seconds", "From start to ready.", labels=["service"])
-    for service, tally in tallies.items():
-        for status, count in tally.statuses.items():
+    for service, counted in metrics.items():
+        for status, count in counted.statuses.items():
             requests.add_metric([service, str(status)], count)
-        for state, count in tally.states.items():
+        for state, count in counted.states.items():
             transitions.add_metric([service, state], count)
-        received.add_metric([service], tally.received)
-        sent.add_metric([service], tally.sent)
-        durations.add_metric([service], tally.durations.cumulative(), tally.durations.total)
-        first_bytes.add_metric([service], tally.first_bytes.cumulative(), tally.first_bytes.total)
+        received.add_metric([service], counted.received)
+        sent.add_metric([service], counted.sent)
+        durations.add_metric([service], counted.durations.cumulative(), counted.durations.total)
+        first_bytes.add_metric([service], counted.first_bytes.cumulative(), counted.first_bytes.total)
         if service != OTHER:
-            starts.add_metric([service], sum(tally.loads.counts))
-            loads.add_metric([service], tally.loads.cumulative(), tally.loads.total)
+            starts.add_metric([service], sum(counted.loads.counts))
+            loads.add_metric([service], counted.loads.cumulative(), counted.loads.total)
     return [requests, durations, first_bytes, received, sent, starts, loads, transitions]
 
 
-def _by_model(tallies: Mapping[str, ServiceTally]) -> list[Metric]:
+def _by_model(metrics: Mapping[str, ServiceMetrics]) -> list[Metric]:
     requests = CounterMetricFamily(
         "ai_proxy_model_requests",
         "Finished requests to a model; 499: the client left first, 599: the response broke off.",
@@ -111,23 +111,23 @@ def _by_model(tallies: Mapping[str, ServiceTally]) -> list[Metric]:
     speeds = _model_histogram(
         "ai_proxy_output_tokens_per_second", "How fast a stream came, from its first token on."
     )
-    for service, model, tally in _models(tallies):
+    for service, model, counted in _models(metrics):
         labels = [service, model]
-        for status, count in tally.statuses.items():
+        for status, count in counted.statuses.items():
             requests.add_metric([*labels, str(status)], count)
-        tokens_in.add_metric(labels, tally.tokens_in.total)
-        tokens_out.add_metric(labels, tally.tokens_out.total)
-        _add(durations, labels, tally.durations)
-        _add(waits, labels, tally.waits)
-        _add(first_tokens, labels, tally.first_tokens)
-        _add(speeds, labels, tally.speeds)
+        tokens_in.add_metric(labels, counted.tokens_in.total)
+        tokens_out.add_metric(labels, counted.tokens_out.total)
+        _add(durations, labels, counted.durations)
+        _add(waits, labels, counted.waits)
+        _add(first_tokens, labels, counted.first_tokens)
+        _add(speeds, labels, counted.speeds)
     return [requests, durations, waits, first_tokens, speeds, tokens_in, tokens_out]
 
 
-def _models(tallies: Mapping[str, ServiceTally]) -> Iterator[tuple[str, str, ModelTally]]:
-    for service, tally in tallies.items():
-        for model, counted in tally.models.items():
-            yield service, model, counted
+def _models(metrics: Mapping[str, ServiceMetrics]) -> Iterator[tuple[str, str, ModelMetrics]]:
+    for service, counted in metrics.items():
+        for model, by_model in counted.models.items():
+            yield service, model, by_model
 
 
 def _model_histogram(name: str, text: str) -> HistogramMetricFamily:

@@ -10,9 +10,9 @@ from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock, Recorder, Tracing
 from ai_proxy.core.settings import TelemetrySettings
 from ai_proxy.core.usage import RequestRecord
+from ai_proxy.telemetry.metrics import Metrics, ServiceFacts
 from ai_proxy.telemetry.otel.settings import Plan
 from ai_proxy.telemetry.requests import RecentRequests
-from ai_proxy.telemetry.tally import ServiceFacts, Tallies
 
 if TYPE_CHECKING:
     from ai_proxy.telemetry.otel.export import Export
@@ -30,15 +30,15 @@ class Telemetry:
         recorder: Is told of everything.
     """
 
-    def __init__(self, version: str, tallies: Tallies, export: "Export | None" = None) -> None:
+    def __init__(self, version: str, metrics: Metrics, export: "Export | None" = None) -> None:
         self._version = version
-        self._tallies = tallies
+        self._metrics = metrics
         self._export = export
         self._services: Callable[[], Iterable[ServiceFacts]] = tuple
         self._recent = RecentRequests()
-        self.recorder: Recorder = tallies
+        self.recorder: Recorder = metrics
         for listener in (self._recent.add, *(export.request_listeners if export else ())):
-            tallies.listen(listener)
+            metrics.listen(listener)
 
     @property
     def tracing(self) -> Tracing | None:
@@ -52,13 +52,13 @@ class Telemetry:
 
     def listen(self, listener: Callable[[Sequence[RequestRecord]], None]) -> None:
         """Tell somebody of all requests to models that are over, in batches."""
-        self._tallies.listen(listener)
+        self._metrics.listen(listener)
 
     def metrics(self) -> tuple[bytes, str]:
         """Return everything in Prometheus' text format, and its content type."""
         from ai_proxy.telemetry.prometheus import render  # a web server comes with its package: only if asked
 
-        return render(self._tallies.services, self._services(), self._version)
+        return render(self._metrics.services, self._services(), self._version)
 
     def watch(
         self,
@@ -90,26 +90,26 @@ async def open_telemetry(
         host: Where the proxy listens.
         clock: Says when metrics are sent.
     """
-    plan, tallies = Plan.of(settings, environ), Tallies()
+    plan, metrics = Plan.of(settings, environ), Metrics()
     for complaint in plan.complaints:
         logger.warning("telemetry: {}", complaint)
-    export = _export(plan, tallies, version, host, clock)
+    export = _export(plan, metrics, version, host, clock)
     try:
-        yield Telemetry(version, tallies, export)
+        yield Telemetry(version, metrics, export)
     finally:
-        tallies.settle()
+        metrics.settle()
         if export:
             await export.close()
 
 
-def _export(plan: Plan, tallies: Tallies, version: str, host: str, clock: Clock) -> "Export | None":
+def _export(plan: Plan, metrics: Metrics, version: str, host: str, clock: Clock) -> "Export | None":
     """Return what sends; None when nothing is to be sent, and when its packages are missing."""
     if not plan.targets:
         return None
     try:
         from ai_proxy.telemetry.otel.export import Export
 
-        return Export(plan, tallies, version, host, clock)
+        return Export(plan, metrics, version, host, clock)
     except ModuleNotFoundError as error:
         # The variables are often set for all programs of a machine: that must not keep this one from serving.
         logger.warning(MISSING, error.name)

@@ -14,9 +14,9 @@ from tests.rigs.plane import view
 from tests.rigs.usage import finished
 
 from ai_proxy.core.lifecycle import State
+from ai_proxy.telemetry.metrics import Metrics
 from ai_proxy.telemetry.otel.metrics import Snapshot, collect
 from ai_proxy.telemetry.prometheus import render
-from ai_proxy.telemetry.tally import Tallies
 
 ROOT = Path(__file__).parents[3]
 GRAFANA = ROOT / "deploy" / "grafana" / "dashboard.json"
@@ -26,19 +26,19 @@ SERVICES = (view("llama", State.READY),)
 
 
 @pytest.fixture
-def tallies() -> Tallies:
-    """Return tallies in which everything has been counted once."""
-    tallies = Tallies()
-    tallies.state("llama", "ready")
-    tallies.started("llama", 2.0)
-    tallies.exchange("llama", 200, 3.0, 1.0, 10, 100)
-    tallies.finished(finished())
-    return tallies
+def metrics() -> Metrics:
+    """Return metrics in which everything has been counted once."""
+    metrics = Metrics()
+    metrics.state("llama", "ready")
+    metrics.started("llama", 2.0)
+    metrics.exchange("llama", 200, 3.0, 1.0, 10, 100)
+    metrics.finished(finished())
+    return metrics
 
 
 @pytest.fixture
-def exposition(tallies: Tallies) -> bytes:
-    return render(tallies.services, SERVICES, "1.2.3")[0]
+def exposition(metrics: Metrics) -> bytes:
+    return render(metrics.services, SERVICES, "1.2.3")[0]
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def samples(exposition: bytes) -> dict[str, set[str]]:
 
 
 @pytest.fixture
-def sent(tallies: Tallies) -> dict[str, Metric]:
+def sent(metrics: Metrics) -> dict[str, Metric]:
     """Return every metric that OpenTelemetry sends, by its name."""
-    return {metric.name: metric for metric in collect(Snapshot(tallies.services, SERVICES, 0, 1))}
+    return {metric.name: metric for metric in collect(Snapshot(metrics.services, SERVICES, 0, 1))}
 
 
 def expressions() -> list[str]:

@@ -16,9 +16,9 @@ from ai_proxy.api.sockets import serve_unix
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.usage import LiveRequest
 from ai_proxy.platform.tasks import Restarts
+from ai_proxy.telemetry.metrics import Metrics
 from ai_proxy.telemetry.prometheus import render
 from ai_proxy.telemetry.requests import RecentRequests
-from ai_proxy.telemetry.tally import Tallies
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Api:
     """The application on its two sockets, as the owner and as a client sees it."""
 
     plane: FakePlane
-    recorder: Tallies
+    recorder: Metrics
     recent: RecentRequests
     live: list[LiveRequest]
     restarts: dict[str, Restarts]
@@ -37,7 +37,7 @@ class Api:
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     plane = FakePlane(view("llama3"), view("coder", State.READY, starts=1))
-    recorder, recent = Tallies(), RecentRequests()
+    recorder, recent = Metrics(), RecentRequests()
     live, restarts = list[LiveRequest](), dict[str, Restarts]()
     app = create_app(
         plane,

@@ -9,14 +9,14 @@ from tests.rigs.usage import finished
 
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Recorder
+from ai_proxy.telemetry.metrics import BATCH, MAX_MODELS, OTHER_MODELS, REQUEST_BUCKETS, Histogram, Metrics
 from ai_proxy.telemetry.prometheus import render
 from ai_proxy.telemetry.recorder import NullRecorder
-from ai_proxy.telemetry.tally import BATCH, MAX_MODELS, OTHER_MODELS, REQUEST_BUCKETS, Histogram, Tallies
 
 type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def scrape(recorder: Tallies) -> Samples:
+def scrape(recorder: Metrics) -> Samples:
     body, content_type = render(
         recorder.services, [view("llama3", State.READY, in_flight=2, waiting=1)], "1.2.3"
     )
@@ -33,13 +33,13 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 
 
 @pytest.fixture
-def recorder() -> Tallies:
-    recorder = Tallies()
+def recorder() -> Metrics:
+    recorder = Metrics()
     recorder.state("llama3", "stopped")
     return recorder
 
 
-def test_exchange_is_counted_in_every_metric(recorder: Tallies) -> None:
+def test_exchange_is_counted_in_every_metric(recorder: Metrics) -> None:
     for _ in range(3):
         recorder.exchange("llama3", 200, seconds=0.7, first_byte=0.02, received=10, sent=100)
     recorder.exchange("llama3", 499, seconds=3.0, first_byte=-1.0, received=1, sent=0)
@@ -57,7 +57,7 @@ def test_exchange_is_counted_in_every_metric(recorder: Tallies) -> None:
     assert value(samples, "ai_proxy_time_to_first_byte_seconds_count", service="llama3") == 3
 
 
-def test_labels_stay_bounded_whatever_services_are_named(recorder: Tallies) -> None:
+def test_labels_stay_bounded_whatever_services_are_named(recorder: Metrics) -> None:
     for number in range(100):
         recorder.exchange(f"made up {number}", 404, 0.1, 0.1, 0, 0)
 
@@ -70,7 +70,7 @@ def test_labels_stay_bounded_whatever_services_are_named(recorder: Tallies) -> N
     }
 
 
-def test_starts_and_states_are_counted(recorder: Tallies) -> None:
+def test_starts_and_states_are_counted(recorder: Metrics) -> None:
     for state in ("starting", "loading", "ready", "failed", "starting"):
         recorder.state("llama3", state)
     recorder.started("llama3", 4.0)
@@ -82,7 +82,7 @@ def test_starts_and_states_are_counted(recorder: Tallies) -> None:
     assert value(samples, "ai_proxy_service_transitions_total", service="llama3", state="starting") == 2
 
 
-def test_standing_of_services_is_read_at_scrape(recorder: Tallies) -> None:
+def test_standing_of_services_is_read_at_scrape(recorder: Metrics) -> None:
     samples = scrape(recorder)
 
     assert value(samples, "ai_proxy_requests_in_flight", service="llama3") == 2
@@ -93,7 +93,7 @@ def test_standing_of_services_is_read_at_scrape(recorder: Tallies) -> None:
     assert [state for state, is_in in states.items() if is_in] == [State.READY]
 
 
-def test_forgotten_service_is_gone_and_counts_as_other(recorder: Tallies) -> None:
+def test_forgotten_service_is_gone_and_counts_as_other(recorder: Metrics) -> None:
     recorder.exchange("llama3", 200, 0.1, 0.1, 0, 0)
     recorder.forget("llama3")
     recorder.exchange("llama3", 200, 0.1, 0.1, 0, 0)
@@ -104,14 +104,14 @@ def test_forgotten_service_is_gone_and_counts_as_other(recorder: Tallies) -> Non
     assert ("ai_proxy_requests_total", frozenset({("service", "llama3"), ("status", "200")})) not in samples
 
 
-def test_build_and_process_are_told(recorder: Tallies) -> None:
+def test_build_and_process_are_told(recorder: Metrics) -> None:
     samples = scrape(recorder)
 
     assert {dict(labels)["version"] for name, labels in samples if name == "ai_proxy_build_info"} == {"1.2.3"}
     assert value(samples, "process_resident_memory_bytes") > 0
 
 
-def test_request_to_a_model_is_counted_in_every_metric_of_the_model(recorder: Tallies) -> None:
+def test_request_to_a_model_is_counted_in_every_metric_of_the_model(recorder: Metrics) -> None:
     recorder.finished(finished(service_id="llama3", model="tiny"))
     recorder.finished(finished(service_id="llama3", model="tiny", status=503, tokens_in=-1, tokens_out=-1))
 
@@ -128,7 +128,7 @@ def test_request_to_a_model_is_counted_in_every_metric_of_the_model(recorder: Ta
     assert value(samples, "ai_proxy_output_tokens_total", **of) == 21
 
 
-def test_only_streams_tell_when_the_first_token_came(recorder: Tallies) -> None:
+def test_only_streams_tell_when_the_first_token_came(recorder: Metrics) -> None:
     recorder.finished(finished(service_id="llama3", streamed=False, first_token=2.999))
 
     samples = scrape(recorder)
@@ -144,7 +144,7 @@ def models(samples: Samples, service: str) -> set[str]:
     return {labels["model"] for labels in found if labels["service"] == service}
 
 
-def test_models_stay_bounded_whatever_names_are_made_up(recorder: Tallies) -> None:
+def test_models_stay_bounded_whatever_names_are_made_up(recorder: Metrics) -> None:
     for number in range(2 * MAX_MODELS):
         recorder.finished(finished(service_id="", model=f"unknown {number}", status=404))
         recorder.finished(finished(service_id="llama3", model=f"refused {number}", status=404))
@@ -161,7 +161,7 @@ def test_models_stay_bounded_whatever_names_are_made_up(recorder: Tallies) -> No
 
 @given(name=st.text(alphabet=st.characters(), max_size=300))
 def test_metrics_can_be_read_whatever_a_model_is_called(name: str) -> None:
-    recorder = Tallies()
+    recorder = Metrics()
     recorder.state("llama3", "ready")
 
     recorder.finished(finished(service_id="llama3", model=name))
@@ -183,7 +183,7 @@ def test_histogram_puts_each_observation_in_every_bucket_that_holds_it(observati
     ]
 
 
-def test_recording_costs_next_to_nothing(recorder: Tallies) -> None:
+def test_recording_costs_next_to_nothing(recorder: Metrics) -> None:
     def record() -> None:
         recorder.exchange("llama3", 200, 0.7, 0.02, 10, 100)
 
@@ -192,7 +192,7 @@ def test_recording_costs_next_to_nothing(recorder: Tallies) -> None:
     assert fastest < 5e-6  # under 1 us where it was written; the rest is for slow and busy machines
 
 
-def test_recording_a_request_to_a_model_costs_little(recorder: Tallies) -> None:
+def test_recording_a_request_to_a_model_costs_little(recorder: Metrics) -> None:
     request = finished(service_id="llama3")
 
     fastest = min(timeit.repeat(lambda: recorder.finished(request), number=2000, repeat=20)) / 2000
@@ -202,7 +202,7 @@ def test_recording_a_request_to_a_model_costs_little(recorder: Tallies) -> None:
 
 def test_everybody_is_told_of_a_request_to_a_model() -> None:
     told: list[object] = []
-    recorder = Tallies()
+    recorder = Metrics()
     recorder.listen(told.extend)
     request = finished()
 
@@ -213,7 +213,7 @@ def test_everybody_is_told_of_a_request_to_a_model() -> None:
     assert told == [request]
 
 
-def test_what_has_ended_is_counted_by_itself_before_it_piles_up(recorder: Tallies) -> None:
+def test_what_has_ended_is_counted_by_itself_before_it_piles_up(recorder: Metrics) -> None:
     told: list[object] = []
     recorder.listen(told.extend)
 
@@ -223,7 +223,7 @@ def test_what_has_ended_is_counted_by_itself_before_it_piles_up(recorder: Tallie
     assert len(told) == BATCH
 
 
-@pytest.mark.parametrize("recorder", [NullRecorder(), Tallies()])
+@pytest.mark.parametrize("recorder", [NullRecorder(), Metrics()])
 def test_recorders_take_whatever_the_port_tells_them(recorder: Recorder) -> None:
     recorder.state("a", "ready")
     recorder.started("a", 1.0)

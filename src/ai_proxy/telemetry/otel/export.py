@@ -16,6 +16,7 @@ from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock, Tracing
 from ai_proxy.core.usage import RequestRecord
 from ai_proxy.platform.tasks import cancel, spawn
+from ai_proxy.telemetry.metrics import Metrics, ServiceFacts
 from ai_proxy.telemetry.operations import Operations
 from ai_proxy.telemetry.otel.aside import Work, aside
 from ai_proxy.telemetry.otel.exporters import log_exporter, metric_exporter, span_exporter
@@ -24,7 +25,6 @@ from ai_proxy.telemetry.otel.metrics import Snapshot, collect, package
 from ai_proxy.telemetry.otel.settings import Plan, Signal, Target
 from ai_proxy.telemetry.otel.spans import GivenIds, Spans
 from ai_proxy.telemetry.otel.traceparent import Traceparents
-from ai_proxy.telemetry.tally import ServiceFacts, Tallies
 
 CLOSE_TIMEOUT = 3.0
 """Seconds in which what is left is sent at the end; a collector that is away does not hold up the proxy."""
@@ -72,10 +72,10 @@ class MetricSender:
     """
 
     def __init__(
-        self, exporter: MetricExporter, tallies: Tallies, resource: Resource, version: str, clock: Clock
+        self, exporter: MetricExporter, metrics: Metrics, resource: Resource, version: str, clock: Clock
     ) -> None:
         self._exporter = exporter
-        self._tallies = tallies
+        self._metrics = metrics
         self._resource = resource
         self._version = version
         self._clock = clock
@@ -90,7 +90,7 @@ class MetricSender:
 
     def sending(self) -> Work:
         """Return what sends the metrics as they are now; it blocks."""
-        snapshot = Snapshot(self._tallies.services, tuple(self.services()), self._began, time.time_ns())
+        snapshot = Snapshot(self._metrics.services, tuple(self.services()), self._began, time.time_ns())
         data = package(collect(snapshot), self._resource, self._version)
         return lambda: self._exporter.export(data)
 
@@ -116,14 +116,14 @@ class LogSender:
 class Export:
     """Sends whatever is to be sent, until it is closed; nothing here waits for the collector."""
 
-    def __init__(self, plan: Plan, tallies: Tallies, version: str, host: str, clock: Clock) -> None:
+    def __init__(self, plan: Plan, metrics: Metrics, version: str, host: str, clock: Clock) -> None:
         resource = Resource.create(_resource_attributes(plan.service_name, version))
         targets = plan.targets
         self._traces = self._metrics = self._logs = self._ticker = None
         if (target := targets.get(Signal.TRACES)) is not None:
             self._traces = TraceSender(target, plan, resource, host)
         if (target := targets.get(Signal.METRICS)) is not None:
-            self._metrics = MetricSender(metric_exporter(target), tallies, resource, version, clock)
+            self._metrics = MetricSender(metric_exporter(target), metrics, resource, version, clock)
             self._ticker = spawn(self._metrics.run(plan.interval), "send metrics")
         if (target := targets.get(Signal.LOGS)) is not None:
             self._logs = LogSender(target, resource, version)

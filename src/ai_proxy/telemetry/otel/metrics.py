@@ -1,6 +1,6 @@
 """Metrics: what was counted, in the form that OpenTelemetry sends.
 
-They are made of the tallies behind `/metrics`, when they are sent, rather than recorded a second time with
+They are made of the metrics behind `/metrics`, when they are sent, rather than recorded a second time with
 every request. Names are those of the GenAI semantic conventions, where these have one.
 
 https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
@@ -25,11 +25,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from ai_proxy.core.lifecycle import State
-from ai_proxy.telemetry import tally
-from ai_proxy.telemetry.tally import ModelTally, ServiceFacts, ServiceTally
+from ai_proxy.telemetry.metrics import Histogram as Counts
+from ai_proxy.telemetry.metrics import ModelMetrics, ServiceFacts, ServiceMetrics
 
 type Attributes = Mapping[str, str | int]
-type Distributions = Iterable[tuple[Attributes, tally.Histogram]]
+type Distributions = Iterable[tuple[Attributes, Counts]]
 type Numbers = Iterable[tuple[Attributes, float]]
 
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
@@ -40,13 +40,13 @@ class Snapshot:
     """What metrics are made of, at one moment.
 
     Attributes:
-        tallies: What was counted, by service.
+        metrics: What was counted, by service.
         services: As they stand.
         began: When counting began, in nanoseconds since the epoch.
         now: The moment, likewise.
     """
 
-    tallies: Mapping[str, ServiceTally]
+    metrics: Mapping[str, ServiceMetrics]
     services: tuple[ServiceFacts, ...]
     began: int
     now: int
@@ -81,14 +81,14 @@ class Snapshot:
     def _points(self, numbers: Numbers) -> list[NumberDataPoint]:
         return [NumberDataPoint(attributes, self.began, self.now, value) for attributes, value in numbers]
 
-    def by_service(self) -> Iterator[tuple[Attributes, ServiceTally]]:
+    def by_service(self) -> Iterator[tuple[Attributes, ServiceMetrics]]:
         """Yield what was counted for each service."""
-        for service, counted in self.tallies.items():
+        for service, counted in self.metrics.items():
             yield {"ai_proxy.service": service}, counted
 
-    def by_model(self) -> Iterator[tuple[dict[str, str | int], ModelTally]]:
+    def by_model(self) -> Iterator[tuple[dict[str, str | int], ModelMetrics]]:
         """Yield what was counted for each model of each service."""
-        for service, counted in self.tallies.items():
+        for service, counted in self.metrics.items():
             for model, model_counted in counted.models.items():
                 yield {"ai_proxy.service": service, "gen_ai.request.model": model}, model_counted
 
@@ -132,7 +132,7 @@ def _of_models(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _tokens(snapshot: Snapshot) -> Iterator[tuple[Attributes, tally.Histogram]]:
+def _tokens(snapshot: Snapshot) -> Iterator[tuple[Attributes, Counts]]:
     for labels, counted in snapshot.by_model():
         yield {**labels, "gen_ai.token.type": "input"}, counted.tokens_in
         yield {**labels, "gen_ai.token.type": "output"}, counted.tokens_out

@@ -157,7 +157,7 @@ def _count(totals: dict[int, int], statuses: Mapping[int, int]) -> None:
         totals[status] = totals.get(status, 0) + count
 
 
-class ModelTally:
+class ModelMetrics:
     """All that is counted for one model of a service."""
 
     __slots__ = ("durations", "first_tokens", "speeds", "statuses", "tokens_in", "tokens_out", "waits")
@@ -185,7 +185,7 @@ class ModelTally:
             self.speeds.observe_all([known for known in speeds if known is not None])
 
 
-class ServiceTally:
+class ServiceMetrics:
     """All that is counted for one service."""
 
     __slots__ = ("durations", "first_bytes", "loads", "models", "received", "sent", "states", "statuses")
@@ -196,7 +196,7 @@ class ServiceTally:
         self.first_bytes = Histogram(REQUEST_BUCKETS)
         self.loads = Histogram(LOAD_BUCKETS)
         self.states: dict[str, int] = {}
-        self.models: dict[str, ModelTally] = {}
+        self.models: dict[str, ModelMetrics] = {}
         self.received = 0
         self.sent = 0
 
@@ -210,7 +210,7 @@ class ServiceTally:
         self.sent += sum([one.sent for one in requests])
 
 
-class Tallies:
+class Metrics:
     """A `core.ports.Recorder` that adds up.
 
     Labels are bounded. A service exists from its first state to `forget`; all others count as one. A model
@@ -221,20 +221,20 @@ class Tallies:
     """
 
     def __init__(self) -> None:
-        self._other = ServiceTally()
-        self._services: dict[str, ServiceTally] = {OTHER: self._other}
+        self._other = ServiceMetrics()
+        self._services: dict[str, ServiceMetrics] = {OTHER: self._other}
         self._listeners: list[Callable[[Sequence[RequestRecord]], None]] = []
         self._unsettled: list[RequestRecord] = []
 
     def __repr__(self) -> str:
-        return f"<Tallies [{len(self._services) - 1} services]>"
+        return f"<Metrics [{len(self._services) - 1} services]>"
 
     def listen(self, listener: Callable[[Sequence[RequestRecord]], None]) -> None:
         """Tell somebody of all finished requests to models, when they are settled."""
         self._listeners.append(listener)
 
     @property
-    def services(self) -> Mapping[str, ServiceTally]:
+    def services(self) -> Mapping[str, ServiceMetrics]:
         """What was counted, by id of the service; under OTHER what belongs to none."""
         self.settle()
         return self._services
@@ -243,19 +243,19 @@ class Tallies:
         self, service_id: str, status: int, seconds: float, first_byte: float, received: int, sent: int
     ) -> None:
         """Record a finished exchange; see `core.ports.Recorder`."""
-        tally = self._services.get(service_id, self._other)
-        statuses = tally.statuses
+        counted = self._services.get(service_id, self._other)
+        statuses = counted.statuses
         statuses[status] = statuses.get(status, 0) + 1
         # Written out instead of `observe()`: two method calls would be a third of the cost.
-        histogram = tally.durations
+        histogram = counted.durations
         histogram.counts[bisect_left(REQUEST_BUCKETS, seconds)] += 1
         histogram.total += seconds
         if first_byte >= 0.0:
-            histogram = tally.first_bytes
+            histogram = counted.first_bytes
             histogram.counts[bisect_left(REQUEST_BUCKETS, first_byte)] += 1
             histogram.total += first_byte
-        tally.received += received
-        tally.sent += sent
+        counted.received += received
+        counted.sent += sent
 
     def finished(self, record: RequestRecord) -> None:
         """Record a finished request to a model; see `core.ports.Recorder`."""
@@ -281,13 +281,13 @@ class Tallies:
         """Count finished requests to one model."""
         service = self._services.get(service_id, self._other)
         service.add(batch)
-        tally = service.models.get(model)
-        if tally is None:
-            answered = any(status < 400 for status in batch.statuses)
-            tally = service.models.setdefault(self._label(service, model, answered=answered), ModelTally())
-        tally.add(batch)
+        counted = service.models.get(model)
+        if counted is None:
+            label = self._label(service, model, answered=any(status < 400 for status in batch.statuses))
+            counted = service.models.setdefault(label, ModelMetrics())
+        counted.add(batch)
 
-    def _label(self, service: ServiceTally, model: str, *, answered: bool) -> str:
+    def _label(self, service: ServiceMetrics, model: str, *, answered: bool) -> str:
         """Return the label of a model that has none of its own yet."""
         if service is self._other:
             return OTHER
@@ -309,8 +309,8 @@ class Tallies:
         if service_id != OTHER:
             self._services.pop(service_id, None)
 
-    def _service(self, service_id: str) -> ServiceTally:
-        tally = self._services.get(service_id)
-        if tally is None:
-            tally = self._services[service_id] = ServiceTally()
-        return tally
+    def _service(self, service_id: str) -> ServiceMetrics:
+        counted = self._services.get(service_id)
+        if counted is None:
+            counted = self._services[service_id] = ServiceMetrics()
+        return counted
