@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator
-from contextlib import closing
 from functools import lru_cache
 from typing import Any
 
@@ -49,10 +48,8 @@ class Postgres:
 
     def connect(self) -> "psycopg.Connection[Any]":
         """Log in to the server."""
-        said = psycopg.conninfo.conninfo_to_dict(self._url)
-        settings: dict[str, Any] = {**CONNECTION, **said}
         connection: psycopg.Connection[Any] = psycopg.connect(
-            autocommit=True, row_factory=dict_row, **settings
+            autocommit=True, row_factory=dict_row, **self._settings()
         )
         connection.adapters.register_loader("json", TextLoader)  # as SQLite returns it
         return connection
@@ -76,11 +73,11 @@ class Postgres:
 
     async def changes(self, clock: Clock) -> AsyncGenerator[None]:  # noqa: ARG002 - nothing is polled
         """Yield at once, and again whenever the database notifies of a change."""
-        connection = await asyncio.to_thread(self.connect)
-        with closing(connection):
-            await asyncio.to_thread(connection.execute, f"LISTEN {CHANNEL}")
-            loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        async with await psycopg.AsyncConnection.connect(autocommit=True, **self._settings()) as connection:
+            await connection.execute(f"LISTEN {CHANNEL}")
             descriptor = connection.fileno()
+            # The connection's own `notifies` looks ten times a second.
             loop.add_reader(descriptor, arrived.set)
             try:
                 while True:
@@ -92,6 +89,9 @@ class Postgres:
                         pass
             finally:
                 loop.remove_reader(descriptor)
+
+    def _settings(self) -> dict[str, Any]:
+        return {**CONNECTION, **psycopg.conninfo.conninfo_to_dict(self._url)}
 
 
 @lru_cache(maxsize=100)
