@@ -15,15 +15,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import aiohttp
 from tests.rigs.docker_engine import DockerEngine, private_engine
 
 from ai_proxy.core.service import DockerLaunch, Mount
 from ai_proxy.data import demo_model_path
+from ai_proxy.runtimes.docker.access import Access
+from ai_proxy.runtimes.docker.answers import Container
 from ai_proxy.runtimes.docker.api import DockerApi
-from ai_proxy.runtimes.docker.spec import Access, make_body
+from ai_proxy.runtimes.docker.spec import make_body
 from benchmarks.processes import Cores, free_port, running
 from benchmarks.proxies import Recipe, Setting, environment
 from benchmarks.report import markdown_table
@@ -132,9 +133,9 @@ async def _by_hand(session: aiohttp.ClientSession, api: DockerApi) -> float:
         mounts=(Mount(str(demo_model_path().parent), "/models", read_only=True),),
     )
     begun = time.perf_counter()
-    ref = (await api.post("/containers/create", make_body(launch, {}, Access())))["Id"]
+    ref = await api.create("by-hand", make_body(launch, {}, Access()))
     await api.post(f"/containers/{ref}/start")
-    url = _url(await api.get(f"/containers/{ref}/json"))
+    url = _url(await api.inspect(ref))
     await _until_ok(session, f"{url}/health")
     await _until_ok(session, f"{url}/v1/models")
     await _ask(session, url)
@@ -143,8 +144,9 @@ async def _by_hand(session: aiohttp.ClientSession, api: DockerApi) -> float:
     return took
 
 
-def _url(facts: dict[str, Any]) -> str:
-    return f"http://{facts['NetworkSettings']['IPAddress']}:{PORT}"
+def _url(container: Container | None) -> str:
+    endpoints = (container.network_settings.networks or {}).values() if container else ()
+    return f"http://{next(endpoint.ip_address for endpoint in endpoints)}:{PORT}"
 
 
 async def _until_ok(session: aiohttp.ClientSession, url: str) -> None:

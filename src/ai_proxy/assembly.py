@@ -34,8 +34,8 @@ from ai_proxy.core.options import LogLevel, ServeOptions
 from ai_proxy.core.policy import is_exposed
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.run_settings import RunSettings
-from ai_proxy.core.service import RuntimeKind, Service, Upstream
-from ai_proxy.core.settings import DockerSettings, EngineSettings, Limits, SecuritySettings, ServerSettings
+from ai_proxy.core.service import Service, Upstream
+from ai_proxy.core.settings import EngineSettings, Limits, SecuritySettings, ServerSettings
 from ai_proxy.engines.catalog import build_engines
 from ai_proxy.engines.detect.cache import MemoryCache
 from ai_proxy.engines.detect.detector import Detector
@@ -49,10 +49,8 @@ from ai_proxy.platform.data_folder import owner_id
 from ai_proxy.platform.process import settle_memory
 from ai_proxy.platform.tasks import Background, Restarts
 from ai_proxy.resources.nvidia import find_nvidia
-from ai_proxy.runtimes.docker.access import own_container
-from ai_proxy.runtimes.docker.runtime import DockerRuntime
-from ai_proxy.runtimes.external import ExternalRuntime
-from ai_proxy.runtimes.process.runtime import ProcessRuntime
+from ai_proxy.runtimes.base import RuntimeContext
+from ai_proxy.runtimes.catalog import find_runtimes
 from ai_proxy.telemetry.eventlog import EventLog
 from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
 
@@ -143,7 +141,11 @@ async def assemble(
     session = await stack.enter_async_context(
         aiohttp.ClientSession(connector=connector, auto_decompress=False)
     )
-    runtimes = _runtimes(folder, settings.docker, stack)
+    gpus = find_nvidia()
+    context = RuntimeContext(
+        folder, owner_id(folder), VERSION, settings.docker, background, gpus.used_by if gpus else None
+    )
+    runtimes = await _open_runtimes(context, stack)
     plane = ControlPlane(SystemClock(), runtimes, build_engines(session), telemetry.recorder)
     gateway = _gateway(plane, telemetry, settings.limits, guard, folder / CLIENT_SOCKET)
     stack.push_async_callback(close, plane, gateway)
@@ -339,24 +341,15 @@ def _engine_settings(settings: EngineSettings, options: ServeOptions) -> EngineS
     return settings if options.detect is None else replace(settings, detect=options.detect)
 
 
-def _runtimes(folder: Path, docker: DockerSettings, stack: AsyncExitStack) -> Mapping[str, Runtime]:
-    """Build every runtime; none does anything before it is asked."""
-    processes = ProcessRuntime(folder / "process", owner=str(folder))
-    stack.push_async_callback(processes.close)
-    gpus = find_nvidia()
-    containers = DockerRuntime(
-        docker,
-        owner_id(folder),
-        VERSION,
-        container=own_container(),
-        gpu_memory=gpus.used_by if gpus else None,
-    )
-    stack.push_async_callback(containers.close)
-    return {
-        RuntimeKind.PROCESS: processes,
-        RuntimeKind.DOCKER: containers,
-        RuntimeKind.EXTERNAL: ExternalRuntime(),
-    }
+async def _open_runtimes(context: RuntimeContext, stack: AsyncExitStack) -> Mapping[str, Runtime]:
+    """Open every runtime; none asks anything of the outside world before its first use."""
+    opened: dict[str, Runtime] = {}
+    for name, descriptor in find_runtimes().items():
+        try:
+            opened[name] = await stack.enter_async_context(descriptor.open(context))
+        except Exception as error:  # noqa: BLE001 - the services of the other runtimes must go on
+            logger.opt(exception=error).error("cannot open the runtime {}; its services cannot start", name)
+    return opened
 
 
 def _loader(

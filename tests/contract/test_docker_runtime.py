@@ -7,6 +7,7 @@ from tests.rigs.docker_engine import DockerEngine
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import DockerLaunch, Service
 from ai_proxy.core.settings import DockerSettings
+from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
 from ai_proxy.testing.runtime_contract import OwningRuntimeContract, Play, Stage
 
@@ -35,7 +36,7 @@ class DockerStage(Stage):
         return Service(play, "generic", "generic", launch, config_hash="1")
 
     def reopen(self) -> Runtime:
-        self.runtimes.append(DockerRuntime(DockerSettings(self.host), self.owner, "test"))
+        self.runtimes.append(DockerRuntime(DockerSettings(self.host), self.owner, "test", Background()))
         return self.runtimes[-1]
 
     async def clear(self) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import ProcessLaunch, Service
+from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
 from ai_proxy.testing.runtime_contract import OwningRuntimeContract, Play, Stage
 
@@ -27,7 +28,9 @@ class ProcessStage(Stage):
         return Service(play, "generic", "generic", ProcessLaunch(COMMANDS[play]), config_hash="1")
 
     def reopen(self) -> Runtime:
-        self.runtimes.append(ProcessRuntime(self.state_dir, owner=str(self.state_dir)))
+        self.runtimes.append(
+            ProcessRuntime(self.state_dir, owner=str(self.state_dir), background=Background())
+        )
         return self.runtimes[-1]
 
     async def clear(self) -> None:

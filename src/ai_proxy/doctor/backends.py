@@ -13,8 +13,7 @@ from ai_proxy.core.service import DockerLaunch, Mount, ProcessLaunch, Service
 from ai_proxy.doctor.finding import Finding, ok, problem, shorten, warning
 from ai_proxy.doctor.installation import Installation
 from ai_proxy.platform.clock import SystemClock
-from ai_proxy.runtimes.docker.access import own_container
-from ai_proxy.runtimes.docker.host import machine_of
+from ai_proxy.runtimes.docker.access import machine_of, own_container
 from ai_proxy.runtimes.process.command import choose_program, is_installed
 
 SUBJECT, ENGINES = "services", "engines"

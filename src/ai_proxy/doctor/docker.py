@@ -7,10 +7,9 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.service import RuntimeKind
 from ai_proxy.doctor.finding import Finding, ok, problem, shorten
 from ai_proxy.doctor.installation import Installation
-from ai_proxy.runtimes.docker.access import AccessFinder, own_container
-from ai_proxy.runtimes.docker.api import DockerApi
-from ai_proxy.runtimes.docker.host import fill_in, machine_of
-from ai_proxy.runtimes.docker.spec import Access
+from ai_proxy.runtimes.docker.access import Access, AccessFinder, machine_of, own_container
+from ai_proxy.runtimes.docker.answers import SystemVersion
+from ai_proxy.runtimes.docker.api import DockerApi, fill_in
 
 SUBJECT = "Docker"
 
@@ -59,7 +58,7 @@ async def check_docker(installation: Installation) -> Sequence[Finding]:
     settings = fill_in(server_settings(installation.config).docker, installation.env)
     api = DockerApi(settings.host, settings.certificates)
     try:
-        version = (await api.get("/version"))["Version"]
+        version = (await api.get("/version", SystemVersion)).version
         access = await AccessFinder(settings, api, own_container()).find()
     except RuntimeFailureError as error:
         return [classify_docker("", error.detail, needed)]

@@ -1,13 +1,18 @@
-"""What the proxy knows of a runtime before it is opened; a new runtime adds one descriptor."""
+"""What runtimes have in common; a new runtime adds one descriptor."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ai_proxy.core.ports import Runtime
+from ai_proxy.core.service import Exit, Report
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.platform.tasks import Background
+
+type GpuMemory = Callable[[Collection[int]], int | None]
+"""Returns the bytes that processes of the machine, by pid, hold on GPUs; None when unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class RuntimeContext:
         version: Of the proxy.
         docker: The section `docker` of the configuration.
         background: Owns the work that goes on while the runtime is open.
+        gpu_memory: Returns what processes hold on GPUs; None where there are none.
     """
 
     folder: Path
@@ -27,6 +33,7 @@ class RuntimeContext:
     version: str
     docker: DockerSettings
     background: Background
+    gpu_memory: GpuMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +48,36 @@ class RuntimeDescriptor:
 
     name: str
     open: Callable[[RuntimeContext], AbstractAsyncContextManager[Runtime]]
+
+
+class Reports:
+    """What is reported of one running thing, for everybody who watches it.
+
+    Attributes:
+        exit: How it ended; None while it runs.
+    """
+
+    def __init__(self) -> None:
+        self.exit: Exit | None = None
+        self._latest: Report | None = None
+        self._news = asyncio.Event()
+
+    def publish(self, report: Report) -> None:
+        """Report to every watcher; one that is slow gets the latest report. Nothing follows an exit."""
+        if self.exit is not None:
+            return
+        self._latest = report
+        if isinstance(report, Exit):
+            self.exit = report
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def follow(self) -> AsyncGenerator[Report]:
+        """Yield the latest report, then what is reported, until the exit."""
+        seen: Report | None = None
+        while self.exit is None:
+            if self._latest is None or self._latest is seen:
+                await self._news.wait()
+            elif (seen := self._latest) is not None:
+                yield seen
+        yield self.exit

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import nullcontext
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.placement import Placement
 from ai_proxy.core.ports import RuntimeCapabilities, Tell
-from ai_proxy.core.service import Exit, ExternalLaunch, Handle, Report, Service
+from ai_proxy.core.service import Exit, ExternalLaunch, Handle, Report, RuntimeKind, Service
+from ai_proxy.runtimes.base import RuntimeDescriptor
 
 
 class ExternalRuntime:
@@ -49,3 +51,6 @@ class ExternalRuntime:
     def logs(self, service_id: str) -> LogRing:  # noqa: ARG002
         """Return an empty ring: its output is not ours to see."""
         return self._ring
+
+
+EXTERNAL = RuntimeDescriptor(RuntimeKind.EXTERNAL, lambda _: nullcontext(ExternalRuntime()))

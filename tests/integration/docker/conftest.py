@@ -10,6 +10,7 @@ from tests.rigs.docker_engine import DockerEngine
 
 from ai_proxy.core.service import DockerLaunch, Handle, ResourceUsage, Service
 from ai_proxy.core.settings import DockerSettings
+from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
 
 type Open = Callable[..., DockerRuntime]
@@ -68,9 +69,10 @@ async def open_runtime(engine: DockerEngine) -> AsyncIterator[Open]:
     """Opens runtimes, by default all of one owner; ends whatever they leave running."""
     here = DockerSettings(engine.host)
     opened: list[DockerRuntime] = []
+    background = Background()
 
     def make(owner: str = "tests", settings: DockerSettings = here, **options: Any) -> DockerRuntime:
-        opened.append(DockerRuntime(settings, owner, "test", **options))
+        opened.append(DockerRuntime(settings, owner, "test", background, **options))
         return opened[-1]
 
     yield make
@@ -81,6 +83,8 @@ async def open_runtime(engine: DockerEngine) -> AsyncIterator[Open]:
     finally:
         for runtime in opened:
             await runtime.close()
+        await background.close()
+    assert background.restarts == {}
 
 
 @pytest.fixture

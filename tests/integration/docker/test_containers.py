@@ -16,9 +16,9 @@ from ai_proxy.core.service import DockerLaunch, Exit, Handle, Healthcheck, Mount
 from ai_proxy.core.settings import MB, DockerSettings
 from ai_proxy.data import DEMO_SENTENCE, demo_model_path
 from ai_proxy.platform import tasks
-from ai_proxy.runtimes.docker.access import own_container
+from ai_proxy.platform.tasks import Background
+from ai_proxy.runtimes.docker.access import find_own_container, own_container
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
-from ai_proxy.runtimes.docker.spec import find_own_container
 from ai_proxy.testing.runtime_contract import exit_of, start
 
 
@@ -84,6 +84,7 @@ async def test_a_container_is_made_as_declared(engine: DockerEngine, runtime: Do
         "ai-proxy.config-hash": "1",
         "ai-proxy.version": "test",
         "ai-proxy.port": "8080",
+        "ai-proxy.handle-version": "1",
     }
 
 
@@ -304,7 +305,7 @@ async def test_siblings_join_the_network_that_is_configured(
 async def test_a_network_that_the_proxy_is_not_in_is_told(engine: DockerEngine, open_runtime: Open) -> None:
     proxy = await start(open_runtime("outside"), sleeper("proxy"))
     inside = DockerRuntime(
-        DockerSettings(engine.host, network="models"), "inside", "test", container=proxy.ref
+        DockerSettings(engine.host, network="models"), "inside", "test", Background(), container=proxy.ref
     )
     with pytest.raises(RuntimeFailureError, match="is not in network models: connect it, or correct"):
         await start(inside, sleeper())

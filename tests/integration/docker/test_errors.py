@@ -14,6 +14,7 @@ from tests.rigs.docker_engine import DockerEngine
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.service import Mount
 from ai_proxy.core.settings import DockerSettings
+from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
 from ai_proxy.testing.runtime_contract import exit_of, start
 
@@ -137,7 +138,7 @@ async def test_a_socket_this_user_may_not_use(runtime: DockerRuntime) -> None:
     ],
 )
 async def test_a_docker_host_where_no_engine_is(host: str, said: str) -> None:
-    runtime = DockerRuntime(DockerSettings(host), "tests", "test")
+    runtime = DockerRuntime(DockerSettings(host), "tests", "test", Background())
     for ask in (runtime.handles, lambda: start(runtime, sleeper())):
         with pytest.raises(RuntimeUnavailableError) as caught:
             await ask()

@@ -15,6 +15,7 @@ from tests.rigs.docker_engine import DockerEngine, free_port
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.settings import DockerSettings
+from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
 from ai_proxy.testing.runtime_contract import start
 
@@ -90,7 +91,7 @@ async def test_an_address_that_the_engine_does_not_have_is_told(remote: Remote, 
 
 async def refusal(settings: DockerSettings) -> str:
     """Return what is said about a start that cannot be."""
-    runtime = DockerRuntime(settings, "tests", "test")
+    runtime = DockerRuntime(settings, "tests", "test", Background())
     try:
         with pytest.raises(RuntimeFailureError) as caught:
             await start(runtime, sleeper())
@@ -99,9 +100,9 @@ async def refusal(settings: DockerSettings) -> str:
         await runtime.close()
 
 
-async def test_an_address_that_nobody_knows_is_told(engine: DockerEngine) -> None:
+async def test_an_address_that_cannot_be_resolved_is_an_error(engine: DockerEngine) -> None:
     said = await refusal(DockerSettings(engine.host, address="no-such-machine.invalid"))
-    assert said.startswith("the address of no-such-machine.invalid is not known")
+    assert said.startswith("the name no-such-machine.invalid cannot be resolved")
 
 
 async def test_an_engine_that_wants_tls_and_does_not_get_it(remote: Remote) -> None:

@@ -16,6 +16,7 @@ from ai_proxy.core.service import Handle, ProcessLaunch, Service, Upstream
 from ai_proxy.data import DEMO_SENTENCE, demo_model_path
 from ai_proxy.engines.http import HttpEngine
 from ai_proxy.engines.llamacpp import LLAMACPP
+from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
 from ai_proxy.testing.runtime_contract import exit_of, start
 
@@ -48,7 +49,7 @@ async def serving(state_dir: Path, *flags: str, api_key: str | None = None) -> A
     command = ("no-llama-server-here", "-m", MODEL, "--port", "${port}", "-t", "1", *flags)
     launch = ProcessLaunch(command, fallback=EMBEDDED)
     service = Service("demo", "llama-cpp-server", "llamacpp", launch, config_hash="1", api_key=api_key)
-    runtime = ProcessRuntime(state_dir, owner=str(state_dir))
+    runtime = ProcessRuntime(state_dir, owner=str(state_dir), background=Background())
     handle = await start(runtime, service)
     async with aiohttp.ClientSession() as session:
         served = Served(HttpEngine(LLAMACPP, session), session, service, handle)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
 
 type Reopen = Callable[[], ProcessRuntime]
@@ -19,7 +20,7 @@ async def reopen(state_dir: Path) -> AsyncIterator[Reopen]:
     runtimes: list[ProcessRuntime] = []
 
     def make() -> ProcessRuntime:
-        runtimes.append(ProcessRuntime(state_dir, owner=str(state_dir)))
+        runtimes.append(ProcessRuntime(state_dir, owner=str(state_dir), background=Background()))
         return runtimes[-1]
 
     yield make

@@ -14,6 +14,7 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.service import ProcessLaunch, Service
 from ai_proxy.platform import tasks
+from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.process import session
 from ai_proxy.runtimes.process.records import Records, make_handle
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
@@ -94,7 +95,7 @@ class TestStart:
 
     async def test_a_state_folder_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        runtime = ProcessRuntime(tmp_path / "file" / "state", owner="test")
+        runtime = ProcessRuntime(tmp_path / "file" / "state", owner="test", background=Background())
         with pytest.raises(RuntimeFailureError, match=r"cannot write to .*file/state"):
             await start(runtime, service(SLEEP))
 
@@ -205,14 +206,17 @@ class TestRecovery:
     ) -> None:
         handle = await start(runtime, service(SLEEP))
         (state_dir / "svc.json").write_text("{")
-        found = await ProcessRuntime(state_dir, owner=str(state_dir)).handles()
+        found = await ProcessRuntime(state_dir, owner=str(state_dir), background=Background()).handles()
         assert list(found) == [handle]
 
     async def test_processes_of_another_owner_are_left_alone(
         self, runtime: ProcessRuntime, tmp_path: Path
     ) -> None:
         await start(runtime, service(SLEEP))
-        assert list(await ProcessRuntime(tmp_path / "other", owner="other").handles()) == []
+        assert (
+            list(await ProcessRuntime(tmp_path / "other", owner="other", background=Background()).handles())
+            == []
+        )
 
     async def test_helpers_whose_leader_died_unseen_are_found_and_ended(
         self, runtime: ProcessRuntime, state_dir: Path
@@ -222,7 +226,7 @@ class TestRecovery:
         await runtime.close()
         os.kill(int(handle.ref), signal.SIGKILL)
         os.waitpid(int(handle.ref), 0)  # noqa: ASYNC222 - it is dead
-        later = ProcessRuntime(state_dir, owner=str(state_dir))
+        later = ProcessRuntime(state_dir, owner=str(state_dir), background=Background())
         assert list(await later.handles()) == [handle]
         assert (await exit_of(later, handle)).code is None
         assert session.members(int(handle.ref)) == []

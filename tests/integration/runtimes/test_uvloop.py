@@ -6,6 +6,7 @@ from pathlib import Path
 import uvloop
 
 from ai_proxy.core.service import Exit, ProcessLaunch, Service
+from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
 from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command
 from ai_proxy.testing.runtime_contract import exit_of, start
@@ -28,7 +29,7 @@ async def live(runtime: ProcessRuntime, behaviour: Behaviour, *, stop: bool = Tr
 
 def test_processes_are_run_read_and_ended_on_uvloop(tmp_path: Path) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runtime = ProcessRuntime(tmp_path, owner=str(tmp_path))
+        runtime = ProcessRuntime(tmp_path, owner=str(tmp_path), background=Background())
         assert runner.run(live(runtime, Behaviour.OK)).code == -15
         assert runner.run(live(runtime, Behaviour.CHILDREN)).code == -15
         assert runner.run(live(runtime, Behaviour.EXIT_AT_ONCE, stop=False)).code == 3

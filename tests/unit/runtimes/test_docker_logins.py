@@ -62,7 +62,7 @@ async def test_a_helper_that_is_not_installed_leaves_the_file(tmp_path: Path) ->
 
 
 async def test_a_broken_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeFailureError, match=f"the logins in {tmp_path}/config.json cannot be read"):
+    with pytest.raises(RuntimeFailureError, match=f"cannot read the logins in {tmp_path}/config.json"):
         await logins(tmp_path, "{").find("ghcr.io/model")
 
 

@@ -1,15 +1,11 @@
 from typing import Any
 
+import msgspec
+
 from ai_proxy.core.service import DockerLaunch, Healthcheck, Service, Upstream
-from ai_proxy.runtimes.docker.spec import (
-    LOOPBACK,
-    Access,
-    is_here,
-    make_body,
-    make_labels,
-    parse_exit,
-    parse_handle,
-)
+from ai_proxy.runtimes.docker.access import LOOPBACK, Access, is_here
+from ai_proxy.runtimes.docker.answers import Container, SystemInfo
+from ai_proxy.runtimes.docker.spec import make_body, make_labels, parse_exit, parse_handle
 
 LAUNCH = DockerLaunch("image:1", 8080)
 
@@ -75,14 +71,18 @@ def inspected(**networks: dict[str, str]) -> dict[str, Any]:
 BRIDGE = {"IPAddress": "172.17.0.2", "Gateway": "172.17.0.1"}
 
 
+def container(facts: dict[str, Any]) -> Container:
+    return msgspec.convert(facts, Container)
+
+
 def upstream(facts: dict[str, Any], access: Access) -> Upstream:
-    handle = parse_handle(facts, access)
+    handle = parse_handle(container(facts), access)
     assert handle is not None
     return handle.upstreams[0]
 
 
 def test_a_handle_is_read_from_what_the_engine_knows() -> None:
-    handle = parse_handle(inspected(bridge=BRIDGE), Access())
+    handle = parse_handle(container(inspected(bridge=BRIDGE)), Access())
     assert handle is not None
     assert (handle.service_id, handle.config_hash, handle.ref) == ("llama3", "abc", "0123456789abcdef")
     assert handle.started == 1735689600.5
@@ -90,7 +90,7 @@ def test_a_handle_is_read_from_what_the_engine_knows() -> None:
 
 def test_a_container_without_our_labels_has_no_handle() -> None:
     facts = inspected() | {"Config": {"Labels": None}}
-    assert parse_handle(facts, Access()) is None
+    assert parse_handle(container(facts), Access()) is None
 
 
 def test_a_container_is_reached_where_it_is_published() -> None:
@@ -121,7 +121,7 @@ def test_a_container_that_has_ended_is_reached_nowhere() -> None:
 
 
 def test_an_engine_on_another_machine_is_not_here() -> None:
-    info = {"Name": "box", "KernelVersion": "6.1", "MemTotal": 8, "SecurityOptions": None}
+    info = SystemInfo("box", "6.1", 8)
     assert is_here(info, "box", "6.1", 8)
     assert not is_here(info, "docker-desktop", "6.1", 8)
     assert not is_here(info, "box", "6.2", 8)
@@ -129,7 +129,21 @@ def test_an_engine_on_another_machine_is_not_here() -> None:
 
 
 def test_exits_are_told_in_words() -> None:
-    assert parse_exit(0, {}).detail == "exit code 0"
-    assert parse_exit(143, {}).detail == "killed by SIGTERM (exit code 143)"
-    assert parse_exit(255, {}).detail == "exit code 255"
-    assert parse_exit(137, {"OOMKilled": True}).detail == "killed: out of memory (exit code 137)"
+    assert parse_exit(0).detail == "exit code 0"
+    assert parse_exit(143).detail == "killed by SIGTERM (exit code 143)"
+    assert parse_exit(255).detail == "exit code 255"
+    assert parse_exit(137, out_of_memory=True).detail == "killed: out of memory (exit code 137)"
+
+
+def test_a_label_that_is_no_port_makes_no_handle() -> None:
+    facts = inspected(bridge=BRIDGE)
+    facts["Config"]["Labels"]["ai-proxy.port"] = "²"
+    assert parse_handle(container(facts), Access()) is None
+
+
+def test_a_handle_of_another_version_says_so() -> None:
+    facts = inspected(bridge=BRIDGE)
+    facts["Config"]["Labels"]["ai-proxy.handle-version"] = "99"
+    handle = parse_handle(container(facts), Access())
+    assert handle is not None
+    assert handle.version == 99

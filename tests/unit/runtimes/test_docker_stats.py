@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import msgspec
+
 from ai_proxy.core.service import ResourceUsage
+from ai_proxy.runtimes.docker.answers import Stats
 from ai_proxy.runtimes.docker.stats import parse_stats
 
 V1: dict[str, Any] = {
@@ -44,8 +47,12 @@ V2: dict[str, Any] = {
 }
 
 
+def parse(report: dict[str, Any]) -> ResourceUsage | None:
+    return parse_stats(msgspec.json.decode(msgspec.json.encode(report), type=Stats), at=5.0)
+
+
 def test_a_report_with_control_groups_v1() -> None:
-    assert parse_stats(V1, at=5.0) == ResourceUsage(
+    assert parse(V1) == ResourceUsage(
         at=5.0,
         cpu_percent=50.0,
         memory=41_000_000,
@@ -58,7 +65,7 @@ def test_a_report_with_control_groups_v1() -> None:
 
 
 def test_a_first_report_with_control_groups_v2_and_no_network() -> None:
-    assert parse_stats(V2, at=5.0) == ResourceUsage(
+    assert parse(V2) == ResourceUsage(
         at=5.0,
         cpu_percent=None,
         memory=60_000_000,
@@ -71,4 +78,9 @@ def test_a_first_report_with_control_groups_v2_and_no_network() -> None:
 
 
 def test_a_container_that_does_not_run_has_none() -> None:
-    assert parse_stats({"memory_stats": {}, "cpu_stats": {"cpu_usage": {"total_usage": 0}}}, at=5.0) is None
+    assert parse({"memory_stats": {}, "cpu_stats": {"cpu_usage": {"total_usage": 0}}}) is None
+
+
+def test_figures_that_an_engine_leaves_out_are_zero() -> None:
+    usage = parse({"memory_stats": {"usage": 10}, "networks": {"eth0": {"rx_packets": 1}}, "cpu_stats": {}})
+    assert usage == ResourceUsage(5.0, None, 10, 0, 0, 0, 0, 0)

@@ -2,7 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_proxy.core.logring import MAX_LINE
-from ai_proxy.runtimes.process.logs import MAX_LINES, LineSplitter
+from ai_proxy.runtimes.lines import MAX_LINES, LineSplitter
 
 
 @settings(deadline=None)

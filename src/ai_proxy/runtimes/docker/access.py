@@ -1,15 +1,54 @@
-"""From where containers are reached: beside the proxy, on this machine, or on another."""
+"""How containers are reached: from beside the proxy, on this machine, or on another."""
 
+import asyncio
 import os
+import re
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
+from ai_proxy.core.detection import is_loopback
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.settings import DockerSettings
+from ai_proxy.runtimes.docker.answers import SystemInfo
 from ai_proxy.runtimes.docker.api import DockerApi
-from ai_proxy.runtimes.docker.host import find_address, machine_of
-from ai_proxy.runtimes.docker.spec import Access, find_own_container, is_here, sharing_order
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How containers are reached.
+
+    Attributes:
+        address: Where their ports are published.
+        networks: Those of the proxy's own container, the one to share first; then nothing needs publishing,
+            and services are reached at their address in a network they share with it. Empty when it runs on
+            the host.
+        gateways: Addresses of this machine when the engine is on it, too: a container whose gateway is among
+            them is reached at its own address. That needs neither the engine, which may be away, nor its
+            userland proxy, which copies every byte and dies with it.
+    """
+
+    address: str = LOOPBACK
+    networks: tuple[str, ...] = ()
+    gateways: frozenset[str] = frozenset()
+
+    def join(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the networks a container joins so that it can be reached.
+
+        >>> Access().join(("models",)), Access(networks=("mine",)).join(())
+        (('models',), ('mine',))
+        >>> Access(networks=("mine",)).join(("models",))
+        ('models', 'mine')
+        """
+        if not self.networks or set(wanted) & set(self.networks):
+            return wanted
+        return (*wanted, self.networks[0])
 
 
 class AccessFinder:
@@ -33,7 +72,7 @@ class AccessFinder:
         return f"<AccessFinder {self._container or 'on the host'}>"
 
     async def find(self) -> Access:
-        """Return from where containers are reached now.
+        """Return how containers are reached now.
 
         Raises:
             RuntimeFailureError: The settings do not fit what is there; says what to do.
@@ -54,15 +93,15 @@ class AccessFinder:
         return self._networks
 
     async def _shared_with(self, container: str) -> tuple[str, ...]:
-        facts, wanted = await self._api.inspect(container), self._settings.network
-        if facts is None:
+        found, wanted = await self._api.inspect(container), self._settings.network
+        if found is None:
             if machine_of(self._api.host) is not None:
                 return ()
             raise RuntimeFailureError(
                 f"the proxy seems to run in container {container}, which this Docker engine does not "
                 "know: give it the socket of the engine that runs it"
             )
-        networks = sharing_order(facts["NetworkSettings"]["Networks"], wanted)
+        networks = sharing_order(found.network_settings.networks or (), wanted)
         if wanted is not None and wanted not in networks:
             raise RuntimeFailureError(
                 f"the proxy's own container is not in network {wanted}: connect it, or correct "
@@ -74,7 +113,8 @@ class AccessFinder:
         """Tell whether the engine's networks are this machine's."""
         if self._here is None:
             system, memory = os.uname(), psutil.virtual_memory().total
-            self._here = is_here(await self._api.get("/info"), system.nodename, system.release, memory)
+            info = await self._api.get("/info", SystemInfo)
+            self._here = is_here(info, system.nodename, system.release, memory)
         return self._here
 
 
@@ -90,3 +130,76 @@ def own_addresses() -> frozenset[str]:
     """Return the addresses of this machine, bridges to containers included."""
     interfaces = psutil.net_if_addrs().values()
     return frozenset(address.address for addresses in interfaces for address in addresses)
+
+
+def find_own_container(mounts: str) -> str | None:
+    """Return the id of the container that this process runs in; None when there is none.
+
+    Args:
+        mounts: Its /proc/self/mountinfo: engines mount /etc/hostname from a folder that is named by the id.
+
+    >>> find_own_container(f"7 1 8:1 /var/lib/docker/containers/{'ab' * 32}/hostname /etc/hostname rw")[:12]
+    'abababababab'
+    """
+    match = re.search(r"/(?:overlay-)?containers/([0-9a-f]{64})/\S* /etc/", mounts)
+    return match[1] if match else None
+
+
+def is_here(info: SystemInfo, host: str, kernel: str, memory: int) -> bool:
+    """Tell whether an engine's networks are this machine's: it is not elsewhere, in a VM, or rootless.
+
+    Args:
+        info: What the engine says of itself.
+        host: Name of this machine.
+        kernel: Release of its kernel.
+        memory: Its memory in bytes.
+
+    >>> is_here(SystemInfo("box", "6.1", 8, ["name=seccomp"]), "box", "6.1", 8)
+    True
+    >>> is_here(SystemInfo("box", "6.1", 8, ["name=rootless"]), "box", "6.1", 8)
+    False
+    """
+    rootless = any("rootless" in option for option in info.security_options or ())
+    return not rootless and (info.name, info.kernel_version, info.mem_total) == (host, kernel, memory)
+
+
+def sharing_order(networks: Iterable[str], preferred: str | None) -> tuple[str, ...]:
+    """Return the networks of the proxy's own container in which others can be, the one to share first.
+
+    >>> sharing_order(["models", "back", "none"], None), sharing_order(["models", "back"], "models")
+    (('back', 'models'), ('models', 'back'))
+    """
+    usable = set(networks) - {"host", "none"}
+    return tuple(sorted(usable, key=lambda name: (name != preferred, name)))
+
+
+def machine_of(host: str | None) -> str | None:
+    """Return the machine that the URL of an engine names; None for this one.
+
+    >>> machine_of("tcp://10.0.0.5:2376"), machine_of("ssh://me@gpu-box"), machine_of("unix:///run/docker.sock")
+    ('10.0.0.5', 'gpu-box', None)
+    >>> machine_of("tcp://localhost:2375"), machine_of("tcp://127.0.0.1:2375")
+    (None, None)
+    """
+    url = urlsplit(host or "")
+    name = url.hostname if url.scheme in ("tcp", "http", "https", "ssh") else None
+    return None if name is None or is_loopback(name) else name
+
+
+async def find_address(machine: str | None) -> str:
+    """Return the IP address of a machine, which is all that Docker publishes on; None stands for this one.
+
+    Raises:
+        RuntimeFailureError: Its name cannot be resolved.
+    """
+    if machine is None:
+        return LOOPBACK
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(machine, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise RuntimeFailureError(
+            f"the name {machine} cannot be resolved ({error.strerror}): set server.docker.address"
+        ) from error
+    first = min(found, key=lambda entry: entry[0] is not socket.AF_INET)
+    return str(first[4][0])

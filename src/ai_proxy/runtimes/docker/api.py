@@ -6,20 +6,29 @@ https://docs.docker.com/reference/api/engine/
 """
 
 import contextlib
-import json
+import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 from aiodocker import Docker, DockerError
+from loguru import logger
 
 from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
-from ai_proxy.runtimes.docker.errors import WANTS_TLS, explain_unreachable, explain_wants_tls
-from ai_proxy.runtimes.docker.host import connect, tls_context
+from ai_proxy.core.settings import DockerSettings
+from ai_proxy.runtimes.docker.answers import Container, ContainerId, ContainerWait, Refusal
+from ai_proxy.runtimes.docker.errors import (
+    WANTS_TLS,
+    explain_certificates,
+    explain_host,
+    explain_unreachable,
+    explain_wants_tls,
+)
 
-type Json = Mapping[str, Any]
 type Params = Mapping[str, str | int]
 
 CONNECT = 2.0
@@ -28,6 +37,8 @@ QUICK = 3.0
 """Longest wait for an answer that only needs the engine's memory, in seconds."""
 SLOW = 120.0
 """Longest wait for work: a container created, started, removed."""
+
+TCP = re.compile(r"(tcp|http|https)://")
 
 PING = "/_ping"
 """The one path without a version: its answer tells which is spoken."""
@@ -79,26 +90,40 @@ class DockerApi:
             await self._client.close()
             self._client = None
 
-    async def get(self, path: str, **params: str | int) -> Any:
+    async def get[T](self, path: str, kind: type[T], **params: str | int) -> T:
         """Return what an inspecting call answers."""
-        return await self._call("GET", path, params, None, QUICK)
+        return _decode(await self._call("GET", path, params, None, QUICK), kind, path)
 
-    async def inspect(self, container: str) -> Json | None:
+    async def inspect(self, container: str) -> Container | None:
         """Return what the engine knows of a container; None when there is none."""
         try:
-            facts: Json = await self.get(f"/containers/{container}/json")
+            return await self.get(f"/containers/{container}/json", Container)
         except RefusedError as error:
             if error.engine_status == 404:
                 return None
             raise
-        return facts
+
+    async def create(self, name: str, body: Mapping[str, Any]) -> str:
+        """Create a container; return its id."""
+        await self._negotiate()
+        path = "/containers/create"
+        return _decode(await self._call("POST", path, {"name": name}, body, SLOW), ContainerId, path).id
+
+    async def wait(self, container: str) -> int:
+        """Return the exit code of a container once it has ended."""
+        path = f"/containers/{container}/wait"
+        async with self.stream("POST", path, condition="not-running") as answer:
+            data = await answer.read()
+        if not data:
+            raise RuntimeUnavailableError(f"Docker ended while it was asked for {path}: see its log")
+        return _decode(data, ContainerWait, path).status_code
 
     async def post(
-        self, path: str, body: Json | None = None, *, limit: float = SLOW, **params: str | int
-    ) -> Any:
-        """Have something done, within `limit` seconds; return the answer, None when it is empty."""
+        self, path: str, body: Mapping[str, Any] | None = None, *, limit: float = SLOW, **params: str | int
+    ) -> None:
+        """Have something done, within `limit` seconds."""
         await self._negotiate()
-        return await self._call("POST", path, params, body, limit)
+        await self._call("POST", path, params, body, limit)
 
     async def delete(self, path: str, **params: str | int) -> None:
         """Have something removed."""
@@ -136,27 +161,37 @@ class DockerApi:
         finally:
             await client.close()
 
-    async def documents(
+    async def documents[T](
         self,
         method: str,
         path: str,
+        kind: type[T],
         silence: float | None = None,
         headers: Mapping[str, str] | None = None,
         **params: str | int,
-    ) -> AsyncGenerator[Json]:
-        """Yield the JSON documents of a stream as they come; close it (`aclosing`) when leaving early."""
+    ) -> AsyncGenerator[T]:
+        """Yield the JSON documents of a stream as they come; close it (`aclosing`) when leaving early.
+
+        A line that cannot be read is left out: those after it count. The first one of a stream is logged.
+        """
         async with self.stream(method, path, silence, headers, **params) as content:
-            rest = b""
+            rest, logged = b"", False
             async for chunk in content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in filter(bytes.strip, lines):
-                    yield json.loads(line)
+                    try:
+                        document = _decode(line, kind, path)
+                    except RuntimeFailureError as error:
+                        logger.log("DEBUG" if logged else "WARNING", "{}", error.detail)
+                        logged = True
+                    else:
+                        yield document
                 if len(rest) > MAX_LINE:
                     raise RuntimeFailureError(
-                        f"Docker's answer to {path} is not what it should be: too long a line"
+                        f"Docker's answer to {path} has a line of over {MAX_LINE} bytes"
                     )
             if rest.strip():
-                yield json.loads(rest)
+                yield _decode(rest, kind, path)
 
     async def _negotiate(self) -> None:
         """Find out quickly whether the engine answers at all, and speak its version of the API from now on.
@@ -171,14 +206,15 @@ class DockerApi:
             self._tls = tls_context(self._certificates)
         return connect(self._host, self._tls)
 
-    async def _call(self, method: str, path: str, params: Params, body: Json | None, limit: float) -> Any:
+    async def _call(
+        self, method: str, path: str, params: Params, body: Mapping[str, Any] | None, limit: float
+    ) -> bytes:
         if self._client is None:
             self._client = self._connect()
         limits = aiohttp.ClientTimeout(total=limit, connect=CONNECT)
         async with self._answer(self._client, method, path, params, body, limits) as response:
             self._version = response.headers.get("Api-Version", self._version)
-            data = await response.read()
-            return json.loads(data) if data and response.content_type == "application/json" else None
+            return await response.read()
 
     @contextlib.asynccontextmanager
     async def _answer(
@@ -187,7 +223,7 @@ class DockerApi:
         method: str,
         path: str,
         params: Params,
-        body: Json | None,
+        body: Mapping[str, Any] | None,
         limits: aiohttp.ClientTimeout,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -216,6 +252,73 @@ def _message(body: bytes) -> str:
     ('no such image: x', 'page not found')
     """
     try:
-        return str(json.loads(body)["message"]).strip()
-    except (ValueError, KeyError, TypeError):
+        return msgspec.json.decode(body, type=Refusal).message.strip()
+    except (ValueError, RecursionError):
         return body.decode(errors="replace").strip()[:500]
+
+
+def _decode[T](data: bytes, kind: type[T], path: str) -> T:
+    """Read an answer.
+
+    Raises:
+        RuntimeFailureError: It does not have the documented form.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise RuntimeFailureError(
+            f"Docker's answer to {path} is not as documented ({error}): check the engine and its version"
+        ) from error
+
+
+def client_folder(environ: Mapping[str, str]) -> Path:
+    """Return where the `docker` command keeps its settings and logins."""
+    return Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+
+
+def fill_in(settings: DockerSettings, environ: Mapping[str, str]) -> DockerSettings:
+    """Return the settings with what they leave open taken from the environment, as the `docker` command does.
+
+    >>> fill_in(DockerSettings(), {"DOCKER_HOST": "tcp://box:2375", "DOCKER_CERT_PATH": "/certs"}).host
+    'tcp://box:2375'
+    >>> fill_in(DockerSettings(), {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/certs"}).certificates
+    PosixPath('/certs')
+    """
+    certificates = settings.certificates
+    if certificates is None and environ.get("DOCKER_TLS_VERIFY"):
+        certificates = Path(environ.get("DOCKER_CERT_PATH") or client_folder(environ))
+    return replace(
+        settings, host=settings.host or environ.get("DOCKER_HOST") or None, certificates=certificates
+    )
+
+
+def tls_context(folder: Path) -> ssl.SSLContext:
+    """Return how to speak TLS: who the engine must be, and who we are.
+
+    Raises:
+        RuntimeUnavailableError: The folder does not hold what it should.
+    """
+    try:
+        context = ssl.create_default_context(cafile=folder / "ca.pem")
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    except OSError as error:
+        raise RuntimeUnavailableError(explain_certificates(folder, error)) from error
+    return context
+
+
+def connect(host: str | None, tls: ssl.SSLContext | None = None) -> Docker:
+    """Return a client of the engine; nothing is sent yet.
+
+    Args:
+        host: As in `DOCKER_HOST`; None for that variable, the current context, or the usual socket.
+        tls: How to speak TLS, over TCP.
+
+    Raises:
+        RuntimeUnavailableError: There is no telling where the engine is.
+    """
+    try:
+        if host is None or tls is None or not TCP.match(host):
+            return Docker(host)
+        return Docker(TCP.sub("https://", host, count=1), ssl_context=tls)
+    except (AssertionError, ValueError, ImportError, OSError, DockerError) as error:
+        raise RuntimeUnavailableError(explain_host(host, error)) from error

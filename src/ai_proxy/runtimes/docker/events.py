@@ -1,16 +1,18 @@
-"""What happens to our containers without ending them, told in their logs.
+"""What happens to our containers without ending them, as lines of their logs.
 
 That a container ended is learnt by waiting for it; this is for what explains it, or why it does not answer.
 """
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable
 from contextlib import aclosing
 
+import msgspec
+
 from ai_proxy.core.errors import RuntimeUnavailableError
-from ai_proxy.runtimes.docker.api import DockerApi, Json, RefusedError
+from ai_proxy.runtimes.docker.answers import Event
+from ai_proxy.runtimes.docker.api import DockerApi
 from ai_proxy.runtimes.docker.spec import OWNER, SERVICE
 
 RETRY = 0.5
@@ -25,42 +27,53 @@ MEANINGS = {
 }
 
 
-def describe(event: Json) -> tuple[str, str] | None:
+def describe(event: Event) -> tuple[str, str] | None:
     """Return the service an event is about and a line for its log; None when there is nothing to say.
 
-    >>> describe({"Action": "oom", "Actor": {"Attributes": {"ai-proxy.service": "llama3"}}})
+    >>> from ai_proxy.runtimes.docker.answers import Actor
+    >>> describe(Event("oom", Actor({"ai-proxy.service": "llama3"})))
     ('llama3', 'docker: out of memory: the kernel killed a process in the container')
-    >>> describe({"Action": "exec_start: ls"})
+    >>> describe(Event("exec_start: ls"))
     """
-    service_id = ((event.get("Actor") or {}).get("Attributes") or {}).get(SERVICE)
-    line = MEANINGS.get(event.get("Action", ""))
+    attributes = event.actor.attributes if event.actor is not None else None
+    service_id, line = (attributes or {}).get(SERVICE), MEANINGS.get(event.action)
     return (service_id, line) if service_id and line else None
 
 
-async def follow(api: DockerApi, owner: str, say: Callable[[str, str], None], since: float) -> None:
-    """Tell what happens, until cancelled; what was missed while the engine could not be heard is told then.
+class EventFollower:
+    """Listens to an engine, and catches up on what happened while the engine could not be heard.
 
     Args:
         api: Where to listen.
         owner: Whose containers it is about.
-        say: Called with a service id and a line.
+        say: Takes a service id and a line.
         since: Seconds since the epoch.
     """
-    filters = json.dumps(
-        {
+
+    def __init__(self, api: DockerApi, owner: str, say: Callable[[str, str], None], since: float) -> None:
+        self._api = api
+        self._say = say
+        self._last = int(since * 1e9)
+        filters = {
             "type": ["container"],
             "label": [f"{OWNER}={owner}"],
             "event": ["oom", "pause", "unpause", "health_status"],
         }
-    )
-    last = int(since * 1e9)
-    while True:
-        with contextlib.suppress(RuntimeUnavailableError, RefusedError):
-            moment = f"{last // 10**9}.{last % 10**9:09d}"
-            async with aclosing(api.documents("GET", "/events", filters=filters, since=moment)) as events:
-                async for event in events:
-                    if event.get("timeNano", 0) > last:
-                        last = event["timeNano"]
-                        if told := describe(event):
-                            say(*told)
-        await asyncio.sleep(RETRY)
+        self._filters = msgspec.json.encode(filters).decode()
+
+    async def follow(self) -> None:
+        """Log what happens, until cancelled."""
+        while True:
+            with contextlib.suppress(RuntimeUnavailableError):
+                await self._listen()
+            await asyncio.sleep(RETRY)
+
+    async def _listen(self) -> None:
+        since = f"{self._last // 10**9}.{self._last % 10**9:09d}"
+        listening = self._api.documents("GET", "/events", Event, filters=self._filters, since=since)
+        async with aclosing(listening) as events:
+            async for event in events:
+                if event.time > self._last:
+                    self._last = event.time
+                    if described := describe(event):
+                        self._say(*described)

@@ -4,14 +4,14 @@ import asyncio
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.ports import Tell
 from ai_proxy.core.service import DockerLaunch
 from ai_proxy.core.settings import MB
 from ai_proxy.platform import tasks
-from ai_proxy.runtimes.docker.api import DockerApi, Json, RefusedError
+from ai_proxy.runtimes.docker.answers import PullDetail, PullReport
+from ai_proxy.runtimes.docker.api import DockerApi, RefusedError
 from ai_proxy.runtimes.docker.errors import explain
 from ai_proxy.runtimes.docker.logins import Logins
 
@@ -39,9 +39,8 @@ class Progress:
     """How far a pull is, from the engine's reports (ImageCreate).
 
     >>> progress = Progress()
-    >>> progress.take({"status": "Already exists", "id": "a"})
-    >>> detail = {"current": 3 * MB, "total": 9 * MB}
-    >>> progress.take({"status": "Downloading", "id": "b", "progressDetail": detail})
+    >>> progress.take(PullReport("Already exists", "a"))
+    >>> progress.take(PullReport("Downloading", "b", PullDetail(3 * MB, 9 * MB)))
     >>> str(progress)
     'pulling image: 1 of 2 layers, 3 of 9 MB'
     """
@@ -58,19 +57,17 @@ class Progress:
             words += f", {current // MB} of {total // MB} MB"
         return words
 
-    def take(self, report: Json) -> None:
+    def take(self, report: PullReport) -> None:
         """Take a report in."""
-        status = report.get("status", "")
-        if "id" not in report or status not in LAYER:
+        if not report.id or report.status not in LAYER:
             return
-        layer = self.layers.setdefault(report["id"], Layer())
-        detail: dict[str, Any] = report.get("progressDetail") or {}
-        if status == "Downloading":
-            layer.total = max(layer.total, detail.get("total", 0))
-            layer.current = max(layer.current, detail.get("current", 0))
-        elif status != "Pulling fs layer":
-            layer.current = layer.total if status != "Waiting" else layer.current
-        layer.done = layer.done or status in DONE
+        layer, detail = self.layers.setdefault(report.id, Layer()), report.detail or PullDetail()
+        if report.status == "Downloading":
+            layer.total = max(layer.total, detail.total)
+            layer.current = max(layer.current, detail.current)
+        elif report.status not in ("Pulling fs layer", "Waiting"):
+            layer.current = layer.total
+        layer.done = layer.done or report.status in DONE
 
     @property
     def done(self) -> int:
@@ -132,7 +129,7 @@ class Images:
 
     async def _exists(self, image: str) -> bool:
         try:
-            await self._api.get(f"/images/{image}/json")
+            await self._api.get(f"/images/{image}/json", object)
         except RefusedError as error:
             if error.engine_status == 404:
                 return False
@@ -165,11 +162,11 @@ class Images:
         login = await self._logins.find(launch.image)
         headers = {"X-Registry-Auth": login.header()} if login else {}
         params = pull_params(launch.image)
-        pulling = self._api.documents("POST", "/images/create", SILENCE, headers, **params)
+        pulling = self._api.documents("POST", "/images/create", PullReport, SILENCE, headers, **params)
         async with aclosing(pulling) as reports:
             async for report in reports:
-                if "error" in report:
-                    raise RuntimeFailureError(explain(launch, str(report["error"])))
+                if report.error:
+                    raise RuntimeFailureError(explain(launch, report.error))
                 progress.take(report)
                 pull.tell()
                 if progress.done > done or time.monotonic() > said + SAY_EVERY:

@@ -6,17 +6,15 @@ https://docs.docker.com/reference/cli/docker/login/ and https://github.com/docke
 import asyncio
 import base64
 import contextlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
 
+import msgspec
 from loguru import logger
 
 from ai_proxy.core.errors import RuntimeFailureError
-from ai_proxy.runtimes.docker.host import client_folder
+from ai_proxy.runtimes.docker.api import client_folder
 
 HUB = "https://index.docker.io/v1/"
 """What Docker's own registry is called where logins are kept."""
@@ -26,6 +24,28 @@ TOKEN = "<token>"  # noqa: S105
 
 PATIENCE = 10.0
 """Longest wait for a credential helper, in seconds."""
+
+
+class StoredLogin(msgspec.Struct, frozen=True):
+    """A login in the file itself: a user and a password in base 64, or a token."""
+
+    auth: str = ""
+    identitytoken: str = ""
+
+
+class ClientConfig(msgspec.Struct, frozen=True, rename="camel"):
+    """What the proxy reads of the settings of the `docker` command."""
+
+    auths: dict[str, StoredLogin] | None = None
+    cred_helpers: dict[str, str] | None = None
+    creds_store: str | None = None
+
+
+class HelperAnswer(msgspec.Struct, frozen=True):
+    """What a credential helper prints."""
+
+    user: str = msgspec.field(name="Username")
+    secret: str = msgspec.field(name="Secret")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -45,11 +65,11 @@ class Login:
         facts = {"serveraddress": self.registry}
         facts |= {"identitytoken": self.token} if self.token else {}
         facts |= {"username": self.user, "password": self.password} if self.user else {}
-        return base64.urlsafe_b64encode(json.dumps(facts).encode()).decode()
+        return base64.urlsafe_b64encode(msgspec.json.encode(facts)).decode()
 
 
 class Logins:
-    """Looks logins up anew each time: people log in while the proxy runs.
+    """Looks logins up at each pull: people log in while the proxy runs.
 
     Args:
         environ: Tells where the `docker` command keeps its settings, and where programs are.
@@ -70,20 +90,19 @@ class Logins:
         """
         registry = registry_of(image)
         config = self._read()
-        helper = config.get("credHelpers", {}).get(registry) or config.get("credsStore")
+        helper = (config.cred_helpers or {}).get(registry) or config.creds_store
         found = await self._ask(helper, registry) if helper else None
-        return found or stored(config.get("auths", {}), registry)
+        return found or stored(config.auths or {}, registry)
 
-    def _read(self) -> Mapping[str, Any]:
+    def _read(self) -> ClientConfig:
         try:
-            config = json.loads(self._file.read_text(encoding="utf-8"))
+            return msgspec.json.decode(self._file.read_bytes(), type=ClientConfig)
         except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
+            return ClientConfig()
+        except (OSError, ValueError, RecursionError) as error:
             raise RuntimeFailureError(
-                f"the logins in {self._file} cannot be read ({error}): correct it, or run 'docker login'"
+                f"cannot read the logins in {self._file} ({error}): correct it, or run 'docker login'"
             ) from error
-        return config if isinstance(config, dict) else {}
 
     async def _ask(self, helper: str, registry: str) -> Login | None:
         """Ask a credential helper; without an answer the registry decides what to do with us."""
@@ -96,6 +115,9 @@ class Logins:
                 answer = await _run(program, registry)
         except TimeoutError:
             logger.warning("docker-credential-{} does not answer", helper)
+            return None
+        except OSError as error:
+            logger.warning("cannot run docker-credential-{}: {}", helper, error.strerror or error)
             return None
         return _told(answer, registry)
 
@@ -116,35 +138,34 @@ async def _run(program: str, registry: str) -> bytes:
 
 def _told(answer: bytes, registry: str) -> Login | None:
     try:
-        facts = json.loads(answer)
-        user, secret = facts["Username"], facts["Secret"]
-    except (ValueError, KeyError, TypeError):
+        found = msgspec.json.decode(answer, type=HelperAnswer)
+    except (ValueError, RecursionError):
         return None
-    if user == TOKEN:
-        return Login(registry, token=secret)
-    return Login(registry, user, secret)
+    if found.user == TOKEN:
+        return Login(registry, token=found.secret)
+    return Login(registry, found.user, found.secret)
 
 
-def stored(auths: Mapping[str, Mapping[str, str]], registry: str) -> Login | None:
+def stored(auths: Mapping[str, StoredLogin], registry: str) -> Login | None:
     """Return the login that stands in the file itself.
 
-    >>> stored({"https://ghcr.io/v2/": {"auth": "bWU6c2VjcmV0"}}, "ghcr.io").user
+    >>> stored({"https://ghcr.io/v2/": StoredLogin("bWU6c2VjcmV0")}, "ghcr.io").user
     'me'
-    >>> stored({"ghcr.io": {}}, "ghcr.io")
+    >>> stored({"ghcr.io": StoredLogin()}, "ghcr.io")
     """
     for name, entry in auths.items():
         if name != registry and _machine(name) != _machine(registry):
             continue
-        if token := entry.get("identitytoken"):
-            return Login(registry, token=token)
-        user, _, password = _decoded(entry.get("auth", "")).partition(":")
+        if entry.identitytoken:
+            return Login(registry, token=entry.identitytoken)
+        user, _, password = _decoded(entry.auth).partition(":")
         if user:
             return Login(registry, user, password)
     return None
 
 
 def _machine(registry: str) -> str:
-    return urlsplit(registry if "://" in registry else f"//{registry}").netloc
+    return registry.rpartition("://")[2].partition("/")[0]
 
 
 def _decoded(auth: str) -> str:

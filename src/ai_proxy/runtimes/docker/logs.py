@@ -5,10 +5,10 @@ import contextlib
 import struct
 from datetime import datetime
 
-from ai_proxy.core.errors import RuntimeUnavailableError
+from ai_proxy.core.errors import RuntimeFailureError, RuntimeUnavailableError
 from ai_proxy.core.logring import LogRing
 from ai_proxy.runtimes.docker.api import DockerApi, RefusedError
-from ai_proxy.runtimes.process.logs import CHUNK, REST, LineSplitter
+from ai_proxy.runtimes.lines import CHUNK, REST, LineSplitter
 
 TAIL = 500
 """Lines taken of what was written before we listened, and of what was left when it ended."""
@@ -34,13 +34,13 @@ class Frames:
         ([], [(1, b'hi'), (2, b'!')])
 
         Raises:
-            ValueError: These are no frames.
+            RuntimeFailureError: These are no frames.
         """
         data, found, start = self._rest + data, [], 0
         while len(data) >= start + 8:
             stream, size = struct.unpack_from(">BxxxL", data, start)
             if size > MAX_FRAME:
-                raise ValueError("not a stream of frames")
+                raise RuntimeFailureError("Docker's answer is not a log: it has no frames; check the engine")
             if len(data) < start + 8 + size:
                 break
             found.append((stream, data[start + 8 : start + 8 + size]))
@@ -61,7 +61,7 @@ def nanoseconds(stamp: str) -> int:
     digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
     try:
         seconds = datetime.fromisoformat(head + tail[len(digits) :]).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0
     return int(seconds) * 10**9 + int(digits.ljust(9, "0")[:9] or 0)
 
@@ -78,13 +78,14 @@ class ContainerLog:
     async def follow(self) -> None:
         """Take lines as they are written, until cancelled."""
         while True:
-            with contextlib.suppress(RuntimeUnavailableError, RefusedError, ValueError):
+            # A refusal: the container has just ended, which others notice.
+            with contextlib.suppress(RuntimeUnavailableError, RefusedError):
                 await self._take(follow=True, tail="all" if self._last else str(TAIL))
             await asyncio.sleep(RETRY)
 
     async def finish(self) -> None:
         """Take the last lines of a container that has ended."""
-        with contextlib.suppress(RuntimeUnavailableError, RefusedError, ValueError):
+        with contextlib.suppress(RuntimeFailureError):
             await self._take(follow=False, tail=str(TAIL))
 
     async def _take(self, *, follow: bool, tail: str) -> None:

@@ -3,105 +3,29 @@
 Everything here is pure. https://docs.docker.com/reference/api/engine/ (ContainerCreate, ContainerInspect)
 """
 
-import re
 import signal
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from ai_proxy.core.service import HANDLE_VERSION as CURRENT
 from ai_proxy.core.service import DockerLaunch, Exit, Handle, Healthcheck, Service, Upstream
 from ai_proxy.core.settings import MB
-
-type Json = Mapping[str, Any]
+from ai_proxy.runtimes.docker.access import Access
+from ai_proxy.runtimes.docker.answers import Container, NetworkSettings
 
 OWNER = "ai-proxy.owner"
 SERVICE = "ai-proxy.service"
 CONFIG_HASH = "ai-proxy.config-hash"
 VERSION = "ai-proxy.version"
 PORT = "ai-proxy.port"
-
-LOOPBACK = "127.0.0.1"
+HANDLE_VERSION = "ai-proxy.handle-version"
 
 NOT_FOUND = 127
 """Exit code of Docker's init, and of shells, when there is no such program."""
 
 LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
 """Readable through the API, whatever the engine's default is, and bounded on its disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """From where containers are reached.
-
-    Attributes:
-        address: Where their ports are published.
-        networks: Those of the proxy's own container, the one to share first; then nothing needs publishing,
-            and services are reached at their address in a network they share with it. Empty when it runs on
-            the host.
-        gateways: Addresses of this machine when the engine is on it, too: a container whose gateway is among
-            them is reached at its own address. That needs neither the engine, which may be away, nor its
-            userland proxy, which copies every byte and dies with it.
-    """
-
-    address: str = LOOPBACK
-    networks: tuple[str, ...] = ()
-    gateways: frozenset[str] = frozenset()
-
-    def join(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the networks a container joins so that it can be reached.
-
-        >>> Access().join(("models",)), Access(networks=("mine",)).join(())
-        (('models',), ('mine',))
-        >>> Access(networks=("mine",)).join(("models",))
-        ('models', 'mine')
-        """
-        if not self.networks or set(wanted) & set(self.networks):
-            return wanted
-        return (*wanted, self.networks[0])
-
-
-def is_here(info: Json, host: str, kernel: str, memory: int) -> bool:
-    """Tell whether an engine's networks are this machine's: it is not elsewhere, in a VM, or rootless.
-
-    Args:
-        info: What it says of itself (SystemInfo).
-        host: Name of this machine.
-        kernel: Release of its kernel.
-        memory: Its memory in bytes.
-
-    >>> info = {"Name": "box", "KernelVersion": "6.1", "MemTotal": 8, "SecurityOptions": ["name=seccomp"]}
-    >>> is_here(info, "box", "6.1", 8)
-    True
-    >>> is_here(info | {"SecurityOptions": ["name=rootless"]}, "box", "6.1", 8)
-    False
-    """
-    rootless = any("rootless" in option for option in info.get("SecurityOptions") or ())
-    same = (info.get("Name"), info.get("KernelVersion"), info.get("MemTotal")) == (host, kernel, memory)
-    return same and not rootless
-
-
-def find_own_container(mounts: str) -> str | None:
-    """Return the id of the container that this process runs in; None when there is none.
-
-    Args:
-        mounts: Its /proc/self/mountinfo: engines mount /etc/hostname from a folder that is named by the id.
-
-    >>> find_own_container(f"7 1 8:1 /var/lib/docker/containers/{'ab' * 32}/hostname /etc/hostname rw")[:12]
-    'abababababab'
-    """
-    match = re.search(r"/(?:overlay-)?containers/([0-9a-f]{64})/\S* /etc/", mounts)
-    return match[1] if match else None
-
-
-def sharing_order(networks: Iterable[str], preferred: str | None) -> tuple[str, ...]:
-    """Return the networks of the proxy's own container in which others can be, the one to share first.
-
-    >>> sharing_order(["models", "back", "none"], None), sharing_order(["models", "back"], "models")
-    (('back', 'models'), ('models', 'back'))
-    """
-    usable = set(networks) - {"host", "none"}
-    return tuple(sorted(usable, key=lambda name: (name != preferred, name)))
 
 
 def container_name(service_id: str) -> str:
@@ -117,6 +41,7 @@ def make_labels(service: Service, launch: DockerLaunch, owner: str, version: str
         CONFIG_HASH: service.config_hash,
         VERSION: version,
         PORT: str(launch.port),
+        HANDLE_VERSION: str(CURRENT),
     }
 
 
@@ -207,50 +132,66 @@ def _healthcheck(check: Healthcheck) -> dict[str, Any]:
     }
 
 
-def parse_handle(facts: Json, access: Access) -> Handle | None:
+def parse_handle(container: Container, access: Access) -> Handle | None:
     """Return the handle of an inspected container; None when its labels are not those of a service."""
-    labels = facts["Config"].get("Labels") or {}
-    if SERVICE not in labels or not labels.get(PORT, "").isdigit():
+    labels, port = container.labels, _port(container.labels.get(PORT, ""))
+    version = labels.get(HANDLE_VERSION, "1")
+    if SERVICE not in labels or not port:
         return None
     return Handle(
         service_id=labels[SERVICE],
         config_hash=labels.get(CONFIG_HASH, ""),
-        ref=facts["Id"],
-        started=timestamp(facts["State"]["StartedAt"]),
-        upstreams=(_upstream(facts["NetworkSettings"], int(labels[PORT]), access),),
+        ref=container.id,
+        started=timestamp(container.state.started_at),
+        upstreams=(_upstream(container.network_settings, port, access),),
+        version=int(version) if version.isdecimal() else 0,
     )
 
 
-def _upstream(network: Json, port: int, access: Access) -> Upstream:
+def _upstream(network: NetworkSettings, port: int, access: Access) -> Upstream:
     """Return where a container is reached; port 0, where nobody answers, when it has ended already."""
-    joined: dict[str, Json] = network.get("Networks") or {}
+    joined = network.networks or {}
     shared = [joined[name] for name in access.networks if name in joined]
-    near = [each for each in joined.values() if each.get("Gateway") in access.gateways]
-    for each in (*shared, *near):
-        if each.get("IPAddress"):
-            return Upstream(each["IPAddress"], port)
-    published = (network.get("Ports") or {}).get(f"{port}/tcp") or [{}]
-    return Upstream(access.address, int(published[0].get("HostPort") or 0))
+    near = [endpoint for endpoint in joined.values() if endpoint.gateway in access.gateways]
+    for endpoint in (*shared, *near):
+        if endpoint.ip_address:
+            return Upstream(endpoint.ip_address, port)
+    published = (network.ports or {}).get(f"{port}/tcp")
+    return Upstream(access.address, _port(published[0].host_port) if published else 0)
 
 
-def timestamp(text: str) -> float:
-    """Return seconds since the epoch; 0 for what never was.
+def _port(text: str) -> int:
+    """Return a port as labels and answers have it; 0 when it is none.
 
-    >>> timestamp("2025-01-01T00:00:00.123456789Z"), timestamp("0001-01-01T00:00:00Z")
-    (1735689600.123456, 0.0)
+    >>> _port("8080"), _port(""), _port("70000")
+    (8080, 0, 0)
     """
-    return max(0.0, datetime.fromisoformat(text).timestamp())
+    port = int(text) if text.isdecimal() and len(text) <= 5 else 0
+    return port if port <= 65535 else 0
 
 
-def parse_exit(code: int, state: Json) -> Exit:
-    """Return how a container ended, from its exit code and its inspected state, which may be empty.
+def timestamp(moment: datetime) -> float:
+    """Return seconds since the epoch; 0 for the year 1, which stands for never.
 
-    >>> parse_exit(3, {}).detail, parse_exit(137, {}).detail
+    >>> [timestamp(datetime.fromisoformat(f"{day}T00:00:00.5Z")) for day in ("2025-01-01", "0001-01-01")]
+    [1735689600.5, 0.0]
+    """
+    return max(0.0, moment.timestamp())
+
+
+def parse_exit(code: int, *, out_of_memory: bool = False) -> Exit:
+    """Return how a container ended.
+
+    Args:
+        code: Its exit code.
+        out_of_memory: Whether the kernel killed it for its use of memory.
+
+    >>> parse_exit(3).detail, parse_exit(137).detail
     ('exit code 3', 'killed by SIGKILL (exit code 137)')
-    >>> parse_exit(137, {"OOMKilled": True}).detail
+    >>> parse_exit(137, out_of_memory=True).detail
     'killed: out of memory (exit code 137)'
     """
-    if state.get("OOMKilled"):
+    if out_of_memory:
         return Exit(code, f"killed: out of memory (exit code {code})")
     if code > 128 and code - 128 in set(signal.Signals):
         return Exit(code, f"killed by {signal.Signals(code - 128).name} (exit code {code})")

@@ -84,14 +84,16 @@ def choose_program(
     )
 
 
-def explain_failure(command: Command, error: OSError) -> RuntimeFailureError:
-    """Return the error that tells why a program could not be executed, and what to do."""
+def explain_failure(command: Command, error: Exception) -> RuntimeFailureError:
+    """Return the error that says why a program could not be executed, and what to do."""
     program = command.arguments[0]
     match error:
         case FileNotFoundError():
             reason = "there is no such file, or the interpreter in its first line is missing"
         case PermissionError():
             reason = f"it is not executable: chmod +x {program}, or correct the path"
-        case _:
+        case OSError():
             reason = f"{error.strerror or error}: check that it is a program for this machine"
+        case _:
+            reason = f"{error}: check its command, env and workdir"
     return RuntimeFailureError(f"{program} could not be started: {reason}")

@@ -1,20 +1,34 @@
 """Handles of processes on disk, so that the next proxy finds what this one left running."""
 
 import contextlib
-import json
 from pathlib import Path
 from urllib.parse import quote
 
-from ai_proxy.core.service import Handle, Upstream
+import msgspec
+
+from ai_proxy.core.service import HANDLE_VERSION, Handle, Upstream
 from ai_proxy.platform.data_folder import private_opener
 
 HOST = "127.0.0.1"
 """Where processes are told to listen."""
 
 
-def make_handle(service_id: str, config_hash: str, pid: int, started: float, port: int) -> Handle:
+class Record(msgspec.Struct, frozen=True):
+    """A handle as it is on disk."""
+
+    service_id: str
+    config_hash: str
+    pid: int
+    started: float
+    port: int
+    version: int = 1
+
+
+def make_handle(
+    service_id: str, config_hash: str, pid: int, started: float, port: int, version: int = HANDLE_VERSION
+) -> Handle:
     """Return the handle of a process."""
-    return Handle(service_id, config_hash, str(pid), started, (Upstream(HOST, port),))
+    return Handle(service_id, config_hash, str(pid), started, (Upstream(HOST, port),), version)
 
 
 class Records:
@@ -34,19 +48,18 @@ class Records:
 
     def save(self, handle: Handle) -> None:
         """Write a handle in place of the service's last one, at once or not at all."""
-        text = json.dumps(
-            {
-                "service_id": handle.service_id,
-                "config_hash": handle.config_hash,
-                "pid": int(handle.ref),
-                "started": handle.started,
-                "port": handle.upstreams[0].port,
-            }
+        record = Record(
+            service_id=handle.service_id,
+            config_hash=handle.config_hash,
+            pid=int(handle.ref),
+            started=handle.started,
+            port=handle.upstreams[0].port,
+            version=handle.version,
         )
         path = self._path(handle.service_id)
         temporary = path.with_suffix(".tmp")
-        with open(temporary, "w", encoding="utf-8", opener=private_opener) as file:
-            file.write(text)
+        with open(temporary, "wb", opener=private_opener) as file:
+            file.write(msgspec.json.encode(record))
         temporary.replace(path)
 
     def load(self) -> list[Handle]:
@@ -68,17 +81,9 @@ class Records:
 
 def _parse(path: Path) -> Handle | None:
     try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        record = msgspec.json.decode(path.read_bytes(), type=Record)
+    except (OSError, ValueError, RecursionError):
         return None
-    match record:
-        case {
-            "service_id": str(service_id),
-            "config_hash": str(config_hash),
-            "pid": int(pid),
-            "started": float(started),
-            "port": int(port),
-        }:
-            return make_handle(service_id, config_hash, pid, started, port)
-        case _:
-            return None
+    return make_handle(
+        record.service_id, record.config_hash, record.pid, record.started, record.port, record.version
+    )

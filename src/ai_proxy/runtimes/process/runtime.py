@@ -11,7 +11,9 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -21,11 +23,12 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.placement import Placement
 from ai_proxy.core.ports import RuntimeCapabilities, Tell
-from ai_proxy.core.service import Exit, Handle, ProcessLaunch, Report, Service
+from ai_proxy.core.service import HANDLE_VERSION, Exit, Handle, ProcessLaunch, Report, Service
 from ai_proxy.platform import tasks
-from ai_proxy.runtimes.process import logs as output
+from ai_proxy.platform.tasks import Background
+from ai_proxy.runtimes.base import Reports
 from ai_proxy.runtimes.process.command import Command, build_command, explain_failure
-from ai_proxy.runtimes.process.logs import Output
+from ai_proxy.runtimes.process.logs import Output, create_fifo
 from ai_proxy.runtimes.process.ports import find_free_port, require_free_port
 from ai_proxy.runtimes.process.records import HOST, Records, make_handle
 from ai_proxy.runtimes.process.session import Session, is_leader
@@ -34,17 +37,29 @@ OWNER = "AI_PROXY_OWNER"
 SERVICE = "AI_PROXY_SERVICE"
 CONFIG_HASH = "AI_PROXY_CONFIG_HASH"
 PORT = "AI_PROXY_PORT"
+VERSION = "AI_PROXY_HANDLE_VERSION"
 
 FORCE_TIMEOUT = 10.0
 """Longest wait, in seconds, for the end of a process that was killed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """A process service that runs or ran, and the task that sees it to its end."""
+@dataclass(slots=True, eq=False)
+class Tracked:
+    """A process that runs or ran, and the task that sees it to its end.
+
+    Attributes:
+        session: Its processes.
+        output: Reads what they write.
+        reports: Of its exit.
+        code: Of its leader; known once that was reaped, which works once.
+        end: The task.
+    """
 
     session: Session
-    end: asyncio.Task[Exit]
+    output: Output
+    reports: Reports = field(default_factory=Reports)
+    code: int | None = None
+    end: asyncio.Task[None] = field(init=False)
 
 
 class ProcessRuntime:
@@ -53,17 +68,25 @@ class ProcessRuntime:
     Args:
         state_dir: A folder of its own, made for the owner only.
         owner: Tells this proxy's processes from those of others on the machine.
+        background: Owns what waits for their ends.
         wall: Returns seconds since the epoch.
     """
 
     capabilities = RuntimeCapabilities()
 
-    def __init__(self, state_dir: Path, owner: str, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        owner: str,
+        background: Background,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._records = Records(state_dir)
         self._owner = owner
+        self._background = background
         self._wall = wall
         self._rings: dict[str, LogRing] = {}
-        self._instances: dict[Handle, Instance] = {}
+        self._tracked: dict[Handle, Tracked] = {}
 
     def __repr__(self) -> str:
         return f"<ProcessRuntime {self._owner} [{len(self._running())} running]>"
@@ -74,39 +97,43 @@ class ProcessRuntime:
         if not isinstance(launch, ProcessLaunch):
             raise RuntimeFailureError(f"{service.id} has no command: it cannot be run as a process")
         port = self._choose_port(launch)
-        command = build_command(launch, port, os.environ, self._marks(service, port))
-        pid, started, lines = self._launch(service.id, command)
-        handle = make_handle(service.id, service.config_hash, pid, started, port)
+        marks = self._marks(service, port)
+        if placement.devices is not None:
+            marks["CUDA_VISIBLE_DEVICES"] = ",".join(placement.devices)
+        command = build_command(launch, port, os.environ, marks)
+        process, output = self._launch(service.id, command)
+        handle = make_handle(service.id, service.config_hash, process.pid, process.create_time(), port)
         self._save(handle)
         self._forget_ended(service.id)
-        self._watch(handle, Session(pid, psutil.Process(pid)), lines)
+        self._track(handle, Session(process.pid, process), output)
         return handle
 
     async def stop(self, handle: Handle, grace: float) -> None:
         """Send SIGTERM to its group, after `grace` seconds SIGKILL to its session."""
-        instance = self._find(handle)
-        if instance is None:
+        tracked = self._find(handle)
+        if tracked is None:
             return
-        instance.session.signal(signal.SIGTERM)
-        instance.session.signal(signal.SIGCONT)
-        await asyncio.wait({instance.end}, timeout=grace)
-        if not instance.end.done():
-            instance.session.kill()
-            await asyncio.wait({instance.end}, timeout=FORCE_TIMEOUT)
-        if not instance.end.done():
+        tracked.session.signal(signal.SIGTERM)
+        tracked.session.signal(signal.SIGCONT)
+        await asyncio.wait({tracked.end}, timeout=grace)
+        if not tracked.end.done():
+            tracked.session.kill()
+            await asyncio.wait({tracked.end}, timeout=FORCE_TIMEOUT)
+        if not tracked.end.done():
             raise RuntimeFailureError(
                 f"{handle.service_id} (pid {handle.ref}) does not end even by SIGKILL: "
                 "it hangs in the kernel, most often in a driver or a network file system"
             )
-        instance.end.result()
 
-    async def watch(self, handle: Handle) -> AsyncGenerator[Report, None]:
+    async def watch(self, handle: Handle) -> AsyncGenerator[Report]:
         """Report the exit when nothing of it runs any more."""
-        instance = self._find(handle)
-        if instance is None:
+        tracked = self._find(handle)
+        if tracked is None:
             yield Exit(None, "had ended before")
-        else:
-            yield await asyncio.shield(instance.end)
+            return
+        async with aclosing(tracked.reports.follow()) as reports:
+            async for report in reports:
+                yield report
 
     async def handles(self) -> Sequence[Handle]:
         """Return what runs: known, on file, or told by its marks."""
@@ -126,8 +153,8 @@ class ProcessRuntime:
 
     async def close(self) -> None:
         """Let go of everything and leave it running."""
-        await tasks.cancel(*(instance.end for instance in self._instances.values()))
-        self._instances.clear()
+        await tasks.cancel(*(tracked.end for tracked in self._tracked.values()))
+        self._tracked.clear()
 
     def _choose_port(self, launch: ProcessLaunch) -> int:
         if launch.port is not None:
@@ -140,26 +167,26 @@ class ProcessRuntime:
             SERVICE: service.id,
             CONFIG_HASH: service.config_hash,
             PORT: str(port),
+            VERSION: str(HANDLE_VERSION),
         }
 
-    def _launch(self, service_id: str, command: Command) -> tuple[int, float, Output]:
-        """Execute the command; return its pid, its start time and the reader of its output."""
+    def _launch(self, service_id: str, command: Command) -> tuple[psutil.Process, Output]:
+        """Execute the command; return its process and the reader of its output."""
         path = self._records.fifo(service_id)
         try:
             self._records.prepare()
-            writer = output.create(path)
+            writer = create_fifo(path)
         except OSError as error:
             raise RuntimeFailureError(f"cannot write to {path.parent}: {error.strerror}") from error
-        lines = Output(path, self.logs(service_id), self._wall)
+        output = Output(path, self.logs(service_id), self._wall)
         try:
-            pid = _spawn(command, writer)
-        except OSError as error:
-            lines.close()
+            return psutil.Process(_spawn(command, writer)), output
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            output.close()
             path.unlink(missing_ok=True)
             raise explain_failure(command, error) from error
         finally:
             os.close(writer)
-        return pid, psutil.Process(pid).create_time(), lines
 
     def _save(self, handle: Handle) -> None:
         try:
@@ -172,44 +199,48 @@ class ProcessRuntime:
             )
 
     def _running(self) -> list[Handle]:
-        return [handle for handle, instance in self._instances.items() if not instance.end.done()]
+        return [handle for handle, tracked in self._tracked.items() if tracked.reports.exit is None]
 
     def _forget_ended(self, service_id: str) -> None:
-        """Drop how earlier instances ended: whoever wanted to know has asked by now."""
-        for handle, instance in tuple(self._instances.items()):
-            if handle.service_id == service_id and instance.end.done():
-                del self._instances[handle]
+        """Drop how earlier processes ended: whoever watched them knows by now."""
+        for handle, tracked in tuple(self._tracked.items()):
+            if handle.service_id == service_id and tracked.reports.exit is not None:
+                del self._tracked[handle]
 
-    def _find(self, handle: Handle) -> Instance | None:
-        """Return the instance, adopting it if it is from before; None when nothing of it runs."""
-        if handle in self._instances:
-            return self._instances[handle]
+    def _find(self, handle: Handle) -> Tracked | None:
+        """Return the process, adopting it if it is from before; None when nothing of it runs."""
+        if handle in self._tracked:
+            return self._tracked[handle]
         session = self._session(handle)
         if session is None:
             self._records.remove(handle)
             return None
         path = self._records.fifo(handle.service_id)
-        return self._watch(handle, session, Output(path, self.logs(handle.service_id), self._wall))
+        return self._track(handle, session, Output(path, self.logs(handle.service_id), self._wall))
 
     def _session(self, handle: Handle) -> Session | None:
-        return Session.find(int(handle.ref), handle.started, self._is_ours)
+        return (
+            Session.find(int(handle.ref), handle.started, self._is_ours) if handle.ref.isdecimal() else None
+        )
 
-    def _watch(self, handle: Handle, session: Session, lines: Output) -> Instance:
-        end = tasks.spawn(self._see_to_its_end(handle, session, lines), f"process {handle.service_id}")
-        self._instances[handle] = Instance(session, end)
-        return self._instances[handle]
+    def _track(self, handle: Handle, session: Session, output: Output) -> Tracked:
+        tracked = self._tracked[handle] = Tracked(session, output)
+        tracked.end = self._background.run(partial(self._see_to_its_end, handle, tracked), "processes")
+        return tracked
 
-    async def _see_to_its_end(self, handle: Handle, session: Session, lines: Output) -> Exit:
-        """Wait for the leader, end what it leaves behind, take the rest of the output, tidy up."""
+    async def _see_to_its_end(self, handle: Handle, tracked: Tracked) -> None:
+        """Wait for the leader, end what it leaves behind, take the rest of the output, report the exit."""
         try:
-            await session.leader_ended()
-            code = session.reap()
-            await session.end()
-            await lines.finish()
-        finally:
-            lines.close()
+            await tracked.session.leader_ended()
+            if tracked.code is None:
+                tracked.code = tracked.session.reap()
+            await tracked.session.end()
+            await tracked.output.finish()
+        except asyncio.CancelledError:
+            tracked.output.close()
+            raise
         self._records.remove(handle)
-        return Exit(code, describe_exit(code))
+        tracked.reports.publish(Exit(tracked.code, describe_exit(tracked.code)))
 
     def _is_ours(self, pid: int) -> bool:
         return environment(pid).get(OWNER) == self._owner
@@ -218,11 +249,19 @@ class ProcessRuntime:
         """Yield the session leaders that carry our marks."""
         for pid in filter(is_leader, psutil.pids()):
             marks = environment(pid)
-            if marks.get(OWNER) == self._owner and SERVICE in marks and marks.get(PORT, "").isdigit():
+            if marks.get(OWNER) == self._owner and SERVICE in marks and marks.get(PORT, "").isdecimal():
                 with contextlib.suppress(psutil.Error):
                     started = psutil.Process(pid).create_time()
-                    config_hash = marks.get(CONFIG_HASH, "")
-                    yield make_handle(marks[SERVICE], config_hash, pid, started, int(marks[PORT]))
+                    config_hash, version = marks.get(CONFIG_HASH, ""), marks.get(VERSION, "1")
+                    port = int(marks[PORT])
+                    yield make_handle(
+                        marks[SERVICE],
+                        config_hash,
+                        pid,
+                        started,
+                        port,
+                        int(version) if version.isdecimal() else 0,
+                    )
 
 
 def _spawn(command: Command, writer: int) -> int:
