@@ -20,6 +20,7 @@ from pathlib import Path
 import uvloop
 from tests.rigs.docker_engine import reason_for_none
 
+from benchmarks import idle
 from benchmarks.cold_start import cold_start
 from benchmarks.machine import Machine, describe
 from benchmarks.processes import Cores, assign, free_port, running
@@ -155,6 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if options.cold_start:
         return _cold_start()
+    if options.idle:
+        return _idle(quick=options.quick)
     if options.streams:
         return _streams(quick=options.quick)
     plan = Plan(
@@ -182,6 +185,16 @@ def _cold_start() -> int:
     cores = assign(sorted(os.sched_getaffinity(0)))
     print("\n".join(f"- {fact}" for fact in describe(cores).lines()), cold_start(cores), sep="\n\n")
     return 0
+
+
+def _idle(*, quick: bool) -> int:
+    cores = assign(sorted(os.sched_getaffinity(0)))
+    seconds = idle.QUICK_SECONDS if quick else idle.SECONDS
+    found = idle.measure(cores, seconds)
+    print(
+        "\n".join(f"- {fact}" for fact in describe(cores).lines()), idle.section(found, seconds), sep="\n\n"
+    )
+    return int(not all(map(idle.holds, found)))
 
 
 def _streams(*, quick: bool) -> int:
@@ -240,6 +253,11 @@ def _parser() -> argparse.ArgumentParser:
         "--cold-start",
         action="store_true",
         help="only how long the first request to a stopped container waits beyond the container",
+    )
+    parser.add_argument(
+        "--idle",
+        action="store_true",
+        help="only what ai-proxy and nginx take while nobody asks them anything; under two minutes",
     )
     parser.add_argument(
         "--streams",
