@@ -22,7 +22,7 @@ from ai_proxy.assembly import (
     overridden_settings,
 )
 from ai_proxy.config.build import build_services, tls_settings
-from ai_proxy.config.load import find_config, load_config
+from ai_proxy.config.load import configuration
 from ai_proxy.config.schema import Config
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.errors import ProxyError
@@ -50,8 +50,7 @@ def serve(options: ServeOptions) -> int:
         ListenError: The address cannot be had.
     """
     set_level = configure(options.log_level, options.log_format, options.log_file)
-    path = find_config(options.config, os.environ, Path.cwd())
-    config = load_config(path, os.environ) if path else Config()
+    path, config = configuration(options.config, os.environ)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(options, path, config, set_level))
     return 0

@@ -1,4 +1,4 @@
-"""`ai-proxy api-keys`: who may call."""
+"""`ai-proxy api-keys`: manages API keys."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_proxy.cli.config import ConfigOption
-from ai_proxy.cli.output import FormatOption, UserError, show
+from ai_proxy.cli.output import ConfigOption, FormatOption, UserError, show
 
 if TYPE_CHECKING:
     from ai_proxy.core.key_facts import KeyFacts, MadeKey
@@ -16,40 +15,44 @@ if TYPE_CHECKING:
     from ai_proxy.core.store_ports import Usage
     from ai_proxy.instances.state import ProxyState
 
-app = typer.Typer(help="Make, list, revoke and replace API keys.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, revoke and rotate API keys.", no_args_is_help=True)
 
 KeyArgument = Annotated[
-    str, typer.Argument(metavar="KEY", help="The key's id, the beginning of it, or its label.")
+    str, typer.Argument(metavar="KEY", help="The key's id, a prefix of it, or its label.")
 ]
 
 
 @app.command()
 def create(
     ctx: typer.Context,
-    label: Annotated[str, typer.Argument(help="What to call it.")] = "unnamed",
+    label: Annotated[str, typer.Argument(help="Label of the key.")] = "unnamed",
     *,
     admin: Annotated[
         bool, typer.Option("--admin", help="Short for --scope inference --scope admin.")
     ] = False,
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="What it is good for, inference or admin; may be repeated. [default: inference]"),
+        typer.Option(help="Scope, inference or admin; may be repeated. [default: inference]"),
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model it is for, or a pattern such as 'llama*'; may be repeated. Default: all."),
+        typer.Option(help="Model, or pattern such as 'llama*', it may use; may be repeated. Default: all."),
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="When it is no longer good: 30d, 12h.")
+        str | None, typer.Option(metavar="DURATION", help="Lifetime: 30d, 12h. Default: forever.")
     ] = None,
     rpm: Annotated[int | None, typer.Option(min=0, help="Requests per minute; 0 for no limit.")] = None,
-    burst: Annotated[int | None, typer.Option(min=0, help="At once; 0 for a minute's worth.")] = None,
+    burst: Annotated[
+        int | None, typer.Option(min=0, help="Requests at once; 0 for a minute's worth.")
+    ] = None,
     tpm: Annotated[int | None, typer.Option(min=0, help="Tokens per minute; 0 for no limit.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=0, help="In flight at once; 0 for no limit.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=0, help="Concurrent requests; 0 for no limit.")
+    ] = None,
     config: ConfigOption = None,
     output: FormatOption = None,
 ) -> None:
-    """Make a key and print it, this once. Limits that are not given are as the policy says."""
+    """Create a key and print it, only this once. The policy sets the limits that you omit."""
     from ai_proxy.cli.state import audited, with_state
     from ai_proxy.core.key_facts import MadeKey, described, key_facts
     from ai_proxy.core.keys import Grant, Scope
@@ -61,18 +64,18 @@ def create(
 
     async def make(state: "ProxyState") -> "tuple[bool, MadeKey]":
         first, now = not state.security.keys.has_keys, state.clock.wall()
-        async with audited(state, "key.create") as deed:
+        async with audited(state, "key.create") as event:
             plain, key = await state.security.keys.create(grant, None if lasts is None else now + lasts)
-            deed.what, deed.detail = f"key.create {key.id}", described(grant)
+            event.what, event.detail = f"key.create {key.id}", described(grant)
         return first, MadeKey(plain.text, key_facts(key, now))
 
     first, made = with_state(config, make)
-    show(ctx, output, asdict(made), lambda: _tell(made, first=first))
+    show(ctx, output, asdict(made), lambda: _print_key(made, first=first))
 
 
 @app.command("list")
 def list_keys(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:
-    """List the keys, with their limits and when they were last used; those that are over, too."""
+    """List all keys with their limits and last use, including expired and revoked ones."""
     from ai_proxy.cli.state import with_state
     from ai_proxy.cli.tables import print_keys
     from ai_proxy.core.key_facts import key_facts
@@ -89,7 +92,7 @@ def list_keys(ctx: typer.Context, *, config: ConfigOption = None, output: Format
 def revoke(
     ctx: typer.Context, key: KeyArgument, *, config: ConfigOption = None, output: FormatOption = None
 ) -> None:
-    """End a key for good; a proxy that runs refuses it within a second."""
+    """Revoke a key for good; a running proxy refuses it within a second."""
     from ai_proxy.cli.state import audited, with_state
     from ai_proxy.core.key_facts import key_facts
 
@@ -110,12 +113,12 @@ def rotate(
     *,
     overlap: Annotated[
         str,
-        typer.Option(metavar="DURATION", help="For how long the old one is still good; 0 for not at all."),
+        typer.Option(metavar="DURATION", help="How long the old key stays valid; 0 revokes it at once."),
     ] = "1h",
     config: ConfigOption = None,
     output: FormatOption = None,
 ) -> None:
-    """Make a key that takes the place of another and may do the same, and print it, this once."""
+    """Create a key that replaces another with the same rights, and print it, only this once."""
     from ai_proxy.cli.state import audited, with_state
     from ai_proxy.core.key_facts import MadeKey, key_facts
 
@@ -124,19 +127,21 @@ def rotate(
     async def replace(state: "ProxyState") -> "MadeKey":
         now = state.clock.wall()
         found = find_key(state.security.keys.all(), key, now)
-        async with audited(state, f"key.rotate {found.id}") as deed:
+        async with audited(state, f"key.rotate {found.id}") as event:
             plain, fresh = await state.security.keys.rotate(found.id, both_for)
-            deed.detail = f"replaced by {fresh.id}"
+            event.detail = f"replaced by {fresh.id}"
         return MadeKey(plain.text, key_facts(fresh, now))
 
     made = with_state(config, replace)
-    show(ctx, output, asdict(made), lambda: _tell(made, ends=f"{overlap} from now"))
+    show(ctx, output, asdict(made), lambda: _print_key(made, ends=f"{overlap} from now"))
 
 
 @app.command()
 def usage(
     ctx: typer.Context,
-    key: Annotated[str, typer.Argument(metavar="[KEY]", help="Only this key: id, beginning, or label.")] = "",
+    key: Annotated[
+        str, typer.Argument(metavar="[KEY]", help="Only this key: id, prefix of the id, or label.")
+    ] = "",
     *,
     since: Annotated[str, typer.Option(metavar="DAY", help="First day, in UTC: 2026-01-31.")] = "",
     config: ConfigOption = None,
@@ -157,17 +162,17 @@ def usage(
 
 
 def find_key(keys: "Sequence[ApiKey]", word: str, now: float) -> "ApiKey":
-    """Return the key that is meant by its id, its label, or the beginning of its id.
+    """Return the key with an id, a label, or a prefix of an id.
 
-    Of several with the label, as after a rotation, those that are over are not meant.
+    Of several keys with the label, as after a rotation, expired and revoked ones do not match.
 
     Args:
-        keys: All there are.
-        word: What the user wrote.
+        keys: All keys.
+        word: Id, label or prefix.
         now: Seconds since the epoch.
 
     Raises:
-        UserError: None is meant, or several are.
+        UserError: No key matches, or several do.
     """
     from ai_proxy.core.errors import UnknownKeyError
     from ai_proxy.core.key_facts import KeyState, key_state
@@ -181,7 +186,7 @@ def find_key(keys: "Sequence[ApiKey]", word: str, now: float) -> "ApiKey":
         raise UnknownKeyError(redacted(word))
     if len(meant) > 1:
         ids = ", ".join(f"{key.id} ({key.grant.label})" for key in meant)
-        raise UserError(f"{word!r} may mean {ids}; give more of the id", "ambiguous_key")
+        raise UserError(f"{word!r} matches {ids}; give more of the id", "ambiguous_key")
     return meant[0]
 
 
@@ -189,7 +194,7 @@ def seconds(text: str, option: str, least: float = 0.001) -> float:
     """Read a duration.
 
     Raises:
-        UserError: It is none, or too short.
+        UserError: It is not a duration, or too short.
 
     >>> seconds("30d", "--expires")
     2592000.0
@@ -221,15 +226,15 @@ def _day(text: str) -> str:
         raise UserError(f"--since must be a day such as 2026-01-31, not {text!r}", "usage") from None
 
 
-def _tell(made: "MadeKey", *, first: bool = False, ends: str = "") -> None:
-    """Print a new key, and beside it how it is used: standard output has nothing but the key."""
+def _print_key(made: "MadeKey", *, first: bool = False, ends: str = "") -> None:
+    """Print a new key to standard output, and its use to standard error."""
     typer.echo(made.plain)
     lines = [
-        f"This is the API key {made.key.id} ({made.key.label}). It is shown only now: keep it safe.",
-        "Clients send it as 'Authorization: Bearer aip_...'; for many, OPENAI_API_KEY is where to put it.",
+        f"This is the API key {made.key.id} ({made.key.label}). It is shown only once: keep it safe.",
+        "Clients send it as 'Authorization: Bearer aip_...'; many read it from OPENAI_API_KEY.",
     ]
     if first:
-        lines.append("It is the first one: from now on every request to ai-proxy needs a key.")
+        lines.append("It is the first key: from now on every request to ai-proxy needs one.")
     if ends:
-        lines.append(f"{made.key.rotated_from} is good until {ends}; put the new one in its place by then.")
+        lines.append(f"{made.key.rotated_from} stays valid until {ends}; replace it by then.")
     typer.echo("\n".join(lines), err=True)

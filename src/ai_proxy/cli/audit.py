@@ -1,4 +1,4 @@
-"""`ai-proxy audit`: what was done, by whom, from where, and what was refused."""
+"""`ai-proxy audit`: shows management changes and refused requests."""
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -10,15 +10,14 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_proxy.cli.config import ConfigOption
-from ai_proxy.cli.output import Format, FormatOption, UserError, output_format, show
+from ai_proxy.cli.output import ConfigOption, Format, FormatOption, UserError, output_format, show
 from ai_proxy.platform.data_folder import private_opener
 
 if TYPE_CHECKING:
     from ai_proxy.core.store_ports import AuditEntry
     from ai_proxy.instances.state import ProxyState
 
-NOTHING = "nothing is in the audit log"
+NOTHING = "the audit log is empty"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,23 +28,21 @@ def add_to(app: typer.Typer) -> None:
 def audit(
     ctx: typer.Context,
     *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with every new entry.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new entries.")] = False,
     since: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Leave out what is older: 1h, 30d.")
+        str | None, typer.Option(metavar="DURATION", help="Maximum age of entries: 1h, 30d.")
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, help="The last entries, at most so many.")
-    ] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of entries.")] = 50,
     export: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write all of it as JSON lines, `-` for standard output.", allow_dash=True
+            metavar="FILE", help="Write all entries as JSON lines; `-` for standard output.", allow_dash=True
         ),
     ] = None,
     config: ConfigOption = None,
     output: FormatOption = None,
 ) -> None:
-    """Show management changes and refused requests: when, who, what, from where, the result."""
+    """Show management changes and refused requests: time, actor, origin, action, result."""
     from ai_proxy.cli.api_keys import seconds
     from ai_proxy.cli.state import with_state
 
@@ -79,12 +76,12 @@ def audit(
 
 
 def as_line(entry: "AuditEntry") -> str:
-    """Write an entry as a line of JSON."""
+    """Return an entry as a line of JSON."""
     return json.dumps(asdict(entry), ensure_ascii=False)
 
 
 def as_text(entry: "AuditEntry") -> str:
-    """Write an entry as a line for people, in their time zone."""
+    """Return an entry as a line of text, in the local time zone."""
     moment = datetime.fromtimestamp(entry.at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     count = f" (x{entry.count})" if entry.count > 1 else ""
     detail = f"  {' '.join(entry.detail.split())}" if entry.detail else ""
@@ -93,7 +90,7 @@ def as_text(entry: "AuditEntry") -> str:
 
 @contextmanager
 def _opened(target: Path) -> Iterator[IO[str]]:
-    """Open a new file of the owner's, or standard output."""
+    """Open a new private file, or standard output."""
     if target == Path("-"):
         yield typer.get_text_stream("stdout")
         return
@@ -101,7 +98,7 @@ def _opened(target: Path) -> Iterator[IO[str]]:
         with open(target, "x", encoding="utf-8", opener=private_opener) as file:
             yield file
     except FileExistsError:
-        raise UserError(f"{target} exists already; name another, or remove it first", "file_exists") from None
+        raise UserError(f"{target} already exists; name another, or remove it first", "file_exists") from None
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror}", "not_writable") from None
 

@@ -1,4 +1,4 @@
-"""`ai-proxy check`: looks everything over, and says what to do."""
+"""`ai-proxy check`: checks the whole installation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_proxy.cli.output import OK, USER_ERROR, FormatOption, RunDirOption, show
+from ai_proxy.cli.output import OK, USER_ERROR, ConfigOption, FormatOption, RunDirOption, show
 
 if TYPE_CHECKING:
     from ai_proxy.doctor.finding import Finding
@@ -15,23 +15,19 @@ COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the command to a program."""
     app.command()(check)
 
 
 def check(
     ctx: typer.Context,
     *,
-    fix: Annotated[
-        bool, typer.Option("--fix", help="Put right what is safe to: permissions of files and folders.")
-    ] = False,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="The configuration file.", dir_okay=False)
-    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Fix permissions of files and folders.")] = False,
+    config: ConfigOption = None,
     run_dir: RunDirOption = None,
     output: FormatOption = None,
 ) -> None:
-    """Look over configuration, store, keys, certificates, Docker, GPU, ports..., and say what to do."""
+    """Check configuration, store, keys, certificates, Docker, GPU, ports and more, and suggest fixes."""
     import asyncio
     import os
     import time
@@ -49,7 +45,7 @@ def check(
 
     path = find_config(config, os.environ, Path.cwd())
     installation = load_installation(path, data_folder(), base_folder(run_dir), os.environ, time.time())
-    logger.disable("ai_proxy")  # what it would log is among the findings
+    logger.disable("ai_proxy")  # the findings replace the log
     try:
         findings = asyncio.run(examine(installation))
         fixed = repair(findings) if fix else []
@@ -66,14 +62,14 @@ def check(
             typer.echo(line)
         for done in fixed:
             typer.echo(f"fixed the mode of {done}")
-        typer.echo(_verdict(problems, warnings))
+        typer.echo(_summary(problems, warnings))
 
     show(ctx, output, data, tell)
     raise typer.Exit(USER_ERROR if problems else OK)
 
 
 def _lines(findings: Sequence["Finding"]) -> list[str]:
-    """Return a line for each, the fix at its end."""
+    """Return a line for each finding, followed by its fix."""
     width = max(len(finding.subject) for finding in findings)
     return [
         f"{typer.style(f'{one.level:7}', fg=COLOURS[one.level])}  {one.subject:{width}}  {one.text}"
@@ -82,12 +78,12 @@ def _lines(findings: Sequence["Finding"]) -> list[str]:
     ]
 
 
-def _verdict(problems: int, warnings: int) -> str:
-    """Return how it stands, in a line.
+def _summary(problems: int, warnings: int) -> str:
+    """Return the number of problems and warnings as text.
 
-    >>> _verdict(0, 0), _verdict(1, 2)
-    ('all is well', '1 problem, 2 warnings')
+    >>> _summary(0, 0), _summary(1, 2)
+    ('no problems', '1 problem, 2 warnings')
     """
     counts = [(problems, "problem"), (warnings, "warning")]
     parts = [f"{number} {word}{'s' if number > 1 else ''}" for number, word in counts if number]
-    return ", ".join(parts) or "all is well"
+    return ", ".join(parts) or "no problems"

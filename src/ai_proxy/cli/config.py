@@ -1,4 +1,4 @@
-"""`ai-proxy config`: check, show and start a configuration file."""
+"""`ai-proxy config`: checks, shows and creates the configuration file."""
 
 import json
 import os
@@ -7,30 +7,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_proxy.cli.output import USER_ERROR, Format, FormatOption, UserError, output_format, show
+from ai_proxy.cli.output import (
+    USER_ERROR,
+    ConfigOption,
+    Format,
+    FormatOption,
+    PortOption,
+    RunDirOption,
+    UserError,
+    output_format,
+    show,
+)
 
 if TYPE_CHECKING:
     from ai_proxy.config.load import Loaded
     from ai_proxy.config.problems import ConfigError
 
-app = typer.Typer(help="Check, show and start the configuration file.", no_args_is_help=True)
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        help="The file. Default: $AI_PROXY_CONFIG, else ./config.yaml, else the one in the user's folder.",
-        show_default=False,
-    ),
-]
+app = typer.Typer(help="Check, show, create and reload the configuration.", no_args_is_help=True)
 
 
 @app.command()
 def check(ctx: typer.Context, config: ConfigOption = None, output: FormatOption = None) -> None:
-    """Report every error of the configuration file, each with its line and what to do.
+    """Report every error of the configuration file with its line and a fix.
 
-    Programs and models that services name and that are not here are warned of: they may yet come.
+    A program or model that a service names and this machine lacks is a warning.
     """
     path, loaded = _load(config, output_format(ctx, output))
     services, missing = list(loaded.config.services), _missing(loaded)
@@ -39,7 +39,7 @@ def check(ctx: typer.Context, config: ConfigOption = None, output: FormatOption 
     def tell() -> None:
         for text in missing:
             typer.echo(f"warning: {text}", err=True)
-        typer.echo(_verdict(path, len(services)))
+        typer.echo(_valid(path, len(services)))
 
     show(ctx, output, data, tell)
 
@@ -54,7 +54,7 @@ def _missing(loaded: "Loaded") -> list[str]:
 
 @app.command("show")
 def show_effective(ctx: typer.Context, config: ConfigOption = None, output: FormatOption = None) -> None:
-    """Print what holds once types and defaults are filled in, without secrets."""
+    """Print the configuration with types and defaults filled in and secrets masked."""
     from ai_proxy.config import show as effective
 
     _, loaded = _load(config, output_format(ctx, output))
@@ -72,7 +72,7 @@ def schema() -> None:
 
 @app.command()
 def types(ctx: typer.Context, config: ConfigOption = None, output: FormatOption = None) -> None:
-    """List the service types, those of the configuration file among them."""
+    """List the service types, including those of the configuration file."""
     from dataclasses import asdict
 
     from ai_proxy.config.types import resolve_types
@@ -87,10 +87,10 @@ def types(ctx: typer.Context, config: ConfigOption = None, output: FormatOption 
 @app.command()
 def init(
     ctx: typer.Context,
-    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("config.yaml"),
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("config.yaml"),
     output: FormatOption = None,
 ) -> None:
-    """Write a commented configuration file to start from; an existing file is left alone."""
+    """Write a commented starter configuration; never overwrites a file."""
     from ai_proxy.config.reference import starter
 
     try:
@@ -98,7 +98,7 @@ def init(
             file.write(starter())
     except FileExistsError:
         raise UserError(
-            f"{path} exists already; name another file, or remove it first", "file_exists"
+            f"{path} already exists; name another file, or remove it first", "file_exists"
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}", "not_writable") from None
@@ -109,8 +109,42 @@ def init(
     show(ctx, output, {"file": str(path)}, lambda: typer.echo(next_steps))
 
 
+@app.command()
+def reload(
+    ctx: typer.Context, output: FormatOption = None, port: PortOption = None, run_dir: RunDirOption = None
+) -> None:
+    """Reload the configuration of the running ai-proxy; only changed services restart."""
+    from ai_proxy.cli.client import Server, ask
+
+    async def post(server: Server) -> dict[str, list[str]]:
+        return await server.post("/api/v1/config/reload")
+
+    report = ask(run_dir, port, post)
+    show(ctx, output, report, lambda: typer.echo(summary(report)))
+
+
+def summary(report: dict[str, list[str]]) -> str:
+    """Return what a reload changed, as text.
+
+    >>> print(summary({"added": ["coder"], "restarted": ["llama3"], "unchanged": ["x"]}))
+    added: coder
+    restarted: llama3
+    >>> summary({"added": [], "unchanged": ["x"]})
+    'nothing changed'
+    """
+    labels = {
+        "added": "added",
+        "removed": "removed",
+        "restarted": "restarted",
+        "updated": "updated without a restart",
+        "needs_restart": "takes effect after a restart of ai-proxy",
+    }
+    lines = [f"{label}: {', '.join(report[key])}" for key, label in labels.items() if report.get(key)]
+    return "\n".join(lines) or "nothing changed"
+
+
 def _load(explicit: Path | None, wanted: Format) -> "tuple[Path | None, Loaded]":
-    """Load the configuration, or report its errors and exit; without a file it is empty."""
+    """Load the configuration, or print its errors and exit; without a file it is empty."""
     from ai_proxy.config.load import Loaded, find_config, load
     from ai_proxy.config.problems import ConfigError
     from ai_proxy.config.schema import Config
@@ -126,19 +160,19 @@ def _load(explicit: Path | None, wanted: Format) -> "tuple[Path | None, Loaded]"
 
 
 def _as_json(error: "ConfigError") -> str:
-    """Write the errors of a file for scripts, each with its parts."""
+    """Return the errors of a file as JSON, each with its parts."""
     from dataclasses import asdict
 
     problems = [asdict(problem) for problem in error.problems]
     return json.dumps({"error": {"code": error.code, "message": error.detail, "problems": problems}})
 
 
-def _verdict(path: Path | None, count: int) -> str:
-    """Say that a file is in order.
+def _valid(path: Path | None, count: int) -> str:
+    """Return the message for a file without errors.
 
-    >>> _verdict(Path("config.yaml"), 3)
+    >>> _valid(Path("config.yaml"), 3)
     'config.yaml: ok, 3 services'
     """
     if path is None:
-        return "no configuration file, which is fine; 'ai-proxy config init' writes one"
+        return "there is no configuration file; 'ai-proxy config init' writes one"
     return f"{path}: ok, {count} service{'' if count == 1 else 's'}"

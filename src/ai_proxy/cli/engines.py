@@ -1,4 +1,4 @@
-"""`ai-proxy engines`: engines that run by themselves."""
+"""`ai-proxy engines`: detects engines on this machine."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,12 +13,12 @@ from ai_proxy.platform.run_folder import NotRunningError
 if TYPE_CHECKING:
     from ai_proxy.core.detection import Detection
 
-app = typer.Typer(help="Engines that run by themselves.", no_args_is_help=True)
+app = typer.Typer(help="Detect engines on this machine.", no_args_is_help=True)
 
 
 @app.callback()
 def engines() -> None:
-    """Engines that run by themselves."""
+    """Detect engines on this machine."""
 
 
 @app.command()
@@ -26,38 +26,38 @@ def detect(
     ctx: typer.Context,
     *,
     engine: Annotated[
-        str | None, typer.Option("--engine", "-e", help="The only one to look for: `ollama`, `vllm`, ...")
+        str | None, typer.Option("--engine", "-e", help="The only engine to detect: `ollama`, `vllm`, ...")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ask again what is known already.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore cached results.")] = False,
     output: FormatOption = None,
     port: PortOption = None,
     run_dir: RunDirOption = None,
 ) -> None:
-    """Look for llama.cpp, vLLM, Ollama and LM Studio on this machine; no ai-proxy needs to run for it."""
+    """Detect llama.cpp, vLLM, Ollama and LM Studio on this machine; needs no running ai-proxy."""
     from ai_proxy.cli.tables import print_engines
 
-    with _patience():
+    with _spinner():
         try:
             found = _ask_server(run_dir, port, engine, fresh=fresh)
         except NotRunningError:
             if port is not None:
                 raise
-            found = _look_here(engine)
+            found = _detect_here(engine)
     show(ctx, output, found, lambda: print_engines(found))
 
 
-def _patience() -> AbstractContextManager[object]:
-    """Show at a terminal that something goes on: an engine that hangs takes seconds."""
+def _spinner() -> AbstractContextManager[object]:
+    """Show a spinner at a terminal: an engine that hangs takes seconds."""
     from rich.console import Console
 
     console = Console(stderr=True)
-    return console.status("looking for engines") if console.is_terminal else nullcontext()
+    return console.status("detecting engines") if console.is_terminal else nullcontext()
 
 
 def _ask_server(
     run_dir: Path | None, port: int | None, engine: str | None, *, fresh: bool
 ) -> list[dict[str, Any]]:
-    """Have the running instance look: it knows what it runs itself."""
+    """Ask the running instance, which knows the services it runs itself."""
     from ai_proxy.cli.client import Server, ask
 
     query = {"engine": engine} if engine else {}
@@ -69,32 +69,30 @@ def _ask_server(
     return found
 
 
-def _look_here(engine: str | None) -> list[dict[str, Any]]:
-    """Look without a running instance."""
+def _detect_here(engine: str | None) -> list[dict[str, Any]]:
+    """Detect engines without a running instance."""
     import asyncio
     import json
     from dataclasses import asdict
 
     found = asyncio.run(_detect(engine))
-    told: list[dict[str, Any]] = json.loads(json.dumps([asdict(one) for one in found]))
-    return told
+    data: list[dict[str, Any]] = json.loads(json.dumps([asdict(one) for one in found]))
+    return data
 
 
 async def _detect(engine: str | None) -> Sequence["Detection"]:
-    """Look for engines as the configuration says, if there is one."""
+    """Detect engines with the configured settings."""
     import os
 
     import aiohttp
 
     from ai_proxy.config.build import engine_settings
-    from ai_proxy.config.load import find_config, load_config
-    from ai_proxy.config.schema import Config
+    from ai_proxy.config.load import configuration
     from ai_proxy.engines.detect.cache import MemoryCache
     from ai_proxy.engines.detect.detector import Detector
     from ai_proxy.platform.clock import SystemClock
 
-    path = find_config(None, os.environ, Path.cwd())
-    settings = engine_settings(load_config(path, os.environ) if path else Config())
+    settings = engine_settings(configuration(None, os.environ)[1])
     clock = SystemClock()
     async with aiohttp.ClientSession() as session:
         detector = Detector(session, clock, MemoryCache(clock, settings.cache_ttl), settings, os.environ)

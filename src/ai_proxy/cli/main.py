@@ -1,6 +1,6 @@
-"""The command line's entry point.
+"""The entry point of the command line.
 
-Everything heavy is imported inside the commands, so that `--help` is quick.
+Commands import heavy modules themselves, so that `--help` is fast.
 """
 
 import gc
@@ -20,9 +20,7 @@ from ai_proxy.cli import (
     config,
     engines,
     install,
-    models,
     proxy,
-    reload,
     run_settings,
     security,
     serve,
@@ -36,13 +34,11 @@ app = typer.Typer(
     name="ai-proxy",
     help="One HTTP endpoint in front of every inference backend: started on demand, stopped when idle.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # rich would double the time that --help takes
+    rich_markup_mode=None,  # rich would double the time of --help
     pretty_exceptions_enable=False,
 )
-reload.add_to(config.app)
 run_settings.add_to(config.app)
 app.add_typer(config.app, name="config")
-app.add_typer(models.app, name="models")
 app.add_typer(engines.app, name="engines")
 app.add_typer(tls.app, name="tls")
 app.add_typer(proxy.app, name="proxy")
@@ -57,15 +53,15 @@ check.add_to(app)
 audit.add_to(app)
 
 GC_THRESHOLD = 100_000
-"""Objects made between two garbage collections: imports make many objects and no garbage."""
+"""Objects created between two garbage collections: imports create many objects and no garbage."""
 
 LogLevelOption = Annotated[
     LogLevel,
-    typer.Option("--log-level", envvar="AI_PROXY_LOG_LEVEL", help="The least severe log records shown."),
+    typer.Option("--log-level", envvar="AI_PROXY_LOG_LEVEL", help="Minimum severity of log records."),
 ]
 
 
-def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
     if wanted:
         from importlib.metadata import version
 
@@ -77,31 +73,28 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
 def set_globals(
     ctx: typer.Context,
     *,
-    output: Annotated[
-        Format, typer.Option("--format", help="Print for people or for scripts.")
-    ] = Format.TEXT,
+    output: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TEXT,
     log_level: LogLevelOption = LogLevel.INFO,
-    version: Annotated[  # noqa: ARG001 - its callback does it
+    version: Annotated[  # noqa: ARG001 - handled by its callback
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Keep what stands before the command."""
+    """Store the options before the command."""
     ctx.obj = Globals(output, log_level)
 
 
 @app.command()
 def demo(
     *,
-    once: Annotated[bool, typer.Option("--once", help="Stop everything after one chat.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Exit after one chat.")] = False,
     model: Annotated[
-        Path | None, typer.Option(help="A GGUF file instead of the tiny model.", exists=True, dir_okay=False)
+        Path | None,
+        typer.Option(help="GGUF file to use instead of the tiny model.", exists=True, dir_okay=False),
     ] = None,
-    port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="TCP port; a free one if not given.")
-    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="TCP port. Default: a free one.")] = None,
 ) -> None:
-    """Chat with a tiny model through the proxy, which starts the backend itself; nothing else is needed."""
+    """Chat with a tiny model that the proxy starts; needs no configuration, GPU or download."""
     import asyncio
 
     from ai_proxy.cli.demo import run_demo
@@ -110,18 +103,18 @@ def demo(
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command line and return its exit code; errors are told, not raised."""
+    """Run one command line and return its exit code; errors are printed, not raised."""
     try:
         code = app(list(argv) or ["--help"], prog_name="ai-proxy", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the last place before the user's screen
+    except Exception as error:  # noqa: BLE001 - the top level prints every error
         return show_error(error, argv)
     return code if isinstance(code, int) else OK
 
 
 def main() -> None:
-    """Run the command line of this process."""
+    """Run this process's command line."""
     gc.set_threshold(GC_THRESHOLD)
     sys.exit(run(sys.argv[1:]))
 

@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, for people or for scripts; errors on standard error."""
+"""Output of commands: results on standard output as text or JSON, errors on standard error."""
 
 import itertools
 import json
@@ -20,11 +20,11 @@ OK, USER_ERROR, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
 FORMAT_VERSION = "1.0"
-"""Of the JSON that commands print; a change that breaks scripts changes it."""
+"""Version of the JSON that commands print; an incompatible change increases it."""
 
 
 class Format(StrEnum):
-    """For whom a result is printed."""
+    """Format of a command's result: text for people, JSON for scripts."""
 
     TEXT = "text"
     JSON = "json"
@@ -32,26 +32,39 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Globals:
-    """Options that stand before the command; lie in `ctx.obj`."""
+    """Options given before the command, in `ctx.obj`."""
 
     format: Format = Format.TEXT
     log_level: LogLevel = LogLevel.INFO
 
 
-FormatOption = Annotated[Format | None, typer.Option("--format", help="Print for people or for scripts.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="Configuration file. Default: $AI_PROXY_CONFIG, ./config.yaml, or the one of the user.",
+        dir_okay=False,
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[Format | None, typer.Option("--format", help="Output format.")]
 PortOption = Annotated[
-    int | None, typer.Option("--port", min=0, max=65535, help="Of the ai-proxy, where several run.")
+    int | None, typer.Option("--port", min=0, max=65535, help="Port of the ai-proxy, where several run.")
 ]
 RunDirOption = Annotated[
     Path | None,
     typer.Option(
-        "--run-dir", envvar="AI_PROXY_RUN_DIR", help="Where ai-proxy keeps its sockets.", file_okay=False
+        "--run-dir",
+        envvar="AI_PROXY_RUN_DIR",
+        help="Folder in which ai-proxy keeps its sockets.",
+        file_okay=False,
     ),
 ]
 
 
 class UserError(Exception):
-    """Something the user can put right; the message says how.
+    """An error that the user can fix; the message says how.
 
     Attributes:
         code: Stable name, for scripts.
@@ -66,10 +79,10 @@ def show(ctx: typer.Context, chosen: Format | None, data: object, text: Callable
     """Print a command's result.
 
     Args:
-        ctx: Of the command.
-        chosen: The format asked for after the command; None for that before it.
-        data: The result, for scripts.
-        text: Prints it for people.
+        ctx: Context of the command.
+        chosen: The format given after the command; None to use the one before it.
+        data: The result for scripts.
+        text: Prints the result as text.
     """
     if output_format(ctx, chosen) is Format.JSON:
         typer.echo(json.dumps({"version": FORMAT_VERSION, "data": data}, ensure_ascii=False))
@@ -78,16 +91,16 @@ def show(ctx: typer.Context, chosen: Format | None, data: object, text: Callable
 
 
 def output_format(ctx: typer.Context, chosen: Format | None) -> Format:
-    """Return the format asked for, after the command or before it."""
+    """Return the format given after the command, or else before it."""
     return chosen or (ctx.find_object(Globals) or Globals()).format
 
 
 def show_error(error: Exception, argv: Sequence[str]) -> int:
-    """Print an error to standard error as the command line wants it; return the exit code."""
+    """Print an error to standard error in the format of the command line; return the exit code."""
     exit_code, code, message = explain(error)
-    if exit_code == INTERNAL_ERROR and wanted(argv, "--log-level") in ("debug", "trace"):
+    if exit_code == INTERNAL_ERROR and option_value(argv, "--log-level") in ("debug", "trace"):
         traceback.print_exception(error)
-    if wanted(argv, "--format") == Format.JSON:
+    if option_value(argv, "--format") == Format.JSON:
         message = json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False)
         typer.echo(message, file=sys.stderr)
     else:
@@ -96,7 +109,7 @@ def show_error(error: Exception, argv: Sequence[str]) -> int:
 
 
 def explain(error: Exception) -> tuple[int, str, str]:
-    """Return exit code, stable name and message of an error.
+    """Return the exit code, the code and the message of an error.
 
     >>> explain(UserError("no such file", "missing"))
     (1, 'missing', 'no such file')
@@ -116,13 +129,13 @@ def explain(error: Exception) -> tuple[int, str, str]:
     return INTERNAL_ERROR, "internal", f"unexpected {type(error).__name__}: {error}; {hint}"
 
 
-def wanted(argv: Sequence[str], option: str) -> str | None:
-    """Return an option's last value on a command line that may not even be valid.
+def option_value(argv: Sequence[str], option: str) -> str | None:
+    """Return an option's last value on a command line, which may be invalid.
 
-    >>> wanted(["ps", "--format", "json"], "--format"), wanted(["--format=text", "ps"], "--format")
-    ('json', 'text')
-    >>> wanted(["ps", "--format"], "--format") is None, wanted([], "--format") is None
-    (True, True)
+    >>> [option_value(argv, "--format") for argv in (["ps", "--format", "json"], ["--format=text", "ps"])]
+    ['json', 'text']
+    >>> [option_value(argv, "--format") for argv in (["ps", "--format"], [])]
+    [None, None]
     """
     value = None
     for word, following in itertools.zip_longest(argv, argv[1:]):

@@ -1,4 +1,4 @@
-"""Doing something to a service, and showing how it goes while it takes its time."""
+"""Runs an action on a service and shows its progress."""
 
 import asyncio
 from contextlib import AbstractContextManager, nullcontext
@@ -11,25 +11,25 @@ from ai_proxy.cli.client import Server, service_path
 from ai_proxy.platform.tasks import cancel, spawn
 
 INTERVAL = 0.2
-"""Seconds between two looks."""
+"""Seconds between two updates."""
 
 
 class Display(Protocol):
-    """Shows how a service stands."""
+    """Shows the state of a service."""
 
     def update(self, view: dict[str, Any]) -> None:
-        """Show it, if it is new."""
+        """Show the state, if it changed."""
 
 
 class Lines:
-    """For files and pipes: one line for each change."""
+    """A display for files and pipes: one line for each change."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last = ""
 
     def update(self, view: dict[str, Any]) -> None:
-        """Print a line when there is something new to say."""
+        """Print a line when the state has changed."""
         line = describe(view)
         if line != self._last:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -37,7 +37,7 @@ class Lines:
 
 
 class Bar:
-    """For people at a terminal: a bar that fills in the time that the last start took, if that is known."""
+    """A display for terminals: a bar that fills over the duration of the last start, if known."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -45,7 +45,7 @@ class Bar:
         self._began = progress.get_time()
 
     def update(self, view: dict[str, Any]) -> None:
-        """Draw it."""
+        """Redraw the bar."""
         elapsed = self._progress.get_time() - self._began
         self._progress.update(
             self._task, description=describe(view), total=view["load_time"], completed=elapsed
@@ -53,7 +53,7 @@ class Bar:
 
 
 def describe(view: dict[str, Any]) -> str:
-    """Say how a service stands.
+    """Return the state of a service as text.
 
     >>> describe({"id": "llama3", "state": "loading", "reason": "loading model"})
     'llama3 is loading: loading model'
@@ -63,16 +63,16 @@ def describe(view: dict[str, Any]) -> str:
 
 
 async def act(server: Server, action: str, service_id: str, wait: float) -> dict[str, Any]:
-    """Start or stop a service, show how it goes meanwhile on standard error, and return the server's answer.
+    """Start or stop a service, show its progress on standard error, and return the server's response.
 
     Args:
         server: The running instance.
         action: `start`, `stop`, `restart` or `unload`.
         service_id: The service.
-        wait: Seconds to wait until it is done; 0 returns at once.
+        wait: Longest wait in seconds; 0 returns at once.
 
     Raises:
-        UserError: The server says that it went wrong.
+        UserError: The server reports a failure.
     """
     path = service_path(service_id, action)
     if wait == 0:

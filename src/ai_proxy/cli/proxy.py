@@ -1,4 +1,4 @@
-"""`ai-proxy proxy`: proxies in the background."""
+"""`ai-proxy proxy`: runs proxies in the background."""
 
 import os
 import sys
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ai_proxy.cli.output import FormatOption, RunDirOption, UserError, show
+from ai_proxy.cli.output import ConfigOption, FormatOption, RunDirOption, UserError, show
 from ai_proxy.cli.serve import (
     AcmeDomainsOption,
     AcmeEmailOption,
-    ConfigOption,
     DetectOption,
     HostOption,
     LogFormatOption,
@@ -28,7 +27,7 @@ from ai_proxy.core.store_ports import Instance, InstanceStore
 if TYPE_CHECKING:
     from ai_proxy.config.schema import Config
 
-app = typer.Typer(help="Proxies in the background.", no_args_is_help=True)
+app = typer.Typer(help="Run proxies in the background.", no_args_is_help=True)
 
 
 @app.command()
@@ -36,7 +35,7 @@ def start(
     ctx: typer.Context,
     *,
     mode: Annotated[
-        ProxyMode | None, typer.Option(help="Plain HTTP, or where the certificate comes from.")
+        ProxyMode | None, typer.Option(help="Plain HTTP, or the source of the certificate.")
     ] = None,
     host: HostOption = None,
     port: Annotated[
@@ -46,10 +45,10 @@ def start(
     acme_email: AcmeEmailOption = None,
     config: ConfigOption = None,
     no_daemon: Annotated[
-        bool, typer.Option("--no-daemon", help="Serve here instead, until Ctrl-C or SIGTERM.")
+        bool, typer.Option("--no-daemon", help="Serve in the foreground until Ctrl-C or SIGTERM.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="Seconds within which it must answer.")
+        float, typer.Option(min=0.1, max=3600, help="Longest wait for the start, in seconds.")
     ] = 120,
     log_level: LogLevelOption = None,
     log_format: LogFormatOption = LogFormat.TEXT,
@@ -57,7 +56,7 @@ def start(
     detect: DetectOption = None,
     output: FormatOption = None,
 ) -> None:
-    """Start a proxy in the background, and return when it answers."""
+    """Start a proxy in the background and wait until it responds."""
     options = ServeOptions(
         config=config,
         host=host,
@@ -80,7 +79,7 @@ def start(
 
 
 def _start(options: ServeOptions, patience: float) -> tuple[Instance, Path]:
-    """Start a proxy; whatever goes wrong until it answers, nothing of it is left."""
+    """Start a proxy; if the start fails, leave nothing running."""
     import asyncio
 
     from ai_proxy.instances.background import give_up, launch, log_path, until_answering
@@ -105,11 +104,11 @@ def _configured_port(config: Path | None) -> int:
 
 
 def started(instance: Instance, log: Path) -> str:
-    """Return what is told of a proxy that has been started."""
+    """Return the message about a started proxy."""
     lines = [f"proxy {instance.id} is running (pid {instance.pid}, {instance.mode})"]
     lines += [f"  {url}" for url in instance.endpoints]
     if instance.mode == ProxyMode.DEV_SELFSIGNED:
-        lines.append("clients must trust the local CA: 'ai-proxy tls trust' says how")
+        lines.append("clients must trust the local CA; 'ai-proxy tls trust' shows how")
     lines += [f"log: {log}", f"stop it with: ai-proxy proxy stop --port {instance.port}"]
     return "\n".join(lines)
 
@@ -118,13 +117,15 @@ def started(instance: Instance, log: Path) -> str:
 def stop(
     ctx: typer.Context,
     *,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Of the proxy.")] = None,
-    proxy_id: Annotated[str | None, typer.Option("--id", help="Of the proxy, as 'status' shows it.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Stop all that run on this machine.")] = False,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the proxy.")] = None,
+    proxy_id: Annotated[
+        str | None, typer.Option("--id", help="Id of the proxy, as 'status' shows it.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Stop all proxies on this machine.")] = False,
     config: ConfigOption = None,
     output: FormatOption = None,
 ) -> None:
-    """Stop a proxy: requests in flight finish, within the configured time."""
+    """Stop a proxy; requests in flight finish within the configured time."""
     import asyncio
 
     from ai_proxy.config.build import build_services, server_settings
@@ -137,7 +138,7 @@ def stop(
     async def end() -> list[dict[str, Any]]:
         return await _end_all(store, choose(await store.all(), port, proxy_id, every=every), patience)
 
-    with _busy("stopping, once requests in flight are done"):
+    with _busy("stopping when requests in flight have finished"):
         ended = asyncio.run(end())
     show(ctx, output, ended, lambda: typer.echo("\n".join(map(stopped, ended)) or none_runs(port, proxy_id)))
 
@@ -145,10 +146,10 @@ def stop(
 def choose(
     instances: Sequence[Instance], port: int | None, proxy_id: str | None, *, every: bool
 ) -> list[Instance]:
-    """Return the instances of the proxies to stop; those of dead ones only where no other is meant.
+    """Return the instances to stop; dead ones only when no other matches.
 
     Raises:
-        UserError: It runs on another machine, or several run and none was chosen.
+        UserError: The proxy runs on another machine, or several run and none was chosen.
     """
     from ai_proxy.instances.status import is_here, process_of
 
@@ -160,7 +161,7 @@ def choose(
     if len(alive) > 1 and not every:
         ports = ", ".join(str(one.port) for one in alive)
         raise UserError(
-            f"several are running, on ports {ports}; choose one with --port or --id, or all with --all",
+            f"several proxies run, on ports {ports}; choose one with --port or --id, or all with --all",
             "several_running",
         )
     return alive or here
@@ -174,7 +175,7 @@ async def _end_all(
     from ai_proxy.instances.background import end
 
     outcomes = await asyncio.gather(*(end(instance, patience) for instance in instances))
-    left = {instance.id for instance in await store.all()}  # who ends by itself forgets its own
+    left = {instance.id for instance in await store.all()}  # a proxy that stops drops its own record
     for instance in instances:
         if instance.id in left:
             await store.drop(instance.id)
@@ -185,22 +186,22 @@ async def _end_all(
 
 
 def stopped(ended: Mapping[str, Any]) -> str:
-    """Return what is told of a proxy that has been stopped.
+    """Return the message about a stopped proxy.
 
     >>> stopped({"id": "3f2a91bc", "pid": 4242, "port": 11000, "outcome": "stopped", "limit": 45.0})
     'proxy 3f2a91bc on port 11000 has stopped'
     """
-    told = {
+    outcomes = {
         "stopped": "has stopped",
-        "killed": f"did not end within {ended['limit']:g} s and was killed; services that it ran may still be"
-        " running, and the next proxy takes them over",
-        "dead": "had ended already",
+        "killed": f"did not stop within {ended['limit']:g} s and was killed; its services may still be"
+        " running, and the next proxy adopts them",
+        "dead": "was not running",
     }
-    return f"proxy {ended['id']} on port {ended['port']} {told[ended['outcome']]}"
+    return f"proxy {ended['id']} on port {ended['port']} {outcomes[ended['outcome']]}"
 
 
 def none_runs(port: int | None, proxy_id: str | None) -> str:
-    """Return what is told when there is nothing to stop.
+    """Return the message for nothing to stop.
 
     >>> none_runs(None, None), none_runs(11001, None)
     ('no proxy is running', 'no proxy is running on port 11001')
@@ -211,17 +212,17 @@ def none_runs(port: int | None, proxy_id: str | None) -> str:
 
 @app.command()
 def status(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:
-    """List the proxies and how they stand; one that died is listed once."""
+    """List the proxies and their states; a dead one is listed once."""
     import asyncio
 
     from ai_proxy.cli.tables import print_proxies
 
-    found = asyncio.run(_look(_instances(_configuration(config))))
+    found = asyncio.run(_list_proxies(_instances(_configuration(config))))
     show(ctx, output, found, lambda: print_proxies(found))
 
 
-async def _look(store: InstanceStore) -> list[dict[str, Any]]:
-    """Return how every proxy stands, and forget those that are dead."""
+async def _list_proxies(store: InstanceStore) -> list[dict[str, Any]]:
+    """Return every proxy with its state, and drop the records of dead ones."""
     import asyncio
 
     from ai_proxy.instances.status import InstanceStatus, status_of
@@ -235,7 +236,7 @@ async def _look(store: InstanceStore) -> list[dict[str, Any]]:
 
 
 def as_data(instance: Instance, state: str) -> dict[str, Any]:
-    """Return what is told of a proxy, for scripts; durations in seconds."""
+    """Return a proxy as scripts get it; durations in seconds."""
     dead = state == "dead"
     return {
         "id": instance.id,
@@ -252,11 +253,9 @@ def as_data(instance: Instance, state: str) -> dict[str, Any]:
 
 
 def _configuration(chosen: Path | None) -> "Config":
-    from ai_proxy.config.load import find_config, load_config
-    from ai_proxy.config.schema import Config
+    from ai_proxy.config.load import configuration
 
-    path = find_config(chosen, os.environ, Path.cwd())
-    return load_config(path, os.environ) if path else Config()
+    return configuration(chosen, os.environ)[1]
 
 
 def _instances(config: "Config") -> InstanceStore:
@@ -270,7 +269,7 @@ def _instances(config: "Config") -> InstanceStore:
 
 
 def _busy(what: str) -> AbstractContextManager[object]:
-    """Show at a terminal that something goes on."""
+    """Show a spinner at a terminal."""
     if not sys.stderr.isatty():
         return nullcontext()
     from rich.console import Console

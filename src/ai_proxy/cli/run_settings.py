@@ -1,4 +1,4 @@
-"""`config set`, `get`, `list` and `unset`: settings that are changed while the proxy runs."""
+"""`config set`, `get`, `list` and `unset`: settings that change at run time."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_proxy.cli.config import ConfigOption
-from ai_proxy.cli.output import FormatOption, show
+from ai_proxy.cli.output import ConfigOption, FormatOption, show
 
 if TYPE_CHECKING:
     from ai_proxy.control.run_settings import Setting
@@ -31,22 +30,22 @@ def add_to(group: typer.Typer) -> None:
 def set_setting(
     ctx: typer.Context,
     name: NameArgument,
-    value: Annotated[str, typer.Argument(help="What it is to be: 5m, 1500, off, debug.")],
+    value: Annotated[str, typer.Argument(help="New value: 5m, 1500, off, debug.")],
     *,
     config: ConfigOption = None,
     output: FormatOption = None,
 ) -> None:
-    """Have a setting hold from now on; a proxy that runs follows within a second. It is kept in the store.
+    """Set a run-time setting in the store; a running proxy applies it within a second.
 
-    It comes before what the configuration file says, which is left alone.
+    It overrides the configuration file, which is not modified.
     """
     from ai_proxy.cli.state import audited, with_state
     from ai_proxy.control.run_settings import written
 
     async def put(state: "ProxyState") -> "Setting":
-        async with audited(state, f"settings.put {name}") as deed:
+        async with audited(state, f"settings.put {name}") as event:
             setting = await state.settings.put(name, value)
-            deed.detail = written(setting)
+            event.detail = written(setting)
         return setting
 
     setting = with_state(config, put)
@@ -56,7 +55,7 @@ def set_setting(
 def unset_setting(
     ctx: typer.Context, name: NameArgument, *, config: ConfigOption = None, output: FormatOption = None
 ) -> None:
-    """Have hold again what the configuration file says."""
+    """Remove a run-time setting, so that the configuration file applies again."""
     from ai_proxy.cli.state import audited, with_state
     from ai_proxy.control.run_settings import written
 
@@ -71,7 +70,7 @@ def unset_setting(
 def get_setting(
     ctx: typer.Context, name: NameArgument, *, config: ConfigOption = None, output: FormatOption = None
 ) -> None:
-    """Print the value of a setting that holds."""
+    """Print the current value of a setting."""
     from ai_proxy.cli.state import with_state
     from ai_proxy.control.run_settings import written
 
@@ -83,7 +82,7 @@ def get_setting(
 
 
 def list_settings(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:
-    """List what can be changed while the proxy runs, and what holds."""
+    """List the run-time settings and their current values."""
     from ai_proxy.cli.state import with_state
     from ai_proxy.cli.tables import print_settings
 

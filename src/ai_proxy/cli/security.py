@@ -1,7 +1,11 @@
-"""`ai-proxy security policy`: who may call from where, and how much."""
+"""`ai-proxy security policy`: the allowlist and the rate limits of clients."""
 
 import json
+import os
+import shlex
+import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,26 +13,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_proxy.cli.config import ConfigOption
-from ai_proxy.cli.output import FormatOption, UserError, show
+from ai_proxy.cli.output import ConfigOption, FormatOption, UserError, explain, show
 
 if TYPE_CHECKING:
     from ai_proxy.core.store_ports import PolicyRevision
     from ai_proxy.instances.state import ProxyState
 
-app = typer.Typer(help="Who may call from where, and how much.", no_args_is_help=True)
+app = typer.Typer(help="Manage the allowlist and the rate limits.", no_args_is_help=True)
 policy = typer.Typer(help="Show and set the policy.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
+
+HINT = "# Save and close to apply this policy; 'ai-proxy security policy schema' describes it.\n"
 
 
 @app.callback()
 def group() -> None:
-    """Keep the group below its name, also while there is only one."""
+    """Keep `policy` a command of the group although it is the only one."""
 
 
 @policy.command("show")
 def show_policy(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:
-    """Print the policy in force, as YAML that `set` takes."""
+    """Print the current policy, as YAML that `set` accepts."""
     from ai_proxy.cli.state import with_state
     from ai_proxy.config.show import to_yaml
 
@@ -49,22 +54,26 @@ def set_policy(
     config: ConfigOption = None,
     output: FormatOption = None,
 ) -> None:
-    """Put a policy in force at once; what it leaves out is as by default, and with errors nothing changes."""
+    """Apply a policy at once. Omitted keys get their defaults; a policy with errors changes nothing."""
     name = "standard input" if file == Path("-") else str(file)
-    revision = _put(config, read_policy(_text_of(file), name))
-    show(ctx, output, _facts(revision), lambda: typer.echo(_done(revision)))
+    try:
+        text = sys.stdin.read() if file == Path("-") else file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}", "not_readable") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not UTF-8 text", "not_readable") from None
+    revision = _put(config, read_policy(text, name))
+    show(ctx, output, _facts(revision), lambda: typer.echo(f"policy {revision.number} is in force"))
 
 
 @policy.command()
 def edit(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:
-    """Open the policy in $EDITOR, and put in force what you save; errors are shown, and you may go on."""
-    from ai_proxy.cli.policy_editor import edit_policy
-
-    revision = edit_policy(config, _put)
+    """Open the policy in $EDITOR and apply what you save. Errors are shown, and you can edit again."""
+    revision = _edit(config)
     if revision is None:
         show(ctx, output, None, lambda: typer.echo("nothing was changed"))
     else:
-        show(ctx, output, _facts(revision), lambda: typer.echo(_done(revision)))
+        show(ctx, output, _facts(revision), lambda: typer.echo(f"policy {revision.number} is in force"))
 
 
 @policy.command()
@@ -79,30 +88,34 @@ def schema() -> None:
 def history(
     ctx: typer.Context,
     *,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The last ones, at most so many.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of policies.")] = 20,
     config: ConfigOption = None,
     output: FormatOption = None,
 ) -> None:
-    """List the policies that were set, newest first; with --format json in full."""
+    """List the policies that were set, newest first; --format json shows them in full."""
     from ai_proxy.cli.state import with_state
 
     async def read(state: "ProxyState") -> "Sequence[PolicyRevision]":
         return await state.security.policy.history(limit)
 
+    def line(revision: "PolicyRevision") -> str:
+        moment = datetime.fromtimestamp(revision.at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return f"{revision.number:4}  {moment}  {revision.who}"
+
     revisions = with_state(config, read)
-    lines = "\n".join(map(_line, revisions)) or "no policy was set yet: everybody may call without limits"
+    lines = "\n".join(map(line, revisions)) or "no policy is set: every client has access without limits"
     show(ctx, output, [_facts(one) for one in revisions], lambda: typer.echo(lines))
 
 
 def read_policy(text: str, name: str) -> Mapping[str, object]:
-    """Read YAML or JSON that may be a policy.
+    """Parse YAML or JSON as a mapping.
 
     Args:
         text: The text.
-        name: Of the file, for errors.
+        name: Name of its file, for errors.
 
     Raises:
-        UserError: It is neither, and no mapping; says where.
+        UserError: It is not a mapping; the message names the line.
     """
     from ai_proxy.config.document import SyntaxFaultError, parse
 
@@ -116,40 +129,95 @@ def read_policy(text: str, name: str) -> Mapping[str, object]:
         faults = document.faults
     lines = [f"{name}:{at.line}: {one.message}; {one.hint}" for one in faults if (at := one.position)]
     raise UserError(
-        "\n".join(lines) or f"{name}: a policy is a mapping, such as 'allowlist: [10.0.0.0/8]'",
+        "\n".join(lines) or f"{name}: not a policy; write a mapping, such as 'allowlist: [10.0.0.0/8]'",
         "invalid_policy",
     )
-
-
-def _put(config: Path | None, document: Mapping[str, object]) -> "PolicyRevision":
-    from ai_proxy.cli.state import OWNER, audited, with_state
-
-    async def put(state: "ProxyState") -> "PolicyRevision":
-        async with audited(state, "policy.set") as deed:
-            revision = await state.security.policy.set(document, OWNER)
-            deed.detail = f"revision {revision.number}"
-        return revision
-
-    return with_state(config, put)
-
-
-def _text_of(file: Path) -> str:
-    try:
-        return sys.stdin.read() if file == Path("-") else file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}", "not_readable") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file} is not text in UTF-8", "not_readable") from None
 
 
 def _facts(revision: "PolicyRevision") -> dict[str, object]:
     return {"number": revision.number, "at": revision.at, "who": revision.who, "policy": revision.document}
 
 
-def _done(revision: "PolicyRevision") -> str:
-    return f"policy {revision.number} is in force"
+def _put(config: Path | None, document: Mapping[str, object]) -> "PolicyRevision":
+    from ai_proxy.cli.state import OWNER, audited, with_state
+
+    async def put(state: "ProxyState") -> "PolicyRevision":
+        async with audited(state, "policy.set") as event:
+            revision = await state.security.policy.set(document, OWNER)
+            event.detail = f"revision {revision.number}"
+        return revision
+
+    return with_state(config, put)
 
 
-def _line(revision: "PolicyRevision") -> str:
-    moment = datetime.fromtimestamp(revision.at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return f"{revision.number:4}  {moment}  {revision.who}"
+async def _current(state: "ProxyState") -> tuple[Path, int, dict[str, object]]:
+    return state.folder, state.security.policy.number, dict(state.security.policy.document())
+
+
+def _edit(config: Path | None) -> "PolicyRevision | None":
+    """Edit the policy in a private file that survives every failure; None when nothing was changed.
+
+    Raises:
+        UserError: The user gave up, or another policy was set meanwhile; the message names the file.
+    """
+    from ai_proxy.cli.state import with_state
+    from ai_proxy.config.show import to_yaml
+
+    folder, number, document = with_state(config, _current)
+    before = HINT + to_yaml(document)
+    descriptor, name = tempfile.mkstemp(prefix="policy-", suffix=".yaml", dir=folder, text=True)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as text:
+        text.write(before)
+    file = Path(name)
+    try:
+        revision = _edit_until_valid(config, file, before, number)
+    except KeyboardInterrupt:
+        typer.echo(f"your text is in {file}", err=True)
+        raise
+    except Exception as error:
+        _, code, message = explain(error)
+        hint = f"your text is in {file}; apply it with 'ai-proxy security policy set {file}'"
+        raise UserError(f"{message}\n{hint}", code) from error
+    file.unlink()
+    return revision
+
+
+def _put_if_unchanged(config: Path | None, document: Mapping[str, object], number: int) -> "PolicyRevision":
+    from ai_proxy.cli.state import with_state
+
+    if with_state(config, _current)[1] != number:
+        raise UserError(
+            "another policy was set meanwhile; see 'ai-proxy security policy history'", "conflict"
+        )
+    return _put(config, document)
+
+
+def _edit_until_valid(config: Path | None, file: Path, before: str, number: int) -> "PolicyRevision | None":
+    from ai_proxy.core.errors import InvalidPolicyError
+
+    while True:
+        _open_editor(file)
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if text == before:
+            return None
+        try:
+            return _put_if_unchanged(config, read_policy(text, file.name), number)
+        except (UserError, InvalidPolicyError) as error:
+            if isinstance(error, UserError) and error.code != InvalidPolicyError.code:
+                raise
+            typer.echo(f"Error: {explain(error)[2]}\nEdit it again? [Y/n] ", err=True, nl=False)
+            answer = sys.stdin.readline()  # end of file means no
+            if not answer or answer.strip().lower() not in ("", "y", "yes"):
+                raise
+
+
+def _open_editor(file: Path) -> None:
+    command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    try:
+        code = subprocess.run([*command, str(file)], check=False).returncode
+    except OSError as error:
+        raise UserError(
+            f"cannot run the editor {command[0]!r}: {error.strerror}; set EDITOR to another", "no_editor"
+        ) from None
+    if code:
+        raise UserError(f"the editor {command[0]!r} failed with exit code {code}", "editor_failed")

@@ -1,44 +1,33 @@
-"""`ai-proxy serve`, and the options that say how to serve."""
+"""`ai-proxy serve`, and the options it shares with `proxy start`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ai_proxy.cli.output import Globals, RunDirOption
+from ai_proxy.cli.output import ConfigOption, Globals, RunDirOption
 from ai_proxy.core.options import LogFormat, LogLevel, ServeOptions
 from ai_proxy.core.settings import TlsMode
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        help="The configuration file; else AI_PROXY_CONFIG, ./config.yaml, or the one of the user.",
-        dir_okay=False,
-    ),
-]
 HostOption = Annotated[str | None, typer.Option("--host", "--bind", help="Address to listen on.")]
 LogLevelOption = Annotated[
-    LogLevel | None, typer.Option("--log-level", help="The least severe log records shown.")
+    LogLevel | None, typer.Option("--log-level", help="Minimum severity of log records.")
 ]
-LogFormatOption = Annotated[LogFormat, typer.Option("--log-format", help="For people or for machines.")]
+LogFormatOption = Annotated[LogFormat, typer.Option("--log-format", help="Format of the log.")]
 DetectOption = Annotated[
     bool | None,
     typer.Option(
         "--detect/--no-detect",
         envvar="AI_PROXY_DETECT",
-        help="Look for engines that run by themselves, and offer them.",
+        help="Detect other engines on this machine and serve their models.",
     ),
 ]
 AcmeDomainsOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--acme-domain", help="Name for which a public certificate is had; may be given several times."
-    ),
+    typer.Option("--acme-domain", help="Domain of the public certificate; may be repeated."),
 ]
 AcmeEmailOption = Annotated[
-    str | None, typer.Option("--acme-email", help="Given to the authority with the account.")
+    str | None, typer.Option("--acme-email", help="Contact address of the ACME account.")
 ]
 
 
@@ -50,17 +39,19 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port; 0 for a free one.")] = None,
     log_level: LogLevelOption = None,
     log_format: LogFormatOption = LogFormat.TEXT,
-    log_file: Annotated[Path | None, typer.Option(help="Write the log here, too.", dir_okay=False)] = None,
+    log_file: Annotated[
+        Path | None, typer.Option(help="Write the log to this file as well.", dir_okay=False)
+    ] = None,
     run_dir: RunDirOption = None,
     detect: DetectOption = None,
     tls_mode: Annotated[
-        TlsMode | None, typer.Option(help="Where the certificate comes from; else as configured.")
+        TlsMode | None, typer.Option(help="Source of the certificate. Default: as configured.")
     ] = None,
     acme_domain: AcmeDomainsOption = None,
     acme_email: AcmeEmailOption = None,
 ) -> None:
-    """Serve, until Ctrl-C or SIGTERM."""
-    from ai_proxy.app import serve as serve_until_told
+    """Serve until Ctrl-C or SIGTERM."""
+    from ai_proxy.app import serve as serve_until_signal
 
     options = ServeOptions(
         config,
@@ -75,9 +66,9 @@ def serve(
         tuple(acme_domain or ()),
         acme_email,
     )
-    raise typer.Exit(serve_until_told(options))
+    raise typer.Exit(serve_until_signal(options))
 
 
 def chosen_level(ctx: typer.Context, chosen: LogLevel | None) -> LogLevel:
-    """Return the log level asked for, after the command or before it."""
+    """Return the log level given after the command, or else before it."""
     return chosen or (ctx.find_object(Globals) or Globals()).log_level

@@ -1,4 +1,4 @@
-"""Commands about services: `ps`, `start`, `stop`, `restart`, `unload`, `logs`."""
+"""Commands about services: `ps`, `start`, `stop`, `restart`, `unload`, `logs`, `models list`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,20 +10,31 @@ from ai_proxy.cli.output import Format, FormatOption, PortOption, RunDirOption, 
 ServiceArgument = Annotated[
     str, typer.Argument(metavar="SERVICE", help="The service's id, as in the configuration.")
 ]
-WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it is done, or at once.")]
+WaitOption = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait until it is done, or return at once.")
+]
 TimeoutOption = Annotated[float, typer.Option(min=0.1, max=3600, help="Longest wait, in seconds.")]
+
+
+models = typer.Typer(help="Show the models that clients can use.", no_args_is_help=True)
+
+
+@models.callback()
+def group() -> None:
+    """Show the models that clients can use."""
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to a program."""
     for command in (ps, start, stop, restart, unload, logs):
         app.command()(command)
+    app.add_typer(models, name="models")
 
 
 def ps(
     ctx: typer.Context, output: FormatOption = None, port: PortOption = None, run_dir: RunDirOption = None
 ) -> None:
-    """List the services and how they stand."""
+    """List the services and their states."""
     from ai_proxy.cli.client import Server, ask
     from ai_proxy.cli.tables import print_services
 
@@ -58,7 +69,7 @@ def stop(
     port: PortOption = None,
     run_dir: RunDirOption = None,
 ) -> None:
-    """Stop a service and hold it stopped until it is started by hand."""
+    """Stop a service; requests do not start it again until you do."""
     _act(ctx, "stop", service, timeout if wait else 0, output, port, run_dir)
 
 
@@ -86,7 +97,7 @@ def unload(
     port: PortOption = None,
     run_dir: RunDirOption = None,
 ) -> None:
-    """Free what a service takes; the next request may start it again."""
+    """Stop a service to free its memory; the next request may start it again."""
     _act(ctx, "unload", service, timeout if wait else 0, output, port, run_dir)
 
 
@@ -113,8 +124,10 @@ def logs(
     ctx: typer.Context,
     service: ServiceArgument,
     *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with every new line.")] = False,
-    tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Last lines to begin with.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
+    tail: Annotated[
+        int, typer.Option("--tail", "-n", min=0, help="Number of last lines to print first.")
+    ] = 100,
     output: FormatOption = None,
     port: PortOption = None,
     run_dir: RunDirOption = None,
@@ -153,3 +166,18 @@ def text_of(data: bytes) -> str:
 def _print_lines(lines: list[dict[str, Any]]) -> None:
     for line in lines:
         typer.echo(line["text"])
+
+
+@models.command("list")
+def list_models(
+    ctx: typer.Context, output: FormatOption = None, port: PortOption = None, run_dir: RunDirOption = None
+) -> None:
+    """List the models of all services and their states."""
+    from ai_proxy.cli.client import Server, ask
+    from ai_proxy.cli.tables import print_models
+
+    async def get(server: Server) -> dict[str, Any]:
+        return await server.get("/api/v1/models")
+
+    found = ask(run_dir, port, get)["models"]
+    show(ctx, output, found, lambda: print_models(found))

@@ -1,4 +1,4 @@
-"""How commands reach what lasts: they open it themselves, so that they work whether or not a proxy runs."""
+"""Access of commands to the store: they open it themselves, so they work whether or not a proxy runs."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,35 +10,33 @@ if TYPE_CHECKING:
     from ai_proxy.instances.state import ProxyState
 
 OWNER, LOCAL = "owner", "local"
-"""Who runs commands, and from where, as the audit log says it."""
+"""Actor and origin of commands in the audit log."""
 
 
 def with_state[T](config: Path | None, work: "Callable[[ProxyState], Awaitable[T]]") -> T:
-    """Open what lasts, do something with it, and return what comes of that.
+    """Open the persisted state, and return the result of `work`.
 
-    Who may open the files is the owner, and needs no key. A proxy that runs hears of changes within a second.
+    A user who can open the files is the owner and needs no key. A running proxy sees changes within a second.
 
     Args:
-        config: The configuration file chosen on the command line; None for the usual one.
-        work: Does it.
+        config: The configuration file given on the command line; None for the default one.
+        work: Reads or changes the state.
 
     Raises:
         InvalidConfigError: The configuration has errors.
-        StoreError: It cannot be opened, read or written.
+        StoreError: The store cannot be opened, read or written.
     """
     import asyncio
     import os
 
-    from ai_proxy.config.load import find_config, load_config
-    from ai_proxy.config.schema import Config
+    from ai_proxy.config.load import configuration
     from ai_proxy.core.options import LogLevel
     from ai_proxy.instances.state import open_state
     from ai_proxy.platform.clock import SystemClock
     from ai_proxy.telemetry.logs import configure
 
     configure(LogLevel.WARNING)
-    path = find_config(config, os.environ, Path.cwd())
-    settings = load_config(path, os.environ) if path else Config()
+    _, settings = configuration(config, os.environ)
 
     async def run() -> T:
         async with open_state(settings, SystemClock()) as state:
@@ -48,12 +46,12 @@ def with_state[T](config: Path | None, work: "Callable[[ProxyState], Awaitable[T
 
 
 @dataclass(slots=True)
-class Deed:
+class AuditEvent:
     """What a command does, for the audit log.
 
     Attributes:
-        what: The action, and to what.
-        detail: In words; empty for nothing to add.
+        what: The action and its target.
+        detail: Details; empty for none.
     """
 
     what: str
@@ -61,24 +59,24 @@ class Deed:
 
 
 @asynccontextmanager
-async def audited(state: "ProxyState", what: str) -> AsyncIterator[Deed]:
-    """Write what is done within to the audit log, whatever comes of it.
+async def audited(state: "ProxyState", what: str) -> AsyncIterator[AuditEvent]:
+    """Record what the context does in the audit log, whether it succeeds or fails.
 
-    Where the log cannot be written, the change has been made all the same: that is logged as an error.
+    A change stays when the log cannot be written; that is logged as an error.
 
     Args:
-        state: Where to.
-        what: The action, and to what as far as that is known before; the deed may be told more.
+        state: The state with the audit log.
+        what: The action and its target; the context may complete the event.
     """
     from ai_proxy.core.errors import ProxyError
 
-    deed = Deed(what)
+    event = AuditEvent(what)
     try:
-        yield deed
+        yield event
     except ProxyError as error:
-        await _record(state, deed.what, error.code, error.detail)
+        await _record(state, event.what, error.code, error.detail)
         raise
-    await _record(state, deed.what, "ok", deed.detail)
+    await _record(state, event.what, "ok", event.detail)
 
 
 async def _record(state: "ProxyState", what: str, result: str, detail: str) -> None:
@@ -89,4 +87,4 @@ async def _record(state: "ProxyState", what: str, result: str, detail: str) -> N
     try:
         await state.security.audit.record(OWNER, what, LOCAL, result, detail)
     except StoreError as error:
-        logger.error("{} is not in the audit log: {}", what, error)
+        logger.error("cannot record {} in the audit log: {}", what, error)

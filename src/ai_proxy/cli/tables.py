@@ -1,5 +1,6 @@
-"""Tables for people."""
+"""Tables in the text format."""
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ai_proxy.control.run_settings import Setting, written
+from ai_proxy.core.durations import format_duration
 from ai_proxy.core.key_facts import KeyFacts, limits
 from ai_proxy.core.limits import Allowance
 from ai_proxy.core.store_ports import Usage
@@ -22,10 +24,10 @@ COLOURS = {
     "failing": "red",
     "failed": "red",
 }
-"""Of states; the others have none."""
+"""Colours of service states; other states have none."""
 
 PIPE_WIDTH = 250
-"""Columns where nobody looks: wide enough to cut nothing."""
+"""Width in characters when the output is not a terminal, so that nothing is cut."""
 
 NOTHING_CONFIGURED = "no services are configured; 'ai-proxy config init' writes an example"
 
@@ -36,31 +38,31 @@ def span(seconds: float) -> str:
     >>> [span(s) for s in (-1, 8.4, 200, 7500, 360_000)]
     ['0s', '8s', '3m 20s', '2h 5m', '4d 4h']
     """
-    rest, words = max(0, int(seconds)), []
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if count:
-            words.append(f"{count}{unit}")
-    return " ".join(words[:2]) or "0s"
+    return " ".join(re.findall(r"\d+\D+", format_duration(max(0, int(seconds))))[:2]) or "0s"
+
+
+def _table(*columns: str) -> Table:
+    """Return an empty table; a column ends in `>` when it is right-aligned, in `~` when it wraps."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(
+            column.rstrip(">~"),
+            justify="right" if column.endswith(">") else "left",
+            no_wrap=not column.endswith("~"),
+            overflow="fold" if column.endswith("~") else "ellipsis",
+        )
+    return table
 
 
 def services_table(services: list[dict[str, Any]], now: float) -> Table:
     """Return the table of services.
 
     Args:
-        services: As the server tells them.
+        services: Services from the API.
         now: Seconds since the epoch.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("SERVICE", "STATE", "ENGINE", "RUNTIME"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("IN FLIGHT", justify="right")
-    table.add_column("WAITING", justify="right")
-    for name in ("CPU", "MEMORY"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("ADDRESS", "SINCE", "STOPS IN"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("REASON", overflow="fold")
+    names = "SERVICE,STATE,ENGINE,RUNTIME,IN FLIGHT>,WAITING>,CPU>,MEMORY>,ADDRESS,SINCE,STOPS IN,REASON~"
+    table = _table(*names.split(","))
     for one in services:
         idle = one["idle_stop_in"]
         table.add_row(
@@ -85,12 +87,8 @@ def print_services(services: list[dict[str, Any]]) -> None:
 
 
 def models_table(models: list[dict[str, Any]]) -> Table:
-    """Return the table of models, as the server tells them."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("MODEL", overflow="fold")
-    for name in ("SERVICE", "ENGINE", "STATE"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("CONTEXT", justify="right")
+    """Return the table of models from the API."""
+    table = _table("MODEL~", "SERVICE", "ENGINE", "STATE", "CONTEXT>")
     for one in models:
         context = one["context_length"]
         table.add_row(
@@ -116,7 +114,7 @@ def _print(what: Table | str) -> None:
 
 
 def usage(stats: dict[str, Any] | None) -> tuple[str, str]:
-    """Return CPU and memory in words, with that of GPUs where it is known.
+    """Return CPU and memory as text, with GPU memory where it is known.
 
     >>> usage({"cpu_percent": 150.2, "memory": 3_500_000_000, "gpu_memory": None}), usage(None)
     (('150 %', '3338 MB'), ('-', '-'))
@@ -139,17 +137,12 @@ ENGINE_COLOURS = {
     "ErrorNetwork": "red",
     "ErrorApi": "red",
 }
-"""Of the states of engines; the others have none."""
+"""Colours of engine states; other states have none."""
 
 
 def engines_table(engines: list[dict[str, Any]]) -> Table:
-    """Return the table of engines that run by themselves, as the server tells them."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("ENGINE", "STATE", "ADDRESS", "VERSION"):
-        table.add_column(name, no_wrap=True)
-    for name in ("LATENCY", "MODELS"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("DETAIL", overflow="fold")
+    """Return the table of detected engines from the API."""
+    table = _table("ENGINE", "STATE", "ADDRESS", "VERSION", "LATENCY>", "MODELS>", "DETAIL~")
     for one in engines:
         latency = one["latency_ms"]
         table.add_row(
@@ -170,22 +163,14 @@ def print_engines(engines: list[dict[str, Any]]) -> None:
 
 
 PROXY_COLOURS = {"running": "green", "stopping": "yellow", "not_answering": "red", "dead": "red"}
-"""Of the states of proxies; the others have none."""
+"""Colours of proxy states; other states have none."""
 
 NO_PROXY = "no proxy is running; start one with 'ai-proxy proxy start'"
 
 
 def proxies_table(proxies: list[dict[str, Any]]) -> Table:
     """Return the table of proxies."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("ID", "STATE"):
-        table.add_column(name, no_wrap=True)
-    for name in ("PID", "PORT"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("MODE", "UPTIME"):
-        table.add_column(name, no_wrap=True)
-    for name in ("ENDPOINTS", "LAST ERROR"):
-        table.add_column(name, overflow="fold")
+    table = _table("ID", "STATE", "PID>", "PORT>", "MODE", "UPTIME", "ENDPOINTS~", "LAST ERROR~")
     for one in proxies:
         where = f" on {one['machine']}" if one["state"] == "elsewhere" else ""
         table.add_row(
@@ -207,28 +192,20 @@ def print_proxies(proxies: list[dict[str, Any]]) -> None:
 
 
 KEY_COLOURS = {"good": "green", "expired": "yellow", "revoked": "red"}
-"""Of the states of API keys."""
+"""Colours of API key states."""
 
-NO_KEYS = "there are no API keys; make one with 'ai-proxy api-keys create'"
-NO_USAGE = "nothing was used yet"
+NO_KEYS = "there are no API keys; create one with 'ai-proxy api-keys create'"
+NO_USAGE = "there is no usage yet"
 
 
 def keys_table(keys: Sequence[KeyFacts], now: float) -> Table:
     """Return the table of API keys.
 
     Args:
-        keys: What is told of each.
+        keys: The keys.
         now: Seconds since the epoch.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("ID", no_wrap=True)
-    table.add_column("LABEL", overflow="fold")
-    for name in ("STATE", "SCOPES"):
-        table.add_column(name, no_wrap=True)
-    for name in ("MODELS", "LIMITS"):
-        table.add_column(name, overflow="fold")
-    for name in ("EXPIRES", "LAST USED"):
-        table.add_column(name, no_wrap=True)
+    table = _table("ID", "LABEL~", "STATE", "SCOPES", "MODELS~", "LIMITS~", "EXPIRES", "LAST USED")
     for one in keys:
         allowance = Allowance(one.rpm, one.burst, one.tpm, one.concurrency)
         table.add_row(
@@ -250,7 +227,7 @@ def print_keys(keys: Sequence[KeyFacts]) -> None:
 
 
 def moment(at: float | None, now: float) -> str:
-    """Say how far away a moment is.
+    """Return a time relative to now.
 
     >>> moment(None, 0), moment(200, 0), moment(0, 7500)
     ('never', 'in 3m 20s', '2h 5m ago')
@@ -261,17 +238,13 @@ def moment(at: float | None, now: float) -> str:
 
 
 def usage_table(usage: Sequence[Usage], labels: Mapping[str, str]) -> Table:
-    """Return the table of what was used, with a line for all of it.
+    """Return the table of usage, with a line of totals.
 
     Args:
-        usage: By day, key and model.
-        labels: Of keys, by their ids.
+        usage: Usage by day, key and model.
+        labels: Labels of keys by their ids.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("DAY", "KEY", "LABEL", "MODEL"):
-        table.add_column(name, overflow="fold")
-    for name in ("REQUESTS", "TOKENS IN", "TOKENS OUT"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _table("DAY~", "KEY~", "LABEL~", "MODEL~", "REQUESTS>", "TOKENS IN>", "TOKENS OUT>")
     for one in usage:
         label = Text(labels.get(one.key_id, ""))
         counts = (one.requests, one.tokens_in, one.tokens_out)
@@ -286,16 +259,13 @@ def usage_table(usage: Sequence[Usage], labels: Mapping[str, str]) -> Table:
 
 
 def print_usage(usage: Sequence[Usage], labels: Mapping[str, str]) -> None:
-    """Print the table of what was used to standard output."""
+    """Print the table of usage to standard output."""
     _print(usage_table(usage, labels) if usage else NO_USAGE)
 
 
 def settings_table(settings: Sequence[Setting]) -> Table:
-    """Return the table of settings that can be changed at run time."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("SETTING", "VALUE", "FROM"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("WHAT IT DOES", overflow="fold")
+    """Return the table of run-time settings."""
+    table = _table("SETTING", "VALUE", "FROM", "WHAT IT DOES~")
     for one in settings:
         source = "config set" if one.made else "configuration"
         table.add_row(one.name, written(one), source, Text(f"{one.description} {one.range.capitalize()}."))

@@ -1,4 +1,4 @@
-"""`ai-proxy tls`: trust in the local certificate authority."""
+"""`ai-proxy tls`: trust in the local CA."""
 
 import os
 import sys
@@ -8,23 +8,25 @@ import typer
 
 from ai_proxy.cli.output import FormatOption, UserError, show
 
-app = typer.Typer(help="Trust in the local CA that tls.mode dev-selfsigned makes.", no_args_is_help=True)
+app = typer.Typer(help="Trust the local CA of tls.mode dev-selfsigned.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Keep the commands of the group below its name, also while there is only one."""
+    """Keep `trust` a command of the group although it is the only one."""
 
 
 @app.command()
 def trust(
     ctx: typer.Context,
     *,
-    install: Annotated[bool, typer.Option("--install", help="Have this system trust it.")] = False,
-    uninstall: Annotated[bool, typer.Option("--uninstall", help="Have this system forget it.")] = False,
+    install: Annotated[bool, typer.Option("--install", help="Make this system trust the local CA.")] = False,
+    uninstall: Annotated[
+        bool, typer.Option("--uninstall", help="Remove the local CA from this system.")
+    ] = False,
     output: FormatOption = None,
 ) -> None:
-    """Say how clients are made to trust the local CA, or have this system do so."""
+    """Show how to make clients trust the local CA, or install it on this system."""
     from ai_proxy.platform.data_folder import data_folder
     from ai_proxy.tls.authority import authority_files
     from ai_proxy.tls.trust import change_trust, instructions, local_authority, trust_store
@@ -40,7 +42,7 @@ def trust(
         show(ctx, output, data, lambda: typer.echo(instructions(authority, fingerprint, store)))
         return
     if store is None:
-        raise UserError("how this system is made to trust a CA is not known; do it by hand", "unknown_system")
+        raise UserError("cannot install a CA on this system; install it by hand", "unknown_system")
     change_trust(store.install if install else store.uninstall, privileged=os.geteuid() == 0)
     done = "trusts" if install else "no longer trusts"
     show(ctx, output, data, lambda: typer.echo(f"{store.name}: this system {done} the local CA"))

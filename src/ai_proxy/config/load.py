@@ -51,6 +51,20 @@ def find_config(
     return next((path for folder in folders if (path := folder / "config.yaml").is_file()), None)
 
 
+def configuration(explicit: Path | None, environ: Mapping[str, str]) -> tuple[Path | None, Config]:
+    """Find and load the configuration file; return its path, and the default configuration without a file.
+
+    Args:
+        explicit: The value of `--config`.
+        environ: The environment.
+
+    Raises:
+        ConfigError: The file has errors; it carries all of them.
+    """
+    path = find_config(explicit, environ, Path.cwd())
+    return path, load_config(path, environ) if path else Config()
+
+
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     """Load a configuration file.
 

@@ -24,9 +24,9 @@ def test_the_key_alone_goes_to_standard_output(keeper: Keeper) -> None:
 
     (plain,) = ran.out.splitlines()
     assert (ran.code, plain.startswith("aip_")) == (0, True)
-    assert "shown only now" in ran.err
+    assert "shown only once" in ran.err
     assert plain not in ran.err
-    assert "first one" in ran.err
+    assert "the first key" in ran.err
     assert "first one" not in keeper("api-keys", "create", "phone").err
 
 

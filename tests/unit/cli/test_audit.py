@@ -21,7 +21,7 @@ def filled(keeper: Keeper) -> Keeper:
 
 
 def test_an_empty_log_is_told(keeper: Keeper) -> None:
-    assert keeper("audit").out == "nothing is in the audit log\n"
+    assert keeper("audit").out == "the audit log is empty\n"
     assert keeper("audit", *JSON).data == []
 
 

@@ -64,7 +64,7 @@ def test_a_database_on_a_server_is_said_not_to_be_in_it(
     refused = command("backup", "restore", "b.tar.gz")
     restored = command("--format", "json", "backup", "restore", "b.tar.gz", "--force")
 
-    assert "it is in PostgreSQL, keep it with pg_dump" in created[1]
+    assert "which is in PostgreSQL; save it with pg_dump" in created[1]
     assert "hunter2" not in created[1]
     assert refused[0] == 1
     assert "--force" in refused[2]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ai_proxy.cli.install import Plan, launchd_plist, systemd_unit
 from ai_proxy.cli.main import run
-from ai_proxy.cli.units import Plan, launchd_plist, systemd_unit
 
 CONFIG = """\
 server: {port: 11000, limits: {shutdown_timeout: 20s}}

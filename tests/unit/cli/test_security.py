@@ -41,7 +41,7 @@ def test_a_policy_may_come_as_json_from_standard_input(keeper: Keeper) -> None:
     [
         ("allow: []", "allow: unknown; did you mean 'allowlist'?"),
         ("max_request_mb: 5\nallowlist: [a b", ":2: "),
-        ("- 10.0.0.0/8", "a policy is a mapping"),
+        ("- 10.0.0.0/8", "not a policy; write a mapping"),
         ("allowlist: []\nallowlist: []", ":2: the key is given twice"),
         ("allowlist: [10.0.0.1/8]", "has host bits set"),
         ("cors: {origins: ['*'], credentials: true}", "cors.credentials: not with the origin *"),
@@ -71,7 +71,7 @@ def test_a_file_that_cannot_be_read_is_the_users_error(
 
 
 def test_who_set_which_policy_is_told(keeper: Keeper, policy: Path) -> None:
-    assert "no policy was set yet" in keeper("security", "policy", "history").out
+    assert "no policy is set" in keeper("security", "policy", "history").out
     keeper("security", "policy", "set", str(policy))
 
     assert keeper("security", "policy", "history").out.split()[0::3] == ["1", "owner"]

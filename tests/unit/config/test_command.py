@@ -132,7 +132,7 @@ def test_init_leaves_an_existing_file_alone(config: Command) -> None:
     ran = config("init")
 
     assert (ran.code, Path("config.yaml").read_text(encoding="utf-8")) == (1, GOOD)
-    assert "exists already" in ran.err
+    assert "already exists" in ran.err
 
 
 def test_init_says_when_it_cannot_write(config: Command) -> None:
