@@ -146,7 +146,7 @@ async def assemble(
         folder, owner_id(folder), VERSION, settings.docker, background, gpus.used_by if gpus else None
     )
     runtimes = await _open_runtimes(context, stack)
-    plane = ControlPlane(SystemClock(), runtimes, build_engines(session), telemetry.recorder)
+    plane = ControlPlane(SystemClock(), runtimes, build_engines(session), telemetry.recorder, background)
     gateway = _gateway(plane, telemetry, settings.limits, guard, folder / CLIENT_SOCKET)
     stack.push_async_callback(close, plane, gateway)
     plane.load = _loader(path, config, options)
@@ -284,7 +284,7 @@ def _gateway(
     gateway = Gateway(plane.scheduler, telemetry.recorder, limits, upstream)
     gateway.tracing = telemetry.tracing
     gateway.protect(guard)
-    plane.publish = gateway.publish
+    plane.offers_changed.add(gateway.publish)
     plane.events.listen(EventLog())
     telemetry.watch(plane.services, plane.events.listen)
     return gateway

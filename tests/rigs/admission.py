@@ -73,7 +73,7 @@ class FakeAdmission:
         if service_id in self.held or service_id in self.refusals:
             return None
         self.in_flight[service_id] += 1
-        return Lease(service_id, self.upstreams[service_id])
+        return Lease(service_id, self.upstreams[service_id], self)
 
     async def admit(self, ask: Ask) -> Lease:
         """Wait as long as the test says."""
@@ -91,7 +91,7 @@ class FakeAdmission:
         if service_id in self.refusals:
             raise self.refusals[service_id]
         self.in_flight[service_id] += 1
-        return Lease(service_id, self.upstreams[service_id])
+        return Lease(service_id, self.upstreams[service_id], self)
 
     def wait_reason(self, service_id: str) -> str:
         """Return what a test says."""

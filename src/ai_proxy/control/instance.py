@@ -1,28 +1,26 @@
-"""The running thing behind a service: its launch, its handle, its end."""
+"""One running instance of a service: its handle, its upstreams, the leases on it, and its exit."""
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from ai_proxy.control.replicas import Replicas
 from ai_proxy.core.errors import RuntimeFailureError
-from ai_proxy.core.placement import AS_DECLARED, Placement
 from ai_proxy.core.ports import Clock, Engine, Model, Probe, Runtime
-from ai_proxy.core.service import Exit, Handle, ResourceUsage, Service, Upstream, UpstreamsChanged
+from ai_proxy.core.service import Exit, Handle, Lease, Outcome, ResourceUsage, Service, UpstreamsChanged
 from ai_proxy.platform.clock import wait_any
 from ai_proxy.platform.tasks import cancel, spawn
 
 STOP_SLACK = 15.0
 """Seconds beyond the grace after which a stop that hangs is asked for again."""
 WATCH_RETRY = 1.0
-"""Seconds between two tries to watch for the exit while what runs it is away."""
+"""Seconds between two tries to watch an instance while its runtime is away."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a supervisor looks after, and with what."""
+    """A service, and what runs it and asks it."""
 
     service: Service
     runtime: Runtime
@@ -30,57 +28,52 @@ class Assignment:
 
 
 class Instance:
-    """Carries out what a supervisor decides, and keeps the proof of what runs."""
+    """What runs of a service, from its launch or adoption to the proof of its end.
 
-    def __init__(self, assignment: Assignment, clock: Clock, handle: Handle | None = None) -> None:
+    It gives the leases on its upstreams and takes them back, so a lease is never charged to the instance of
+    the same service that follows.
+
+    Args:
+        assignment: The service, and what runs it.
+        handle: Proof of what runs.
+        clock: Returns the time.
+        drained: Called whenever the last lease was given back.
+    """
+
+    def __init__(
+        self, assignment: Assignment, handle: Handle, clock: Clock, drained: Callable[[], None]
+    ) -> None:
         self.service = assignment.service
         self.handle = handle
-        self.upstreams: tuple[Upstream, ...] = handle.upstreams if handle else ()
-        self.replicas = Replicas(self.upstreams, clock) if handle else None
+        self.upstreams = handle.upstreams
+        self.replicas = Replicas(handle.upstreams, clock)
         self.usage: ResourceUsage | None = None
-        self.progress = ""
-        self.progressed = 0.0
-        self.launching: asyncio.Task[Handle] | None = None
-        self.watching: asyncio.Task[Exit] | None = None
+        self.in_flight = 0
+        self.last_used = clock.now()
+        self.is_gone = False
         self._runtime = assignment.runtime
         self._engine = assignment.engine
         self._clock = clock
+        self._drained = drained
+        self.watching = spawn(self._watch(), f"watch {self.service.id}")
 
     def __repr__(self) -> str:
-        return f"<Instance [{self.service.id}, {self.handle.ref if self.handle else 'nothing runs'}]>"
+        return f"<Instance [{self.service.id}, {self.handle.ref}: {self.in_flight} in flight]>"
 
     @property
-    def is_owned(self) -> bool:
-        """Whether its runtime starts and ends it; what is not owned runs by itself."""
-        return self._runtime.capabilities.owns
+    def exit(self) -> Exit | None:
+        """How it ended by itself; None while it runs.
 
-    def launch(self, placement: Placement = AS_DECLARED) -> asyncio.Task[Handle]:
-        """Begin a start."""
-        self.progress = ""
-        starting = self._runtime.start(self.service, placement, self._take_progress)
-        self.launching = spawn(starting, f"start {self.service.id}")
-        return self.launching
+        Raises:
+            Exception: Whatever the runtime raised when it was asked, beside what its port allows.
+        """
+        return self.watching.result() if self.watching.done() else None
 
-    def _take_progress(self, words: str) -> None:
-        self.progress = words
-        self.progressed = self._clock.now()
-
-    def watch(self, handle: Handle) -> None:
-        """Keep the proof of what runs, and wait for its end."""
-        self.launching = None
-        self.handle = handle
-        self._answer_at(handle.upstreams)
-        self.watching = spawn(self._watch(handle), f"watch {self.service.id}")
-
-    def _answer_at(self, upstreams: tuple[Upstream, ...]) -> None:
-        self.upstreams = upstreams
-        self.replicas = Replicas(upstreams, self._clock)
-
-    async def _watch(self, handle: Handle) -> Exit:
+    async def _watch(self) -> Exit:
         """Take what the runtime reports, until the exit."""
         while True:
-            with contextlib.suppress(RuntimeFailureError):
-                async with aclosing(self._runtime.watch(handle)) as reports:
+            try:
+                async with aclosing(self._runtime.watch(self.handle)) as reports:
                     async for report in reports:
                         match report:
                             case Exit():
@@ -88,18 +81,40 @@ class Instance:
                             case ResourceUsage():
                                 self.usage = report
                             case UpstreamsChanged(upstreams):
-                                self._answer_at(upstreams)
-            await self._clock.sleep(WATCH_RETRY)
+                                self.upstreams = upstreams
+                                self.replicas.change(upstreams)
+            except RuntimeFailureError:
+                await self._clock.sleep(WATCH_RETRY)
+            else:
+                raise RuntimeError(f"the runtime ceased to report on {self.handle.ref} without an exit")
 
-    @property
-    def exit(self) -> Exit | None:
-        """How it ended by itself; None while it runs."""
-        return self.watching.result() if self.watching is not None and self.watching.done() else None
+    # Leases: implements core.service.LeaseHolder.
+
+    def lease(self) -> Lease:
+        """Give a lease on the best upstream."""
+        self.in_flight += 1
+        return Lease(self.service.id, self.replicas.take(), self)
+
+    def release(self, lease: Lease, outcome: Outcome) -> None:
+        """Take a lease back."""
+        self.in_flight -= 1
+        self.replicas.give_back(lease, outcome)
+        if not self.in_flight:
+            self.last_used = self._clock.now()
+            self._drained()
+
+    def move(self, lease: Lease, outcome: Outcome, retry_after: float) -> bool:
+        """Move a lease to another replica; False when there is none to try."""
+        return not self.is_gone and self.replicas.move(lease, outcome, retry_after)
+
+    def stands(self, lease: Lease) -> bool:
+        """Return whether the upstream of a lease still is one of this instance, which runs."""
+        return not self.is_gone and lease.upstream in self.upstreams
+
+    # What its engine says.
 
     async def probe(self) -> Probe:
-        """Ask the engine whether it is ready: whether any replica is. The others are rested."""
-        if self.handle is None or self.replicas is None:
-            return Probe(ready=False, detail="nothing runs")
+        """Ask the engine whether it is ready, which it is when any replica is."""
         upstreams = self.upstreams
         probes = await asyncio.gather(*(self._engine.probe(self.service, upstream) for upstream in upstreams))
         for upstream, probe in zip(upstreams, probes, strict=True):
@@ -108,59 +123,41 @@ class Instance:
 
     async def models(self) -> tuple[Model, ...]:
         """Return the models that the replicas list, each once."""
-        if self.handle is None:
-            return ()
         upstreams = self.upstreams
         lists = await asyncio.gather(*(self._engine.models(self.service, upstream) for upstream in upstreams))
         return tuple({model.id: model for listed in lists for model in listed}.values())
 
-    def log_tail(self, count: int) -> tuple[str, ...]:
-        """Return the last lines of output."""
-        return tuple(line.text for line in self._runtime.logs(self.service.id).tail(count))
-
-    async def stop(self) -> None:
-        """End whatever runs of the service, a start under way and a lost one included.
-
-        Raises:
-            RuntimeFailureError: There is no proof that nothing runs.
-        """
-        await self._end_launch()
-        listed = await self._bounded(self._runtime.handles())
-        mine = {handle for handle in listed if handle.service_id == self.service.id}
-        for handle in mine | ({self.handle} if self.handle else set()):
-            await self._bounded(self._runtime.stop(handle, self.service.stop_grace))
-        await cancel(self.watching)
-        self.watching = None
-        self.forget()
-
-    def forget(self) -> None:
-        """Nothing runs any more."""
-        self.handle, self.usage, self.upstreams = None, None, ()
-
-    async def detach(self) -> None:
-        """Let it run on without us."""
-        await self._end_launch()
+    async def let_go(self) -> None:
+        """Cease to watch it; what still holds a lease on it goes on."""
+        self.is_gone = True
         await cancel(self.watching)
 
-    async def _end_launch(self) -> None:
-        """Give up a start under way; should it fail at this moment, that is of no interest any more."""
-        launching, self.launching = self.launching, None
-        await cancel(launching)
-        if launching is not None and not launching.cancelled():
-            launching.exception()
 
-    async def _bounded[T](self, work: Awaitable[T]) -> T:
+async def end(assignment: Assignment, instance: Instance | None, clock: Clock) -> None:
+    """End whatever runs of a service, a start whose answer was lost included.
+
+    Raises:
+        RuntimeFailureError: There is no proof that nothing runs.
+    """
+    service, runtime = assignment.service, assignment.runtime
+
+    async def bounded[T](work: Awaitable[T]) -> T:
         """Give up on an answer of the runtime that does not come."""
-        task = spawn(_await(work), f"end {self.service.id}")
+        task = spawn(_result(work), f"end {service.id}")
         try:
-            limit = self.service.stop_grace + STOP_SLACK
-            await wait_any(self._clock, task, until=self._clock.now() + limit)
+            await wait_any(clock, task, until=clock.now() + service.stop_grace + STOP_SLACK)
             if not task.done():
-                raise RuntimeFailureError("no answer from what runs it")
+                raise RuntimeFailureError(f"its runtime did not answer; {service.id} may still be running")
             return task.result()
         finally:
             await cancel(task)
 
+    handles = {handle for handle in await bounded(runtime.handles()) if handle.service_id == service.id}
+    if instance is not None:
+        handles.add(instance.handle)
+    for handle in handles:
+        await bounded(runtime.stop(handle, service.stop_grace))
 
-async def _await[T](work: Awaitable[T]) -> T:
+
+async def _result[T](work: Awaitable[T]) -> T:
     return await work

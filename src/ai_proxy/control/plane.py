@@ -3,19 +3,18 @@
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from loguru import logger
 
 from ai_proxy.control.events import EventBus
 from ai_proxy.control.instance import Assignment
 from ai_proxy.control.listen_addresses import undeclared
-from ai_proxy.control.recovery import recover
-from ai_proxy.control.reload import compare
+from ai_proxy.control.reconcile import classify, compare
 from ai_proxy.control.scheduler import Scheduler
 from ai_proxy.control.supervisor import Supervisor
-from ai_proxy.control.viewing import model_view, service_view
-from ai_proxy.control.views import ModelView, ReloadReport, ServiceView
+from ai_proxy.control.views import ModelView, ReloadReport, ServiceView, model_view, service_view
 from ai_proxy.core.errors import (
     InvalidConfigError,
     RuntimeFailureError,
@@ -24,39 +23,64 @@ from ai_proxy.core.errors import (
     UnknownServiceError,
 )
 from ai_proxy.core.events import ServiceEvent
-from ai_proxy.core.lifecycle import State, backoff
+from ai_proxy.core.lifecycle import Event, State, backoff
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Clock, Engine, Recorder, Runtime
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, near_names
-from ai_proxy.core.service import Service, Upstream
+from ai_proxy.core.scheduling import Ask, Origin
+from ai_proxy.core.service import Handle, Service, Upstream
 from ai_proxy.platform.clock import wait_any
-from ai_proxy.platform.tasks import cancel, spawn
+from ai_proxy.platform.listeners import Listeners
+from ai_proxy.platform.tasks import Background, cancel, spawn
 
 AT_REST = frozenset({State.STOPPED, State.FAILED})
 DOWN = frozenset({State.UNKNOWN, State.FAILING, State.FAILED})
+OPEN_WAIT = 3.0
+"""Longest wait, in seconds, of the start of the proxy for runtimes to say what runs."""
 REMOVE_WAIT = 4.0
 """Longest wait, in seconds, of a reload for the end of a service that is no longer configured."""
 CLOSE_SLACK = 10.0
 """Seconds beyond its grace that the end of the proxy waits for the end of a service."""
 RECOVERY_INTERVAL = 5.0
-"""Longest pause, in seconds, between two tries to find out what runs under a runtime that is away."""
+"""Longest pause, in seconds, between two tries to ask a runtime that is away what runs."""
+SWEEP_GRACE = 5.0
+"""Seconds an orphan is given to end by itself."""
+
+
+@dataclass(slots=True)
+class Recovery:
+    """How far the proxy knows what runs under one runtime.
+
+    Attributes:
+        task: Asks the runtime until it has answered once.
+        asked: Set when it has answered, or failed to, for the first time.
+        done: Whether it has answered; services of this runtime begin only then.
+        failure: Why it has not; empty before the first failure.
+    """
+
+    task: asyncio.Task[None]
+    asked: asyncio.Event
+    done: bool = False
+    failure: str = ""
 
 
 class ControlPlane:
     """Looks after every declared service.
 
     Attributes:
-        events: Tells every change of state.
+        events: Publishes every change of state.
+        offers_changed: Publishes what the services offer whenever that changes, so that requests are routed.
         scheduler: Gives out leases.
-        publish: Is told what the services offer whenever that changes, so that the data plane can route.
-        load: Reads the configuration anew: its services, and the settings that need a restart of the proxy;
+        load: Reads the configuration again: its services, and the settings that need a restart of the proxy;
             None without a configuration file.
 
     Args:
-        clock: Tells the time.
-        runtimes: How services are run.
+        clock: Returns the time.
+        runtimes: How services are run, by name.
         engines: The software that answers, by name.
-        recorder: Is told of states and starts.
+        recorder: Measures states and starts.
+        background: Owns what goes on as long as the proxy does; by default of its own.
+        max_held: Bytes of request bodies that may be held in memory while they wait; 0 for any number.
     """
 
     def __init__(
@@ -65,84 +89,144 @@ class ControlPlane:
         runtimes: Mapping[str, Runtime],
         engines: Mapping[str, Engine],
         recorder: Recorder,
+        background: Background | None = None,
+        *,
+        max_held: int = 0,
     ) -> None:
         self.events = EventBus(clock.wall)
-        self.scheduler = Scheduler(clock, self.events)
-        self.publish: Callable[[Sequence[Offer]], None] = lambda _: None
+        self.offers_changed = Listeners[Sequence[Offer]]("offers")
+        self.scheduler = Scheduler(clock, self.events, max_held)
         self.load: Callable[[], Awaitable[tuple[Sequence[Service], tuple[str, ...]]]] | None = None
         self._clock = clock
         self._runtimes = runtimes
         self._engines = engines
         self._recorder = recorder
+        self._background = background or Background(clock.sleep, clock.now, clock.wall)
         self._supervisors: dict[str, Supervisor] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
-        self._postponed: dict[str, asyncio.Task[None]] = {}
+        self._retiring: dict[str, tuple[Supervisor, asyncio.Task[None]]] = {}
+        self._recoveries: dict[str, Recovery] = {}
+        self._sweeping: dict[Handle, asyncio.Task[None]] = {}
         self._declared: tuple[Service, ...] = ()
         self._found: tuple[Service, ...] = ()
         self._reloading = asyncio.Lock()
+        self._removed = Listeners[str]("removed services")
+        self._removed.add(recorder.forget)
+        self.events.listen(self._record)
 
     def __repr__(self) -> str:
-        return (
-            f"<ControlPlane [{', '.join(f'{s.service.id}: {s.state}' for s in self._supervisors.values())}]>"
-        )
+        return f"<ControlPlane [{', '.join(f'{s.id}: {s.state}' for s in self._supervisors.values())}]>"
+
+    def _record(self, event: ServiceEvent) -> None:
+        self._recorder.state(event.service_id, event.state)
+        supervisor = self._supervisors.get(event.service_id)
+        if event.event is Event.PROBE_OK and supervisor is not None and supervisor.load_time is not None:
+            self._recorder.started(event.service_id, supervisor.load_time)
+
+    # What runs already, from before this start of the proxy.
 
     async def open(self, services: Iterable[Service]) -> None:
         """Take on the declared services, adopting what already runs.
 
+        Returns when every runtime has said what runs, or after a few seconds; what is not known by then is
+        found out in the background.
+
         Raises:
             InvalidConfigError: A service asks for a runtime or an engine that is not here.
         """
-        self._declared = services = tuple(services)
-        for assignment in [self._assign(service) for service in services]:
+        self._declared = tuple(services)
+        for assignment in [self._assign(service) for service in self._declared]:
             self._add(assignment)
         self._publish()
-        for runtime in self._runtimes:
-            try:
-                await self._recover(runtime)
-            except RuntimeFailureError as error:
-                if any(service.launch.runtime == runtime for service in services):
-                    self._postpone(runtime, error)
+        asked = [spawn(self._recovery(runtime).asked.wait(), "recovery") for runtime in self._runtimes]
+        try:
+            until = self._clock.now() + OPEN_WAIT
+            await asyncio.gather(*(wait_any(self._clock, one, until=until) for one in asked))
+        finally:
+            await cancel(*asked)
+
+    def _recovery(self, runtime: str) -> Recovery:
+        """Return how far the recovery of a runtime is; begin it when it does not run."""
+        recovery = self._recoveries.get(runtime)
+        if recovery is None or (recovery.task.done() and not recovery.done):
+            asked = asyncio.Event()
+            task = self._background.run(partial(self._recover, runtime), "recover services")
+            recovery = self._recoveries[runtime] = Recovery(task, asked)
+        return recovery
 
     async def _recover(self, runtime: str) -> None:
-        """Begin with every service of a runtime, adopting what already runs."""
-        mine = [s for s in self._supervisors.values() if s.service.launch.runtime == runtime]
-        adopted = await recover(runtime, self._runtimes[runtime], [s.service for s in mine])
-        for supervisor in mine:
-            supervisor.begin(adopted.get(supervisor.service.id))
-
-    def _postpone(self, runtime: str, error: RuntimeFailureError) -> None:
-        """Go on without a runtime that is away, and begin with its services when it is back."""
-        for supervisor in self._supervisors.values():
-            if supervisor.service.launch.runtime == runtime:
-                supervisor.postpone(error.detail)
-        self._postponed[runtime] = spawn(self._recover_later(runtime), f"wait for {runtime}")
-
-    async def _recover_later(self, runtime: str) -> None:
+        """Ask a runtime what runs until it answers; then adopt what is as declared and end the rest."""
+        recovery = self._recoveries[runtime]
         for tries in itertools.count(1):
-            await self._clock.sleep(min(RECOVERY_INTERVAL, backoff(tries)))
             try:
-                await self._recover(runtime)
-            except RuntimeFailureError:
-                continue
-            del self._postponed[runtime]
-            return
+                handles = await self._runtimes[runtime].handles()
+                break
+            except RuntimeFailureError as error:
+                self._postpone(runtime, recovery, error.detail)
+                if not self._of(runtime):
+                    return  # nobody needs it now
+            except Exception as error:
+                self._postpone(runtime, recovery, f"unexpected {type(error).__name__}: {error}")
+                raise  # its owner logs it and tries again
+            await self._clock.sleep(min(RECOVERY_INTERVAL, backoff(tries)))
+        # Nothing is awaited from here on: what is declared at this moment is what is adopted.
+        recovery.done = True
+        supervisors = self._of(runtime)
+        findings = classify(handles, [supervisor.service for supervisor in supervisors])
+        for orphan in findings.orphans:
+            self._sweep(runtime, orphan)
+        for supervisor in supervisors:
+            supervisor.begin(findings.adopted.get(supervisor.id), outdated=supervisor.id in findings.outdated)
+        recovery.asked.set()
+
+    def _postpone(self, runtime: str, recovery: Recovery, failure: str) -> None:
+        """Go on without a runtime that is away: requests for its services are refused, with the reason."""
+        recovery.failure = failure
+        for supervisor in self._of(runtime):
+            supervisor.postpone(failure)
+            self.scheduler.reconsider(supervisor.id)
+        recovery.asked.set()
+
+    def _of(self, runtime: str) -> list[Supervisor]:
+        """Return the services of a runtime that have not begun."""
+        supervisors = self._supervisors.values()
+        return [s for s in supervisors if s.service.launch.runtime == runtime and not s.is_begun]
+
+    def _sweep(self, runtime: str, orphan: Handle) -> None:
+        """End an orphan, beside everything else."""
+        logger.bind(service=orphan.service_id).info(
+            "sweeping {} ({}): it matches no declared service", orphan.service_id, orphan.ref
+        )
+
+        async def sweep() -> None:
+            try:
+                await self._runtimes[runtime].stop(orphan, SWEEP_GRACE)
+            except RuntimeFailureError as error:
+                logger.bind(service=orphan.service_id).error(
+                    "could not sweep {}: {}", orphan.ref, error.detail
+                )
+
+        task = self._sweeping[orphan] = self._background.run(sweep, "sweep orphans")
+        task.add_done_callback(lambda _: self._sweeping.pop(orphan, None))
 
     async def close(self) -> None:
         """Refuse new requests and end every service that is not to go on without the proxy."""
         self.scheduler.close()
-        await cancel(*self._postponed.values())
-        await cancel(*self._retiring)
+        await cancel(*(recovery.task for recovery in self._recoveries.values()))
         async with asyncio.TaskGroup() as group:
             for supervisor in self._supervisors.values():
-                group.create_task(self._leave(supervisor))
+                group.create_task(self._leave(supervisor, keep=supervisor.service.keep_on_exit))
+            for supervisor, _ in self._retiring.values():
+                group.create_task(self._leave(supervisor, keep=False))
+        await cancel(*self._sweeping.values(), *(task for _, task in self._retiring.values()))
 
-    async def _leave(self, supervisor: Supervisor) -> None:
-        """End a service if it is to end with the proxy; what cannot be ended is left for the next proxy."""
-        if not supervisor.service.keep_on_exit:
-            retiring = spawn(supervisor.retire("the proxy is shutting down"), "retire")
+    async def _leave(self, supervisor: Supervisor, *, keep: bool) -> None:
+        """End a service unless it is to go on; what cannot be ended in time is left for the next proxy."""
+        if not keep:
+            supervisor.retire("the proxy is shutting down")
+            gone = spawn(supervisor.gone(), "gone")
             limit = supervisor.service.stop_grace + CLOSE_SLACK
-            await wait_any(self._clock, retiring, until=self._clock.now() + limit)
-            await cancel(retiring)
+            await wait_any(self._clock, gone, until=self._clock.now() + limit)
+            await cancel(gone)
         await supervisor.detach()
 
     def services(self) -> Sequence[ServiceView]:
@@ -179,10 +263,13 @@ class ControlPlane:
 
     def runs(self) -> Sequence[tuple[Service, tuple[Upstream, ...]]]:
         """Return every service, with the addresses at which it runs now."""
-        return [(one.service, one.instance.upstreams) for one in self._supervisors.values()]
+        return [
+            (one.service, one.instance.upstreams if one.instance is not None else ())
+            for one in self._supervisors.values()
+        ]
 
     def _publish(self) -> None:
-        self.publish(self.offers())
+        self.offers_changed.publish(self.offers())
 
     def logs(self, service_id: str) -> LogRing:
         """Return the last lines of a service's output.
@@ -201,7 +288,7 @@ class ControlPlane:
             ServiceFailedError: The start failed meanwhile.
         """
         supervisor = self._supervisor(service_id)
-        supervisor.start(by_hand=True)
+        supervisor.start(Ask(service_id, origin=Origin.OPERATOR, reason="started by hand"))
         return await self._until_ready(supervisor, wait)
 
     async def stop(self, service_id: str, wait: float = 0) -> ServiceView:
@@ -277,31 +364,56 @@ class ControlPlane:
         services = (*declared, *undeclared(found, declared))
         assignments = {service.id: self._assign(service) for service in services}
         self._declared, self._found = declared, found
-        report = compare([s.service for s in self._supervisors.values()], services)
+        report = compare([s.declared for s in self._supervisors.values()], services)
         for service_id in report.updated:
             self._supervisors[service_id].update(assignments[service_id])
         for service_id in report.restarted:
             self._supervisors[service_id].replace(assignments[service_id])
-        removed = [self._supervisors.pop(service_id) for service_id in report.removed]
-        added = [self._add(assignments[service_id]) for service_id in report.added]
+        removals = [self._remove(self._supervisors.pop(i), farewell) for i in report.removed]
+        for service_id in report.added:
+            self._add_or_revive(assignments[service_id])
         self._publish()
-        for supervisor in added:
-            if supervisor.service.launch.runtime not in self._postponed:
-                supervisor.begin(None)
-        await asyncio.gather(*(self._remove(supervisor, farewell) for supervisor in removed))
+        for service_id in report.added:
+            self._begin(self._supervisors[service_id])
+        until = self._clock.now() + REMOVE_WAIT
+        await asyncio.gather(*(wait_any(self._clock, removal, until=until) for removal in removals))
         return report
 
-    async def _remove(self, supervisor: Supervisor, farewell: str) -> None:
-        service_id = supervisor.service.id
-        self.scheduler.remove(service_id)
-        retiring = spawn(self._retire(supervisor, farewell), f"retire {service_id}")
-        self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
-        await wait_any(self._clock, retiring, until=self._clock.now() + REMOVE_WAIT)
+    def _remove(self, supervisor: Supervisor, farewell: str) -> asyncio.Task[None]:
+        """Retire a service; return what waits for its end."""
+        self.scheduler.remove(supervisor.id)
+        supervisor.retire(farewell)
+        retiring = self._background.run(partial(self._see_off, supervisor), "retire services")
+        self._retiring[supervisor.id] = supervisor, retiring
+        return retiring
 
-    async def _retire(self, supervisor: Supervisor, farewell: str) -> None:
-        await supervisor.retire(farewell)
-        self._recorder.forget(supervisor.service.id)
+    async def _see_off(self, supervisor: Supervisor) -> None:
+        await supervisor.gone()
+        del self._retiring[supervisor.id]
+        self._removed.publish(supervisor.id)
+
+    def _add_or_revive(self, assignment: Assignment) -> None:
+        """Take on a service; one that is retiring under its name is replaced once nothing of it runs."""
+        service_id = assignment.service.id
+        retiring, see_off = self._retiring.pop(service_id, (None, None))
+        if see_off is not None:
+            see_off.cancel()
+        if retiring is None or retiring.is_gone:
+            self._add(assignment)
+            return
+        retiring.revive(assignment)
+        self._supervisors[service_id] = retiring
+        self.scheduler.add(retiring)
+
+    def _begin(self, supervisor: Supervisor) -> None:
+        """Begin with a service, at once or as soon as its runtime has said what runs."""
+        if supervisor.is_begun:
+            return
+        recovery = self._recovery(supervisor.service.launch.runtime)
+        if recovery.done:
+            supervisor.begin(outdated=any(orphan.service_id == supervisor.id for orphan in self._sweeping))
+        elif recovery.failure:
+            supervisor.postpone(recovery.failure)
 
     def _assign(self, service: Service) -> Assignment:
         runtime = self._runtimes.get(service.launch.runtime)
@@ -315,12 +427,12 @@ class ControlPlane:
             raise InvalidConfigError(f"services.{service.id}: engine '{service.engine}' is not known")
         return Assignment(service, runtime, engine)
 
-    def _add(self, assignment: Assignment) -> Supervisor:
-        supervisor = Supervisor(assignment, self._clock, self.events, self._recorder)
-        supervisor.learned = self._publish
-        self._supervisors[assignment.service.id] = supervisor
+    def _add(self, assignment: Assignment) -> None:
+        supervisor = Supervisor(
+            assignment, self._clock, self.events, self._background, self.scheduler.decide, self._publish
+        )
+        self._supervisors[supervisor.id] = supervisor
         self.scheduler.add(supervisor)
-        return supervisor
 
     def _supervisor(self, service_id: str) -> Supervisor:
         supervisor = self._supervisors.get(service_id)
@@ -344,7 +456,7 @@ class ControlPlane:
         if supervisor.state not in AT_REST:
             await self._settle(supervisor, wait, AT_REST)
         if supervisor.trouble is not None:
-            raise supervisor.trouble
+            raise type(supervisor.trouble)(supervisor.trouble.detail)
         return self._view(supervisor)
 
     async def _settle(self, supervisor: Supervisor, wait: float, states: frozenset[State]) -> None:
@@ -365,8 +477,8 @@ class ControlPlane:
             stop()
 
     def _view(self, supervisor: Supervisor) -> ServiceView:
-        waiting = self.scheduler.waiting(supervisor.service.id)
-        return service_view(supervisor, self._offer(supervisor), waiting, self._clock.now())
+        waiting, reason = self.scheduler.waiting(supervisor.id), self.scheduler.wait_reason(supervisor.id)
+        return service_view(supervisor, self._offer(supervisor), waiting, reason, self._clock.now())
 
     def _model_view(self, route: ModelRoute) -> ModelView:
         return model_view(route, self._supervisors[route.offer.service.id])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 
 from ai_proxy.control.events import EventBus
 from ai_proxy.control.supervisor import Supervisor
@@ -14,27 +15,46 @@ from ai_proxy.core.scheduling import (
     Decision,
     Join,
     Refuse,
-    Resume,
     Serve,
     ServiceFacts,
     Start,
     Wait,
+    World,
     decide,
 )
 from ai_proxy.core.service import Lease, Outcome
 from ai_proxy.platform.clock import wait_any
 
-type Waiter = asyncio.Future[Lease]
-
 WAIT_SLACK = 1.0
 """Seconds a request waits beyond the start's own limit, since the error of the start says more."""
 
 
-class Scheduler:
-    """Gives out leases; implements core.ports.Admission."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiter:
+    """A request that waits, and where it takes its lease from."""
 
-    def __init__(self, clock: Clock, events: EventBus) -> None:
+    ask: Ask
+    lease: asyncio.Future[Lease]
+
+    def refuse(self, error: ProxyError) -> None:
+        """Have the request refused, unless it was served or has given up."""
+        if not self.lease.done():
+            self.lease.set_exception(error)
+
+
+class Scheduler:
+    """Gives out leases; implements core.ports.Admission.
+
+    Args:
+        clock: Returns the time.
+        events: After each event of a service, everything that waits for it is decided again.
+        max_held: Bytes of request bodies that may be held in memory while they wait; 0 for any number.
+    """
+
+    def __init__(self, clock: Clock, events: EventBus, max_held: int = 0) -> None:
         self._clock = clock
+        self._max_held = max_held
+        self._held = 0
         self._supervisors: dict[str, Supervisor] = {}
         self._waiting: dict[str, deque[Waiter]] = {}
         self._closing = False
@@ -46,21 +66,21 @@ class Scheduler:
 
     def add(self, supervisor: Supervisor) -> None:
         """Take on a service."""
-        self._supervisors[supervisor.service.id] = supervisor
-        self._waiting[supervisor.service.id] = deque()
+        self._supervisors[supervisor.id] = supervisor
+        self._waiting[supervisor.id] = deque()
 
     def remove(self, service_id: str) -> None:
         """Forget a service; what still waits for it is refused."""
         del self._supervisors[service_id]
         for waiter in self._waiting.pop(service_id):
-            _refuse(waiter, UnknownServiceError(service_id))
+            waiter.refuse(UnknownServiceError(service_id))
 
     def close(self) -> None:
         """Refuse what waits, and whatever comes from now on."""
         self._closing = True
         for waiters in self._waiting.values():
             for waiter in waiters:
-                _refuse(waiter, ShuttingDownError("the proxy is shutting down"))
+                waiter.refuse(_shutting_down())
 
     def waiting(self, service_id: str) -> int:
         """Return how many requests wait for a service."""
@@ -69,11 +89,9 @@ class Scheduler:
     def acquire(self, service_id: str) -> Lease | None:
         """Return a lease when the service is ready, else None."""
         supervisor = self._supervisors.get(service_id)
-        if supervisor is None or supervisor.replicas is None:
+        if supervisor is None or supervisor.serving is None:
             return None
-        supervisor.in_flight += 1
-        replicas = supervisor.replicas
-        return Lease(service_id, replicas.only or replicas.take())
+        return supervisor.serving.lease()
 
     async def admit(self, ask: Ask) -> Lease:
         """Wait for a lease, starting the service if need be.
@@ -81,18 +99,19 @@ class Scheduler:
         Raises:
             ProxyError: The request cannot be served.
         """
-        service_id = ask.service_id
-        supervisor = self._supervisors.get(service_id)
+        supervisor = self._supervisors.get(ask.service_id)
         if supervisor is None:
-            raise UnknownServiceError(service_id, near_names(service_id, self._supervisors))
+            raise UnknownServiceError(ask.service_id, near_names(ask.service_id, self._supervisors))
         if self._closing:
-            raise ShuttingDownError("the proxy is shutting down", retry_after=5)
-        if (lease := self.acquire(service_id)) is not None:
+            raise _shutting_down()
+        if (lease := self.acquire(ask.service_id)) is not None:
             return lease
-        waiters = self._waiting[service_id]
-        self._act(supervisor, self._decide(supervisor, arriving=True))
-        waiter: Waiter = asyncio.get_running_loop().create_future()
+        waiters = self._waiting[ask.service_id]
+        waiter = Waiter(ask, asyncio.get_running_loop().create_future())
+        if (error := self._act(supervisor, self.decide(supervisor, ask, arriving=True), waiter)) is not None:
+            raise error
         waiters.append(waiter)
+        self._held += ask.held
         try:
             return await self._wait(supervisor, waiter)
         except BaseException:
@@ -100,43 +119,53 @@ class Scheduler:
             raise
         finally:
             waiters.remove(waiter)
+            self._held -= ask.held
 
     async def _wait(self, supervisor: Supervisor, waiter: Waiter) -> Lease:
         limit = supervisor.service.start_timeout + WAIT_SLACK
-        await wait_any(self._clock, waiter, until=self._clock.now() + limit)
-        if not waiter.done():
-            name = supervisor.service.id
+        until = self._clock.now() + limit
+        deadline = waiter.ask.deadline
+        await wait_any(self._clock, waiter.lease, until=until if deadline is None else min(until, deadline))
+        if not waiter.lease.done():
             raise StartTimeoutError(
-                f"{name} did not become ready within {limit - WAIT_SLACK:g} s; it is {supervisor.state}: "
-                f"{supervisor.reason}",
+                f"{supervisor.id} did not become ready within {limit - WAIT_SLACK:g} s; it is "
+                f"{supervisor.state}: {supervisor.reason}",
                 retry_after=supervisor.load_time or 5,
             )
-        return waiter.result()
+        return waiter.lease.result()
 
     def _give_back(self, waiter: Waiter) -> None:
         """A lease may have been given to a request at the very moment it gave up."""
-        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            self.release(waiter.result(), Outcome.CLIENT_GONE)
+        lease = waiter.lease
+        if lease.done() and not lease.cancelled() and lease.exception() is None:
+            self.release(lease.result(), Outcome.CLIENT_GONE)
 
     def wait_reason(self, service_id: str) -> str:
         """Return why a request for the service waits now, in words; empty when it would not wait."""
         supervisor = self._supervisors.get(service_id)
         if supervisor is None:
             return ""
-        decision = self._decide(supervisor, arriving=False)
+        decision = self.decide(supervisor, Ask(service_id))
         return decision.reason if isinstance(decision, Join | Wait) else ""
 
     def move(self, lease: Lease, outcome: Outcome, retry_after: float = 0.0) -> bool:
         """Move a lease to another replica, since its upstream failed; False when there is none to try."""
-        supervisor = self._supervisors.get(lease.service_id)
-        if supervisor is None or supervisor.replicas is None:
-            return False
-        return supervisor.replicas.move(lease, outcome, retry_after)
+        return lease.holder.move(lease, outcome, retry_after)
 
     def stands(self, lease: Lease) -> bool:
-        """Tell whether what a lease was given for still runs: else its address may be another's by now."""
-        supervisor = self._supervisors.get(lease.service_id)
-        return supervisor is not None and lease.upstream in supervisor.instance.upstreams
+        """Return whether the instance of a lease still runs: else its address may be another's by now."""
+        return lease.holder.stands(lease)
+
+    def release(self, lease: Lease, outcome: Outcome) -> None:
+        """Take a lease back.
+
+        Raises:
+            RuntimeError: It was given back before.
+        """
+        if lease.released:
+            raise RuntimeError(f"{lease} was given back twice")
+        lease.released = True
+        lease.holder.release(lease, outcome)
 
     def unload(self, service_id: str) -> None:
         """Have a service stopped after its requests in flight; the next request may start it again."""
@@ -150,55 +179,36 @@ class Scheduler:
         supervisor = self._supervisors.get(service_id)
         return supervisor.load_time if supervisor is not None else None
 
-    def release(self, lease: Lease, outcome: Outcome) -> None:
-        """Take a lease back.
+    def decide(self, supervisor: Supervisor, ask: Ask, *, arriving: bool = False) -> Decision:
+        """Return what is to be done about an ask now."""
+        waiting = len(self._waiting.get(ask.service_id, ()))
+        world = World(self._clock.now(), facts_of(supervisor, waiting), self._held, self._max_held)
+        return decide(ask, world, arriving=arriving)
 
-        Raises:
-            RuntimeError: It was given back before.
-        """
-        if lease.released:
-            raise RuntimeError(f"{lease} was given back twice")
-        lease.released = True
-        supervisor = self._supervisors.get(lease.service_id)
-        if supervisor is not None:
-            supervisor.lease_ended(lease, outcome)
-
-    def _decide(self, supervisor: Supervisor, *, arriving: bool) -> Decision:
-        service_id = supervisor.service.id
-        facts = facts_of(supervisor, len(self._waiting[service_id]))
-        return decide(service_id, facts, self._clock.now(), arriving=arriving)
-
-    def _act(self, supervisor: Supervisor, decision: Decision) -> None:
-        if isinstance(decision, Start):
-            supervisor.start()
-        elif isinstance(decision, Resume):
-            supervisor.resume()
-        elif isinstance(decision, Refuse):
-            raise decision.error
+    def _act(self, supervisor: Supervisor, decision: Decision, waiter: Waiter) -> ProxyError | None:
+        """Do what was decided about a request; return why it is refused, if it is."""
+        match decision:
+            case Serve():
+                lease = self.acquire(supervisor.id)
+                if lease is not None and not waiter.lease.done():
+                    waiter.lease.set_result(lease)
+            case Start():
+                supervisor.start(waiter.ask)
+            case Refuse(error):
+                return error
+        return None
 
     def _on_event(self, event: ServiceEvent) -> None:
         self.reconsider(event.service_id)
 
     def reconsider(self, service_id: str) -> None:
-        """Decide anew about everything that waits for a service that has moved, or been given an order."""
-        waiters = self._waiting.get(service_id)
-        if not waiters:
-            return
-        supervisor = self._supervisors[service_id]
-        decision = self._decide(supervisor, arriving=False)
-        if isinstance(decision, Serve):
-            self._serve(service_id, waiters)
-            return
-        try:
-            self._act(supervisor, decision)
-        except ProxyError as error:
-            for waiter in waiters:
-                _refuse(waiter, error)
-
-    def _serve(self, service_id: str, waiters: deque[Waiter]) -> None:
-        for waiter in waiters:
-            if not waiter.done() and (lease := self.acquire(service_id)) is not None:
-                waiter.set_result(lease)
+        """Decide again about everything that waits for a service that has moved, or that is to end."""
+        supervisor = self._supervisors.get(service_id)
+        for waiter in tuple(self._waiting.get(service_id, ())):
+            if supervisor is None or waiter.lease.done():
+                continue
+            if (error := self._act(supervisor, self.decide(supervisor, waiter.ask), waiter)) is not None:
+                waiter.refuse(error)
 
 
 def facts_of(supervisor: Supervisor, waiting: int) -> ServiceFacts:
@@ -212,17 +222,17 @@ def facts_of(supervisor: Supervisor, waiting: int) -> ServiceFacts:
         state=supervisor.state,
         start=supervisor.service.start,
         held=supervisor.held,
-        resumable=supervisor.resumable,
+        owned=supervisor.is_owned,
         waiting=waiting,
         max_waiting=supervisor.service.max_waiting,
         retry_at=supervisor.retry_at,
         failure=supervisor.failure.detail,
         log_tail=supervisor.failure.log_tail,
+        progress=supervisor.progress,
         load_time=supervisor.load_time,
         since=supervisor.since,
     )
 
 
-def _refuse(waiter: Waiter, error: ProxyError) -> None:
-    if not waiter.done():
-        waiter.set_exception(error)
+def _shutting_down() -> ShuttingDownError:
+    return ShuttingDownError("the proxy is shutting down", retry_after=5)

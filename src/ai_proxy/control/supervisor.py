@@ -5,17 +5,20 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loguru import logger
+
 from ai_proxy.control.events import EventBus
-from ai_proxy.control.instance import Assignment, Instance
-from ai_proxy.control.orders import Ending, Orders
-from ai_proxy.control.replicas import Replicas
+from ai_proxy.control.instance import Assignment, Instance, end
+from ai_proxy.control.intent import Ending, Intent
 from ai_proxy.core.errors import ProxyError, RuntimeFailureError, RuntimeUnavailableError
-from ai_proxy.core.lifecycle import RUNNING, Event, State, backoff, count_failure, transition
-from ai_proxy.core.ports import Clock, Model, Probe, Recorder
+from ai_proxy.core.lifecycle import RUNNING, TRANSITIONS, Event, State, backoff, count_failure, transition
+from ai_proxy.core.placement import AS_DECLARED
+from ai_proxy.core.ports import Clock, Model, Probe
 from ai_proxy.core.retention import idle_deadline
-from ai_proxy.core.service import Handle, Lease, Outcome, StartPolicy
+from ai_proxy.core.scheduling import Ask, Decision, Origin, Refuse, Start, Wait
+from ai_proxy.core.service import Handle, Service, StartPolicy
 from ai_proxy.platform.clock import wait_any
-from ai_proxy.platform.tasks import cancel, spawn
+from ai_proxy.platform.tasks import Background, cancel, spawn
 
 MAX_WORDS = 200
 """Characters of a log line that are put into a reason."""
@@ -23,12 +26,14 @@ LOG_TAIL = 50
 """Log lines kept with a failure."""
 PROBE_INTERVALS = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between the probes of a loading service: often at first, since small models load at once."""
-PROGRESS_INTERVAL = 0.5
-"""Seconds between two looks at what a start is busy with."""
+PROBE_LIMIT = 5.0
+"""Longest wait for one probe, in seconds."""
 WATCH_INTERVAL = 10.0
-"""Seconds between two health checks of a service that somebody else runs."""
+"""Seconds between two health checks of a service that runs by itself."""
 WATCH_FAILURES = 3
 """Failed health checks in a row after which it counts as gone."""
+MAX_RETRY = 30.0
+"""Longest pause, in seconds, between two looks at a failed service that runs by itself."""
 _ON_ITS_WAY = frozenset({State.STARTING, State.LOADING, State.READY})
 
 
@@ -45,8 +50,16 @@ class Failure:
 class Supervisor:
     """Drives one service; one method per state, each returning the event that ends it, and why.
 
-    Orders (`start`, `stop`, ...) only note what is wanted and return at once. The attributes are for others
-    to read; leases alone are counted from outside, by the scheduler.
+    What is wanted (`start`, `stop`, ...) is only noted and carried out by the task. The attributes are for
+    others to read.
+
+    Args:
+        assignment: The service, and what runs it.
+        clock: Returns the time.
+        events: Publishes every change of the state.
+        background: Owns the task.
+        decide: Returns what the scheduler says to an ask; every start is asked for.
+        learned: Called when the engine lists other models.
     """
 
     def __init__(
@@ -54,119 +67,183 @@ class Supervisor:
         assignment: Assignment,
         clock: Clock,
         events: EventBus,
-        recorder: Recorder,
+        background: Background,
+        decide: "Callable[[Supervisor, Ask], Decision]",
+        learned: Callable[[], None],
     ) -> None:
-        self.service = assignment.service
+        self.assignment = assignment
         self.clock = clock
         self.state = State.UNKNOWN
         self.reason = "the proxy has just started"
         self.since = clock.now()
         self.since_wall = self.added = clock.wall()
-        self.replicas: Replicas | None = None
+        self.instance: Instance | None = None
+        self.serving: Instance | None = None
         self.models: tuple[Model, ...] = ()
-        self.learned: Callable[[], None] = lambda: None
-        self.in_flight = 0
-        self.last_used = clock.now()
         self.held = False
-        self.resumable = False
         self.starts = 0
         self.failures = 0
         self.failure = Failure()
         self.trouble: RuntimeFailureError | None = None
+        self.progress = ""
         self.retry_at = 0.0
         self.load_time: float | None = None
         self._events = events
-        self._recorder = recorder
-        self._orders = Orders()
+        self._background = background
+        self._decide = decide
+        self._learned = learned
+        self._intent = Intent()
         self._began = clock.now()
-        self.instance = Instance(assignment, clock)
+        self._progressed = 0.0
+        self._placement = AS_DECLARED
+        self._adopted: Handle | None = None
+        self._outdated = False
+        self._launching: asyncio.Task[Handle] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._gone = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Supervisor [{self.service.id}: {self.state}, {self.in_flight} in flight]>"
+        return f"<Supervisor [{self.id}: {self.state}, {self.in_flight} in flight]>"
+
+    @property
+    def service(self) -> Service:
+        """The service as its running instance was declared."""
+        return self.assignment.service
+
+    @property
+    def declared(self) -> Service:
+        """The service as it is declared now, which it becomes once its instance is replaced."""
+        return (self._intent.next or self.assignment).service
+
+    @property
+    def id(self) -> str:
+        """The service's name."""
+        return self.assignment.service.id
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether the proxy starts and ends it; else it runs by itself."""
+        return self.assignment.runtime.capabilities.owns
+
+    @property
+    def _has_exited(self) -> bool:
+        return self.instance is not None and self.instance.watching.done()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether its task runs."""
+        return self._task is not None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended for good."""
+        return self._gone.is_set()
+
+    @property
+    def in_flight(self) -> int:
+        """Leases held on the running instance."""
+        return self.instance.in_flight if self.instance is not None else 0
 
     @property
     def stays_ready(self) -> bool:
         """Whether it is ready, and nobody has asked for its end."""
-        return self.state is State.READY and self._orders.ending is Ending.NONE
+        return self.state is State.READY and self._intent.ending is Ending.NONE
 
     @property
     def starts_now(self) -> bool:
-        """Whether it is about to start again after a failure, which tells nothing of that start."""
-        return self.state is State.FAILED and self._orders.start
+        """Whether a start is asked for after a failure, which says nothing about that start."""
+        return self.state is State.FAILED and self._intent.start is not None
 
-    # Orders: noted here, carried out by the task.
+    # What is wanted: noted here, carried out by the task.
 
-    def start(self, *, by_hand: bool = False) -> None:
-        """Ask for a start; by hand it also ends a hold and a back-off."""
-        if by_hand:
+    def start(self, ask: Ask) -> None:
+        """Note that a start is asked for; by hand it also ends a hold and a back-off."""
+        if ask.origin is Origin.OPERATOR:
             self.held = False
             self.retry_at = 0.0
             self.failures = 0
-        if self.state not in _ON_ITS_WAY or self._orders.ending is not Ending.NONE:
-            self._orders.start = True
-        self._orders.news.set()
-
-    def resume(self) -> None:
-        """Call back a service that is about to stop for want of use."""
-        self._orders.resume = True
-        self._orders.news.set()
+        if self.state not in _ON_ITS_WAY or self._intent.ending is not Ending.NONE:
+            self._intent.start = ask
+        self._intent.news.set()
 
     def stop(self) -> None:
         """End it now and hold it stopped until it is started by hand."""
         self.held = True
-        self._orders.start = False
-        self._orders.end(Ending.NOW, "stopped by hand")
+        self._intent.start = None
+        self._intent.end(Ending.NOW, "stopped by hand")
 
     def unload(self, reason: str = "unloaded by hand") -> None:
         """End it once the requests in flight are done; the next request may start it again."""
-        self._orders.start = False
-        self._orders.end(Ending.DRAIN, reason)
+        self._intent.start = None
+        self._intent.end(Ending.DRAIN, reason)
 
     def restart(self, reason: str = "restarted by hand") -> None:
         """End it once the requests in flight are done, then start it again."""
-        self._orders.end(Ending.DRAIN, reason)
-        self.start(by_hand=True)
+        self._intent.end(Ending.DRAIN, reason)
+        self.start(Ask(self.id, origin=Origin.OPERATOR, reason=reason))
 
     def update(self, assignment: Assignment) -> None:
         """Take a declaration that a running instance still matches."""
-        self.service = self.instance.service = assignment.service
-        self._orders.news.set()
+        self.assignment = assignment
+        if self.instance is not None:
+            self.instance.service = assignment.service
+        self._intent.news.set()
 
     def replace(self, assignment: Assignment) -> None:
         """Take a declaration that a running instance does not match; one that runs is replaced."""
-        self._orders.next = assignment
+        reason = "its configuration changed"
+        if not self.is_begun:
+            self.assignment = assignment
+            return
+        self._intent.next = assignment
         self.retry_at = 0.0
         if self.state in RUNNING and not self.held:
-            self._orders.start = True
-        self._orders.end(Ending.DRAIN, "its configuration changed")
+            self._intent.start = Ask(self.id, origin=Origin.OPERATOR, reason=reason)
+        self._intent.end(Ending.DRAIN, reason)
+
+    def retire(self, reason: str) -> None:
+        """End it for good; `gone` tells when there is proof that nothing runs."""
+        self._intent.retired = True
+        self._intent.start = None
+        self._intent.next = None
+        self._intent.end(Ending.NOW, reason)
+        if not self.is_begun:
+            self._gone.set()
+
+    def revive(self, assignment: Assignment) -> None:
+        """Take a new declaration while it is retiring; it starts only once the old instance is gone."""
+        self._intent.retired = False
+        self._intent.next = assignment
+        self.held = False
 
     # The life of the task.
 
     def postpone(self, reason: str) -> None:
-        """Say why the task cannot be started yet: nobody can tell whether anything runs."""
+        """Note why the task cannot begin yet: its runtime cannot be asked what runs."""
         self.reason = reason
         self.failure = Failure(reason, unavailable=True)
 
-    def begin(self, adopted: Handle | None) -> None:
-        """Start the task, with what was found running."""
-        self.failure = Failure()
-        self.instance.handle = adopted
-        self._task = spawn(self._run(), f"supervise {self.service.id}")
+    def begin(self, adopted: Handle | None = None, *, outdated: bool = False) -> None:
+        """Start the task.
 
-    async def retire(self, reason: str) -> None:
-        """End the service for good; return with proof that nothing runs."""
-        self._orders.retired = True
-        self._orders.start = False
-        self._orders.next = None
-        self._orders.end(Ending.NOW, reason)
-        if self._task is not None:
-            await self._task
+        Args:
+            adopted: What was found running as declared.
+            outdated: Whether something of it runs that is not as declared, and is to end first.
+        """
+        self.failure = Failure()
+        self._adopted, self._outdated = adopted, outdated
+        self._task = self._background.run(self._run, "supervisor")
+
+    async def gone(self) -> None:
+        """Return when it has ended for good."""
+        await self._gone.wait()
 
     async def detach(self) -> None:
         """Stop looking after the service and leave it running."""
         await cancel(self._task)
-        await self.instance.detach()
+        await cancel(self._launching)
+        if self.instance is not None:
+            await self.instance.let_go()
 
     async def _run(self) -> None:
         phases: dict[State, Callable[[], Awaitable[tuple[Event, str] | None]]] = {
@@ -177,10 +254,19 @@ class Supervisor:
             State.LOADING: self._loading,
             State.READY: self._ready,
             State.DRAINING: self._draining,
-            State.STOPPING: self._ending_it,
-            State.FAILING: self._ending_it,
+            State.STOPPING: self._stopping,
+            State.FAILING: self._stopping,
         }
-        while (outcome := await phases[self.state]()) is not None:
+        while True:
+            try:
+                outcome = await phases[self.state]()
+            except Exception as error:
+                if (self.state, Event.FAULT) not in TRANSITIONS:
+                    raise  # the owner of this task logs it and runs it again
+                logger.opt(exception=error).error("{} fails, {}: unexpected", self.id, self.state)
+                outcome = self._fault(f"unexpected {type(error).__name__}: {error}")
+            if outcome is None:
+                return
             self._enter(*outcome)
 
     def _enter(self, event: Event, reason: str) -> None:
@@ -188,159 +274,162 @@ class Supervisor:
         self.state = transition(self.state, event)
         self.reason = reason
         self.trouble = None
+        self.progress = ""
         self.since = self.clock.now()
         self.since_wall = self.clock.wall()
-        self.replicas = self.instance.replicas if self.state is State.READY else None
-        if self.state in (State.STOPPED, State.FAILED):
-            self._come_to_rest()
-        self._recorder.state(self.service.id, self.state)
-        self._events.publish(self.service.id, event, self.state, reason)
-
-    def _come_to_rest(self) -> None:
-        self.resumable = False
+        self.serving = self.instance if self.state is State.READY else None
         if self.state is State.FAILED:
-            self.retry_at = self.clock.now() + backoff(self.failures)
-        self._take_next()
+            pause = backoff(self.failures)
+            self.retry_at = self.clock.now() + (pause if self.is_owned else min(pause, MAX_RETRY))
+        if self.state in (State.STOPPED, State.FAILED):
+            self._take_next()
+        self._events.publish(self.id, event, self.state, reason)
 
     def _take_next(self) -> None:
         """Take on the declaration that waits for the old instance to be gone."""
-        assignment, self._orders.next = self._orders.next, None
-        if assignment is not None:
-            self.service = assignment.service
-            self.instance = Instance(assignment, self.clock)
+        if self._intent.next is not None:
+            self.assignment, self._intent.next = self._intent.next, None
             self.retry_at = 0.0
 
     async def _unknown(self) -> tuple[Event, str]:
-        handle = self.instance.handle
-        if handle is None:
-            return Event.ABSENT, "nothing of it runs"
-        self.instance.watch(handle)
-        self._began = self.clock.now()
-        return Event.ADOPTED, f"found running ({handle.ref})"
+        if self._adopted is not None:
+            self._adopt(self._adopted)
+            return Event.ADOPTED, f"found running ({self._adopted.ref})"
+        if self._outdated:
+            return Event.STOP, "found running, not as declared"
+        return Event.ABSENT, "nothing of it runs"
+
+    def _adopt(self, handle: Handle) -> None:
+        self.instance = Instance(self.assignment, handle, self.clock, self._drained)
 
     async def _at_rest(self) -> tuple[Event, str] | None:
+        intent = self._intent
         while True:
-            self._orders.news.clear()
-            if (
-                self._orders.ending is not Ending.NONE
-                and self.state is State.FAILED
-                and not self._orders.start
-            ):
-                return Event.STOP, self._orders.reason
-            self._orders.ending = Ending.NONE
+            intent.news.clear()
+            if intent.ending is not Ending.NONE and self.state is State.FAILED and intent.start is None:
+                return Event.STOP, intent.reason
+            intent.ending = Ending.NONE
             self._take_next()
-            if self._orders.retired:
+            if intent.retired:
+                self._gone.set()
                 return None
-            wanted = self._orders.start or (self.service.start is StartPolicy.ALWAYS and not self.held)
-            if wanted and self.clock.now() >= self.retry_at:
-                self._orders.start = False
-                return Event.START, "started again" if self.starts else "started"
-            await self._pause(until=self.retry_at if wanted else None)
+            decision = self._asked()
+            if isinstance(decision, Start):
+                self._placement = decision.placement
+                intent.start = None
+                return Event.START, decision.reason
+            if isinstance(decision, Refuse):
+                intent.start = None
+            await self._pause(until=decision.until if isinstance(decision, Wait) else None)
+
+    def _asked(self) -> Decision | None:
+        """Return what the scheduler says to a start that somebody wants; None when nobody does."""
+        ask = self._intent.start
+        if ask is None and self.service.start is StartPolicy.ALWAYS and not self.held:
+            ask = Ask(self.id, origin=Origin.POLICY, reason="it is declared to run always")
+        return None if ask is None else self._decide(self, ask)
 
     async def _starting(self) -> tuple[Event, str]:
+        service, runtime = self.service, self.assignment.runtime
         self.starts += 1
-        self._began = self.clock.now()
-        launching = self.instance.launch()
-        deadline = self._began + self.service.start_timeout
+        self._began = self._progressed = self.clock.now()
+        starting = runtime.start(service, self._placement, self._take_progress)
+        launching = self._launching = spawn(starting, f"start {self.id}")
         while True:
-            self._orders.news.clear()
-            if self._orders.ending is not Ending.NONE:
-                return Event.STOP, self._orders.reason
+            self._intent.news.clear()
+            if self._intent.ending is not Ending.NONE:
+                return Event.STOP, self._intent.reason
             if launching.done():
                 return self._launched(launching)
-            if progress := self.instance.progress:
-                self.reason = progress
-                deadline = self.instance.progressed + self.service.start_timeout  # a pull takes what it takes
+            deadline = self._progressed + service.start_timeout  # a pull takes what it takes
             if self.clock.now() >= deadline:
-                return self._fault(f"the start did not end within {self.service.start_timeout:g} s")
-            await self._pause(launching, until=min(deadline, self.clock.now() + PROGRESS_INTERVAL))
+                busy = f", busy with: {self.progress}" if self.progress else ""
+                return self._fault(f"the start did not end within {service.start_timeout:g} s{busy}")
+            await self._pause(launching, until=deadline)
+
+    def _take_progress(self, words: str) -> None:
+        if self.state is State.STARTING:
+            self.progress = self.reason = words
+            self._progressed = self.clock.now()
 
     def _launched(self, launching: asyncio.Task[Handle]) -> tuple[Event, str]:
+        self._launching = None
         try:
             handle = launching.result()
-        except RuntimeUnavailableError as error:
-            return self._fault(error.detail, unavailable=True)
         except ProxyError as error:
-            return self._fault(error.detail)
-        except Exception as error:  # noqa: BLE001 - a defect of a runtime must not take the supervisor along
-            return self._fault(f"{type(error).__name__}: {error}")
-        self.instance.watch(handle)
+            return self._fault(error.detail, unavailable=isinstance(error, RuntimeUnavailableError))
+        self._adopt(handle)
         return Event.LAUNCHED, f"runs ({handle.ref}), not ready yet"
 
     async def _loading(self) -> tuple[Event, str]:
-        deadline = self._began + self.service.start_timeout
+        # What runs by itself loads nothing for us: once it has failed, one look tells whether it is back.
+        patience = self.service.start_timeout if self.is_owned or not self.failures else 0.0
+        deadline = self._began + patience
         intervals = iter(PROBE_INTERVALS)
-        detail = "it was never asked"
         while True:
-            self._orders.news.clear()
+            self._intent.news.clear()
             if ended := self._ended():
                 return ended
-            if self.clock.now() >= deadline:
-                limit = self.service.start_timeout
-                return self._fault(f"not ready within {limit:g} s of its start: {detail}")
-            probe = await self._unless_news(self._probe(), deadline)
-            if probe is None:
+            probe = await self._unless_news(self._probe(), until=self.clock.now() + PROBE_LIMIT)
+            if probe is None and (self._intent.news.is_set() or self._has_exited):
                 continue
-            if probe.ready:
+            if probe is not None and probe.ready:
                 return self._loaded()
-            detail = probe.detail
+            if self.clock.now() >= deadline:
+                detail = probe.detail if probe is not None else "no answer"
+                if not patience:
+                    return self._fault(f"not reached: {detail}")
+                return self._fault(f"not ready within {patience:g} s of its start: {detail}")
             pause = next(intervals, PROBE_INTERVALS[-1])
             await self._pause(until=min(deadline, self.clock.now() + pause))
 
     async def _probe(self) -> Probe:
-        """Ask the engine, and for its models once it is ready; others may add some to what is external."""
+        """Ask the engine, and for its models once it is ready; what runs by itself may have others later."""
+        if self.instance is None:
+            return Probe(ready=False, detail="nothing runs")
         probe = await self.instance.probe()
-        if probe.ready and (self.state is State.LOADING or self._is_external):
+        if probe.ready and (self.state is State.LOADING or not self.is_owned):
             models = await self.instance.models()
             if models != self.models:
                 self.models = models
-                self.learned()
+                self._learned()
         return probe
 
     def _loaded(self) -> tuple[Event, str]:
         took = self.clock.now() - self._began
         if self.starts:
             self.load_time = took
-            self._recorder.started(self.service.id, took)
-        self.last_used = self.clock.now()
         return Event.PROBE_OK, f"ready after {took:.1f} s"
 
     async def _ready(self) -> tuple[Event, str]:
-        watches = self._is_external
         misses = 0
         next_watch = self.clock.now() + WATCH_INTERVAL
         while True:
-            self._orders.news.clear()
+            self._intent.news.clear()
             if ended := self._ended():
                 return ended
             now = self.clock.now()
             idle_at = self.idle_at(now)
             if idle_at is not None and idle_at <= now:
-                self.resumable = True
-                self._orders.resume = False
                 return Event.DRAIN, f"unused for {self.service.idle_timeout:g} s"
-            if watches and now >= next_watch:
-                probe = await self._unless_news(self._probe(), now + WATCH_INTERVAL)
+            if not self.is_owned and now >= next_watch:
+                probe = await self._unless_news(self._probe(), until=now + WATCH_INTERVAL)
                 misses = 0 if probe is None or probe.ready else misses + 1
                 if probe is not None and misses >= WATCH_FAILURES:
                     return self._fault(f"{misses} health checks failed: {probe.detail}")
                 next_watch = self.clock.now() + WATCH_INTERVAL
                 continue
             moments = [idle_at] if idle_at is not None else []
-            moments += [next_watch] if watches else []
+            moments += [] if self.is_owned else [next_watch]
             await self._pause(until=min(moments, default=None))
-
-    @property
-    def _is_external(self) -> bool:
-        return not self.instance.is_owned
 
     def idle_at(self, now: float) -> float | None:
         """Return when the service is to be looked at for idleness; None for never."""
-        if self.service.start is StartPolicy.ALWAYS or self._is_external:
+        if self.service.start is StartPolicy.ALWAYS or not self.is_owned or self.serving is None:
             return None
         return idle_deadline(
             in_flight=self.in_flight,
-            last_used=max(self.last_used, self.since),
+            last_used=max(self.serving.last_used, self.since),
             idle_timeout=self.service.idle_timeout,
             now=now,
         )
@@ -348,13 +437,8 @@ class Supervisor:
     async def _draining(self) -> tuple[Event, str]:
         deadline = self.since + self.service.drain_timeout
         while True:
-            self._orders.news.clear()
-            if self.resumable and (self._orders.resume or self.in_flight):
-                self.resumable = self._orders.resume = False
-                return Event.RESUME, "a request came"
-            if self.instance.exit is not None or self._orders.ending is Ending.NOW:
-                ended = self._ended()
-                assert ended is not None  # noqa: S101 - the line above
+            self._intent.news.clear()
+            if ended := self._ended():
                 return ended
             if not self.in_flight:
                 return Event.DRAINED, self.reason
@@ -362,38 +446,55 @@ class Supervisor:
                 return Event.DRAINED, f"{self.reason}; {self.in_flight} requests did not end in time"
             await self._pause(until=deadline)
 
-    async def _ending_it(self) -> tuple[Event, str]:
+    async def _stopping(self) -> tuple[Event, str]:
         """Stop whatever runs, until there is proof that nothing does."""
         tries = 0
         while True:
+            await self._end_launch()
             try:
-                await self.instance.stop()
-            except RuntimeFailureError as error:
+                await end(self.assignment, self.instance, self.clock)
+            except Exception as error:  # noqa: BLE001 - only proof ends this, whatever the runtime raises
+                if not isinstance(error, RuntimeFailureError):
+                    logger.opt(exception=error).error("{} could not be stopped: unexpected", self.id)
+                    error = RuntimeFailureError(f"unexpected {type(error).__name__}: {error}")
                 tries += 1
                 self.trouble = error
                 self.reason = f"could not be stopped yet: {error.detail}"
                 await self.clock.sleep(backoff(tries))
             else:
+                await self._forget()
                 return Event.EXITED, self.reason
+
+    async def _end_launch(self) -> None:
+        """Give up a start under way; should it fail at this moment, nobody needs to know any more."""
+        launching, self._launching = self._launching, None
+        await cancel(launching)
+        if launching is not None and not launching.cancelled():
+            launching.exception()
+
+    async def _forget(self) -> None:
+        """Drop the instance: nothing of it runs any more."""
+        instance, self.instance = self.instance, None
+        if instance is not None:
+            await instance.let_go()
 
     # What phases have in common.
 
     def _ended(self) -> tuple[Event, str] | None:
         """Return the event that ends LOADING, READY or DRAINING, if there is one."""
-        exited = self.instance.exit
-        if exited is not None:
-            self.instance.watching = None
-            self.instance.forget()
-            detail = exited.detail + last_words(self.instance.log_tail(LOG_TAIL))
+        instance = self.instance
+        exited = instance.exit if instance is not None else None
+        if instance is not None and exited is not None:
+            instance.is_gone = True
+            self.instance = None
+            detail = exited.detail + last_words(self._log_tail())
             self._note_failure(detail, exited.code)
             return Event.EXITED, f"ended by itself: {detail}"
-        if self._orders.ending is Ending.NOW or (
-            self._orders.ending is Ending.DRAIN and self.state is State.LOADING
-        ):
-            return Event.STOP, self._orders.reason
-        if self._orders.ending is Ending.DRAIN and self.state is State.READY:
-            self.resumable = False
-            return Event.DRAIN, self._orders.reason
+        ending, reason = self._intent.ending, self._intent.reason
+        if ending is Ending.NOW or (ending is Ending.DRAIN and self.state is State.LOADING):
+            return Event.STOP, reason
+        if ending is Ending.DRAIN and self.state is State.READY:
+            return Event.DRAIN, reason
         return None
 
     def _fault(self, detail: str, *, unavailable: bool = False) -> tuple[Event, str]:
@@ -403,35 +504,37 @@ class Supervisor:
     def _note_failure(self, detail: str, code: int | None, *, unavailable: bool = False) -> None:
         ready_for = self.clock.now() - self.since if self.state in (State.READY, State.DRAINING) else 0.0
         self.failures = count_failure(self.failures, ready_for)
-        self.failure = Failure(detail, code, self.instance.log_tail(LOG_TAIL), unavailable)
+        self.failure = Failure(detail, code, self._log_tail(), unavailable)
+
+    def _log_tail(self) -> tuple[str, ...]:
+        try:
+            return tuple(line.text for line in self.assignment.runtime.logs(self.id).tail(LOG_TAIL))
+        except Exception as error:  # noqa: BLE001 - a failure is noted, with its log lines or without
+            logger.opt(exception=error).error("cannot read the log of {}: unexpected", self.id)
+            return ()
 
     async def _pause(self, *work: asyncio.Task[Any], until: float | None = None) -> None:
-        """Return when there is something new: an order, an exit, finished work, or the time."""
-        news = spawn(self._orders.news.wait(), "news")
-        exit_ = self.instance.watching
+        """Return when there is something new: an intent, an exit, finished work, or the time."""
+        news = spawn(self._intent.news.wait(), "news")
+        watching = [self.instance.watching] if self.instance is not None else []
         try:
-            await wait_any(self.clock, news, *work, *([exit_] if exit_ else []), until=until)
+            await wait_any(self.clock, news, *work, *watching, until=until)
         finally:
             await cancel(news)
 
     async def _unless_news(self, work: Coroutine[Any, Any, Probe], until: float) -> Probe | None:
         """Return what the work brings, or None when something else happened first."""
-        task = spawn(work, f"probe {self.service.id}")
+        task = spawn(work, f"probe {self.id}")
         try:
             await self._pause(task, until=until)
             return task.result() if task.done() else None
         finally:
             await cancel(task)
 
-    def lease_ended(self, lease: Lease, outcome: Outcome) -> None:
-        """Take note of a lease that was given back."""
-        self.in_flight -= 1
-        if self.replicas is not None and self.replicas.only is None:
-            self.replicas.give_back(lease, outcome)
-        if not self.in_flight:
-            self.last_used = self.clock.now()
-            if self.state is State.DRAINING:
-                self._orders.news.set()
+    def _drained(self) -> None:
+        """Look again, since the last request in flight has ended."""
+        if self.state is State.DRAINING:
+            self._intent.news.set()
 
 
 def last_words(lines: Sequence[str]) -> str:

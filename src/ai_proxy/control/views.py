@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from ai_proxy.core.lifecycle import State
+from ai_proxy.control.supervisor import Supervisor
+from ai_proxy.core.lifecycle import RUNNING, State
+from ai_proxy.core.routing import ModelRoute, Offer, claims
 from ai_proxy.core.service import ResourceUsage, StartPolicy
 
 
@@ -25,6 +27,7 @@ class ServiceView:
         ref: What the runtime calls the running thing: a pid, a container id; None when nothing runs.
         in_flight: Leases held.
         waiting: Requests that wait for it.
+        wait_reason: Why a request for it waits now, in words; empty when it would not wait.
         starts: Starts since the proxy began.
         failures: Failures in a row.
         failure: What went wrong last; empty if nothing did.
@@ -59,6 +62,7 @@ class ServiceView:
     load_time: float | None
     idle_stop_in: float | None
     stats: ResourceUsage | None = None
+    wait_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +114,66 @@ class ReloadReport:
     updated: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
+
+
+def service_view(
+    supervisor: Supervisor, offer: Offer, waiting: int, wait_reason: str, now: float
+) -> ServiceView:
+    """Return a service as it stands.
+
+    Args:
+        supervisor: Drives it.
+        offer: What it has to offer.
+        waiting: Requests that wait for it.
+        wait_reason: Why they wait.
+        now: Monotonic seconds.
+    """
+    service, instance = supervisor.service, supervisor.instance
+    idle_at = supervisor.idle_at(now) if supervisor.state is State.READY else None
+    failed = supervisor.state is State.FAILED
+    return ServiceView(
+        id=service.id,
+        type=service.type,
+        engine=service.engine,
+        runtime=service.launch.runtime,
+        start=service.start,
+        state=supervisor.state,
+        reason=supervisor.reason,
+        since=supervisor.since_wall,
+        held=supervisor.held,
+        models=tuple(name for name, _ in claims(offer)),
+        upstreams=tuple(upstream.url for upstream in instance.upstreams) if instance else (),
+        ref=instance.handle.ref if instance and supervisor.state in RUNNING else None,
+        in_flight=supervisor.in_flight,
+        waiting=waiting,
+        starts=supervisor.starts,
+        failures=supervisor.failures,
+        failure=supervisor.failure.detail,
+        exit_code=supervisor.failure.exit_code,
+        log_tail=supervisor.failure.log_tail,
+        retry_in=max(0.0, supervisor.retry_at - now) if failed else 0.0,
+        load_time=supervisor.load_time,
+        idle_stop_in=None if idle_at is None else max(0.0, idle_at - now),
+        stats=instance.usage if instance else None,
+        wait_reason=wait_reason,
+    )
+
+
+def model_view(route: ModelRoute, supervisor: Supervisor) -> ModelView:
+    """Return a model as it stands.
+
+    Args:
+        route: Where it is.
+        supervisor: Drives its service.
+    """
+    service, model = supervisor.service, route.model
+    return ModelView(
+        name=route.name,
+        service_id=service.id,
+        engine=service.engine,
+        state=supervisor.state,
+        target=route.target,
+        context_length=model.context_length if model else None,
+        kind=model.kind if model else "",
+        since=supervisor.added,
+    )

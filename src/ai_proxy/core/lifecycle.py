@@ -26,7 +26,6 @@ class Event(StrEnum):
     LAUNCHED = "launched"
     PROBE_OK = "probe_ok"
     DRAIN = "drain"
-    RESUME = "resume"
     DRAINED = "drained"
     STOP = "stop"
     FAULT = "fault"
@@ -38,6 +37,7 @@ S, E = State, Event
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (S.UNKNOWN, E.ADOPTED): S.LOADING,
     (S.UNKNOWN, E.ABSENT): S.STOPPED,
+    (S.UNKNOWN, E.STOP): S.STOPPING,
     (S.STOPPED, E.START): S.STARTING,
     (S.STARTING, E.LAUNCHED): S.LOADING,
     (S.STARTING, E.STOP): S.STOPPING,
@@ -50,7 +50,6 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (S.READY, E.STOP): S.STOPPING,
     (S.READY, E.FAULT): S.FAILING,
     (S.READY, E.EXITED): S.FAILED,
-    (S.DRAINING, E.RESUME): S.READY,
     (S.DRAINING, E.DRAINED): S.STOPPING,
     (S.DRAINING, E.STOP): S.STOPPING,
     (S.DRAINING, E.FAULT): S.FAILING,

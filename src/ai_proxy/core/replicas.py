@@ -1,44 +1,52 @@
-"""Which of several replicas a request goes to, and how long one that fails is left alone."""
+"""Which of several replicas a request goes to: the least busy one whose circuit breaker lets it through."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ai_proxy.core.service import Outcome
 
-TRIP_AFTER = 3
-"""Failures in a row after which a replica is rested; one is enough when it cannot be reached or is full."""
-MAX_REST = 60.0
-"""Longest rest, in seconds, unless the replica itself asks for more."""
-MAX_ASKED_REST = 600.0
-"""Longest rest, in seconds, that a replica can ask for."""
+OPEN_AFTER = 3
+"""Failures in a row that open a circuit; one is enough when the replica cannot be reached or is full."""
+MAX_OPEN = 60.0
+"""Longest time, in seconds, that a circuit is open, unless the replica itself asks for more."""
+MAX_RETRY_AFTER = 600.0
+"""Longest time, in seconds, that a replica can ask for with Retry-After."""
 
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """How far a replica is trusted.
+    """The circuit breaker of a replica: closed, open, or half-open once `open_until` has passed.
 
     Attributes:
         failures: In a row.
-        rests: How often in a row it was rested.
-        rests_until: When it may be tried again, in monotonic seconds; 0 when it is trusted.
-        tried: Whether a request is finding out if it has recovered.
+        openings: How often in a row it was opened.
+        open_until: When it becomes half-open, in monotonic seconds; 0 when it is closed.
+        trial: Whether a request is under way that tries whether the replica has recovered.
     """
 
     failures: int = 0
-    rests: int = 0
-    rests_until: float = 0.0
-    tried: bool = False
+    openings: int = 0
+    open_until: float = 0.0
+    trial: bool = False
+
+    def lets_through(self, now: float) -> bool:
+        """Return whether a request may go there: closed, or half-open without a trial under way.
+
+        >>> Circuit().lets_through(now=5.0), Circuit(openings=1, open_until=6.0).lets_through(now=5.0)
+        (True, False)
+        """
+        return self.open_until == 0.0 or (now >= self.open_until and not self.trial)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a replica stands: how busy it is, and how far it is trusted."""
+class ReplicaStatus:
+    """How busy a replica is, and its circuit breaker."""
 
     in_flight: int
     circuit: Circuit
 
 
-def judge(circuit: Circuit, outcome: Outcome, now: float, retry_after: float = 0.0) -> Circuit:
+def classify(circuit: Circuit, outcome: Outcome, now: float, retry_after: float = 0.0) -> Circuit:
     """Return the circuit after a request.
 
     Args:
@@ -47,48 +55,40 @@ def judge(circuit: Circuit, outcome: Outcome, now: float, retry_after: float = 0
         now: Monotonic seconds.
         retry_after: What the replica asked for, in seconds; 0 when it did not.
 
-    >>> judge(Circuit(failures=2), Outcome.OK, now=5.0)
-    Circuit(failures=0, rests=0, rests_until=0.0, tried=False)
-    >>> judge(Circuit(), Outcome.CONNECT_FAILED, now=5.0)
-    Circuit(failures=1, rests=1, rests_until=6.0, tried=False)
-    >>> judge(Circuit(), Outcome.OVERLOADED, now=5.0, retry_after=30.0).rests_until
+    >>> classify(Circuit(failures=2), Outcome.OK, now=5.0)
+    Circuit(failures=0, openings=0, open_until=0.0, trial=False)
+    >>> classify(Circuit(), Outcome.CONNECT_FAILED, now=5.0)
+    Circuit(failures=1, openings=1, open_until=6.0, trial=False)
+    >>> classify(Circuit(), Outcome.OVERLOADED, now=5.0, retry_after=30.0).open_until
     35.0
     """
     if outcome is Outcome.OK:
         return Circuit()
     if outcome is Outcome.CLIENT_GONE:
-        return replace(circuit, tried=False)
+        return replace(circuit, trial=False)
     failures = circuit.failures + 1
-    trips = outcome in (Outcome.CONNECT_FAILED, Outcome.OVERLOADED) or failures >= TRIP_AFTER or circuit.rests
-    if not trips:
-        return replace(circuit, failures=failures, tried=False)
-    rest = max(min(MAX_REST, 2.0 ** min(circuit.rests, 6)), min(retry_after, MAX_ASKED_REST))
-    return Circuit(failures, circuit.rests + 1, max(circuit.rests_until, now + rest))
+    at_once = outcome in (Outcome.CONNECT_FAILED, Outcome.OVERLOADED)
+    if not (at_once or failures >= OPEN_AFTER or circuit.openings):
+        return replace(circuit, failures=failures, trial=False)
+    seconds = max(min(MAX_OPEN, 2.0 ** min(circuit.openings, 6)), min(retry_after, MAX_RETRY_AFTER))
+    return Circuit(failures, circuit.openings + 1, max(circuit.open_until, now + seconds))
 
 
-def may_use(circuit: Circuit, now: float) -> bool:
-    """Tell whether a request may go there: it is trusted, or its rest is over and nobody is trying it.
+def choose(statuses: Sequence[ReplicaStatus], now: float) -> int | None:
+    """Return the index of the least busy replica that may be used; None when every circuit is open.
 
-    >>> may_use(Circuit(), now=5.0), may_use(Circuit(rests=1, rests_until=6.0), now=5.0)
-    (True, False)
-    """
-    return circuit.rests_until == 0.0 or (now >= circuit.rests_until and not circuit.tried)
-
-
-def choose(standings: Sequence[Standing], now: float) -> int | None:
-    """Return the index of the replica to use: the least busy that may be used; None when all rest.
-
-    >>> choose([Standing(3, Circuit()), Standing(1, Circuit()), Standing(0, Circuit(1, 1, 9.0))], now=5.0)
+    >>> closed, opened = Circuit(), Circuit(1, 1, 9.0)
+    >>> choose([ReplicaStatus(3, closed), ReplicaStatus(1, closed), ReplicaStatus(0, opened)], now=5.0)
     1
     """
-    usable = [i for i, standing in enumerate(standings) if may_use(standing.circuit, now)]
-    return min(usable, key=lambda i: standings[i].in_flight, default=None)
+    usable = [i for i, status in enumerate(statuses) if status.circuit.lets_through(now)]
+    return min(usable, key=lambda i: statuses[i].in_flight, default=None)
 
 
-def soonest(standings: Sequence[Standing]) -> int:
-    """Return the index of the replica whose rest ends first, for when all of them rest.
+def soonest(statuses: Sequence[ReplicaStatus]) -> int:
+    """Return the index of the replica whose circuit becomes half-open first.
 
-    >>> soonest([Standing(0, Circuit(1, 1, 9.0)), Standing(0, Circuit(1, 1, 7.0))])
+    >>> soonest([ReplicaStatus(0, Circuit(1, 1, 9.0)), ReplicaStatus(0, Circuit(1, 1, 7.0))])
     1
     """
-    return min(range(len(standings)), key=lambda i: standings[i].circuit.rests_until)
+    return min(range(len(statuses)), key=lambda i: statuses[i].circuit.open_until)

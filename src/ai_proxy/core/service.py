@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 
 class RuntimeKind(StrEnum):
@@ -318,6 +319,19 @@ type Report = UpstreamsChanged | ResourceUsage | Exit
 """What a runtime reports of a running thing."""
 
 
+class LeaseHolder(Protocol):
+    """Whoever gave a lease, and takes it back; one running instance, however many have its service's name."""
+
+    def release(self, lease: "Lease", outcome: "Outcome") -> None:
+        """Take a lease back."""
+
+    def move(self, lease: "Lease", outcome: "Outcome", retry_after: float) -> bool:
+        """Move a lease to another upstream; False when there is none to try."""
+
+    def stands(self, lease: "Lease") -> bool:
+        """Return whether the upstream of a lease still is that of the running instance."""
+
+
 @dataclass(slots=True, eq=False)
 class Lease:
     """One request's right to use an upstream; given back exactly once.
@@ -325,13 +339,15 @@ class Lease:
     Attributes:
         service_id: The service.
         upstream: Where the request may go.
-        judged: Whether a failure of this upstream has been told already.
+        holder: Who gave it.
+        classified: Whether the outcome on this upstream has been counted already.
         released: Whether it has been given back.
     """
 
     service_id: str
     upstream: Upstream
-    judged: bool = False
+    holder: LeaseHolder
+    classified: bool = False
     released: bool = False
 
 

@@ -16,6 +16,8 @@ from ai_proxy.core.logring import LogRing
 from ai_proxy.core.placement import Placement
 from ai_proxy.core.ports import Clock, Model, Probe, RuntimeCapabilities, Tell
 from ai_proxy.core.service import Exit, Handle, Report, Service, Upstream
+from ai_proxy.platform.clock import wait_any
+from ai_proxy.platform.tasks import cancel, spawn
 
 
 class Behaviour(StrEnum):
@@ -36,14 +38,24 @@ class Behaviour(StrEnum):
     """It ends only when the grace is over."""
     STOP_FAILS = "stop_fails"
     """`stop` raises, and it runs on."""
+    START_BREAKS = "start_breaks"
+    """`start` raises what its port does not allow, and nothing runs."""
+    WATCH_BREAKS = "watch_breaks"
+    """`watch` raises what its port does not allow, while it runs."""
+    WATCH_ENDS = "watch_ends"
+    """`watch` ends without an exit, while it runs."""
+    STOP_BREAKS = "stop_breaks"
+    """`stop` raises what its port does not allow, and it runs on."""
 
 
 @dataclass(eq=False, slots=True)
-class Instance:
+class Running:
     """Something that runs on a machine, or ran."""
 
     handle: Handle
     exit: asyncio.Future[Exit]
+    reports: list[Report] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
@@ -56,21 +68,21 @@ class Machine:
         logs: By service: its output.
     """
 
-    instances: list[Instance] = field(default_factory=list)
+    instances: list[Running] = field(default_factory=list)
     most: Counter[str] = field(default_factory=Counter)
     logs: defaultdict[str, LogRing] = field(default_factory=lambda: defaultdict(LogRing))
 
-    def run(self, service: Service, at: float) -> Instance:
+    def run(self, service: Service, at: float) -> Running:
         """Make an instance of a service run."""
         number = len(self.instances) + 1
         upstream = Upstream("127.0.0.1", 20000 + number)
         handle = Handle(service.id, service.config_hash, f"fake-{number}", at, (upstream,))
-        instance = Instance(handle, asyncio.get_running_loop().create_future())
+        instance = Running(handle, asyncio.get_running_loop().create_future())
         self.instances.append(instance)
         self.most[service.id] = max(self.most[service.id], len(self.running(service.id)))
         return instance
 
-    def running(self, service_id: str | None = None) -> list[Instance]:
+    def running(self, service_id: str | None = None) -> list[Running]:
         """Return what runs: of one service, or of all."""
         return [
             instance
@@ -90,6 +102,8 @@ class FakeRuntime:
     Attributes:
         machine: What really runs.
         available: Set to False to make every call raise, as when the Docker daemon is away.
+        breaks: Set to True to make every listing raise what its port does not allow.
+        listing_delay: Seconds that a listing takes.
         delay: Seconds that a SLOW_START takes.
         calls: What was asked of it, as `(verb, service id)`.
         placements: Where each start was to run, in order.
@@ -101,6 +115,8 @@ class FakeRuntime:
         self.placements: list[Placement] = []
         self.machine = machine or Machine()
         self.available = True
+        self.breaks = False
+        self.listing_delay = 0.0
         self.delay = delay
         self.calls: list[tuple[str, str]] = []
         self._clock = clock
@@ -119,6 +135,13 @@ class FakeRuntime:
             self.logs(service_id).append(line, self._clock.wall())
         self.machine.end(service_id, code, f"exit code {code}")
 
+    def report(self, service_id: str, report: Report) -> None:
+        """Report something of what runs of a service."""
+        for instance in self.machine.running(service_id):
+            instance.reports.append(report)
+            instance.news.set()
+            instance.news = asyncio.Event()
+
     async def start(self, service: Service, placement: Placement, tell: Tell) -> Handle:
         """Launch as the service's behaviour says."""
         self._note("start", service.id)
@@ -128,6 +151,8 @@ class FakeRuntime:
         match behaviour:
             case Behaviour.START_FAILS:
                 raise RuntimeFailureError(f"{service.id} could not be started: it was told to fail")
+            case Behaviour.START_BREAKS:
+                raise KeyError("Id")
             case Behaviour.NEVER_ANSWERS:
                 await self._never()
             case Behaviour.SLOW_START:
@@ -148,6 +173,8 @@ class FakeRuntime:
         behaviour = self._of(handle.service_id)
         if behaviour is Behaviour.STOP_FAILS:
             raise RuntimeFailureError(f"{handle.service_id} could not be ended: it was told to stay")
+        if behaviour is Behaviour.STOP_BREAKS:
+            raise KeyError("Id")
         if behaviour is Behaviour.IGNORES_STOP:
             await self._clock.sleep(grace)
         if not instance.exit.done():
@@ -157,16 +184,33 @@ class FakeRuntime:
             )
 
     async def watch(self, handle: Handle) -> AsyncGenerator[Report, None]:
-        """Report its exit."""
+        """Report what a test reports of it, and its exit."""
         instance = self._instance(handle)
+        behaviour = self._of(handle.service_id)
+        if behaviour is Behaviour.WATCH_BREAKS:
+            raise KeyError("StatusCode")
+        if behaviour is Behaviour.WATCH_ENDS:
+            return
         if instance is None:
             yield Exit(None, "had ended before")
-        else:
-            yield await asyncio.shield(instance.exit)
+            return
+        seen = 0
+        while not instance.exit.done():
+            for report in instance.reports[seen:]:
+                seen += 1
+                yield report
+            news = spawn(instance.news.wait(), "news")
+            await wait_any(self._clock, news, instance.exit)
+            await cancel(news)
+        yield instance.exit.result()
 
     async def handles(self) -> Sequence[Handle]:
         """Return what runs."""
         self._note("handles", "")
+        if self.breaks:
+            raise KeyError("Labels")
+        if self.listing_delay:
+            await self._clock.sleep(self.listing_delay)
         return [instance.handle for instance in self.machine.running()]
 
     def logs(self, service_id: str) -> LogRing:
@@ -181,7 +225,7 @@ class FakeRuntime:
     def _of(self, service_id: str) -> Behaviour:
         return self._behaviour.get(service_id, Behaviour.NORMAL)
 
-    def _instance(self, handle: Handle) -> Instance | None:
+    def _instance(self, handle: Handle) -> Running | None:
         return next((i for i in self.machine.instances if i.handle == handle), None)
 
     async def _never(self) -> None:
@@ -194,6 +238,7 @@ class FakeProbeEngine:
     Attributes:
         probes: How often each service was asked for its readiness.
         listed: The models that each service lists.
+        breaks: Services whose probes raise what the port does not allow.
     """
 
     def __init__(self, name: str = "fake") -> None:
@@ -201,6 +246,7 @@ class FakeProbeEngine:
         self.abilities = Abilities(name)
         self.probes: Counter[str] = Counter()
         self.listed: dict[str, tuple[Model, ...]] = {}
+        self.breaks: set[str] = set()
         self._ready_at: dict[str, float] = {}
 
     def __repr__(self) -> str:
@@ -217,6 +263,8 @@ class FakeProbeEngine:
     async def probe(self, service: Service, upstream: Upstream) -> Probe:  # noqa: ARG002
         """Count, and answer as told; ready unless told otherwise."""
         self.probes[service.id] += 1
+        if service.id in self.breaks:
+            raise KeyError("data")
         ready = self.probes[service.id] >= self._ready_at.get(service.id, 0.0)
         return Probe(ready, "ready" if ready else "loading model")
 

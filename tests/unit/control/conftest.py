@@ -4,6 +4,7 @@ from dataclasses import dataclass
 import pytest
 
 from ai_proxy.control.plane import ControlPlane
+from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import ProcessLaunch, RuntimeKind, Service, StartPolicy
 from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.testing.clock import FakeClock
@@ -36,10 +37,11 @@ class Stage:
     plane: ControlPlane
 
 
-def build(clock: FakeClock, machine: Machine | None = None) -> Stage:
+def build(clock: FakeClock, machine: Machine | None = None, max_held: int = 0) -> Stage:
     runtime = FakeRuntime(clock, machine)
     engine = FakeProbeEngine("fake")
-    plane = ControlPlane(clock, {RuntimeKind.PROCESS: runtime}, {"fake": engine}, NullRecorder())
+    runtimes: dict[str, Runtime] = {RuntimeKind.PROCESS: runtime}
+    plane = ControlPlane(clock, runtimes, {"fake": engine}, NullRecorder(), max_held=max_held)
     return Stage(clock, runtime, engine, plane)
 
 

@@ -63,7 +63,7 @@ async def test_requests_spread_over_the_replicas_least_busy_first() -> None:
     await stage.close()
 
 
-async def test_one_that_fails_is_left_alone_until_its_rest_is_over() -> None:
+async def test_one_that_fails_is_left_alone_until_its_circuit_is_half_open() -> None:
     stage = Stage()
     await stage.open()
     failing = stage.lease()
@@ -109,7 +109,7 @@ async def test_a_request_that_has_tried_every_replica_moves_no_more() -> None:
     await stage.close()
 
 
-async def test_when_all_rest_the_one_that_is_back_first_is_used() -> None:
+async def test_when_all_circuits_are_open_the_one_half_open_first_is_used() -> None:
     stage = Stage()
     await stage.open()
     for seconds in (30.0, 10.0, 20.0):
@@ -133,7 +133,7 @@ async def test_one_replica_that_is_up_makes_the_service_ready_and_the_others_are
     await stage.close()
 
 
-async def test_health_checks_rest_a_replica_that_went_down_and_bring_it_back() -> None:
+async def test_health_checks_open_and_close_the_circuit_of_a_replica() -> None:
     stage = Stage()
     await stage.open()
 

@@ -2,20 +2,24 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from loguru import logger
 
 from ai_proxy.control.plane import ControlPlane
+from ai_proxy.control.views import ReloadReport
 from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.events import ServiceEvent
-from ai_proxy.core.lifecycle import State, transition
+from ai_proxy.core.lifecycle import Event, State, transition
 from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import Lease, Outcome, ProcessLaunch, RuntimeKind, Service, StartPolicy
+from ai_proxy.platform.tasks import spawn
 from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.testing.clock import FakeClock, settle
 from ai_proxy.testing.fake_runtime import Behaviour, FakeProbeEngine, FakeRuntime
@@ -40,6 +44,14 @@ def declare(name: str, start: StartPolicy = StartPolicy.ON_DEMAND) -> Service:
     )
 
 
+@pytest.fixture(autouse=True)
+def _no_log() -> Iterator[None]:
+    """Keep quiet about thousands of misfortunes."""
+    logger.disable("ai_proxy")
+    yield
+    logger.enable("ai_proxy")
+
+
 class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -52,6 +64,8 @@ class Lives(RuleBasedStateMachine):
         self.events: list[ServiceEvent] = []
         self.declared = {name: declare(name) for name in NAMES}
         self.version = 1
+        self.reload: asyncio.Task[ReloadReport] | None = None
+        self.listener_breaks = False
 
     def run[T](self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -68,16 +82,27 @@ class Lives(RuleBasedStateMachine):
             if not task.cancelled() and task.exception() is None:
                 self.leases.append(task.result())
 
-    @initialize(policy=st.sampled_from(StartPolicy))
-    def begin(self, policy: StartPolicy) -> None:
+    def listen(self, event: ServiceEvent) -> None:
+        if self.listener_breaks:
+            raise KeyError(event.service_id)
+
+    @initialize(
+        policy=st.sampled_from(StartPolicy), available=st.booleans(), delay=st.sampled_from([0.0, 2.0])
+    )
+    def begin(self, policy: StartPolicy, available: bool, delay: float) -> None:
         self.declared["beta"] = declare("beta", policy)
+        self.runtime.available = available
+        self.runtime.listing_delay = delay
 
         async def opened() -> ControlPlane:
             plane = ControlPlane(
                 self.clock, {RuntimeKind.PROCESS: self.runtime}, {"fake": self.engine}, NullRecorder()
             )
+            plane.events.listen(self.listen)
             plane.events.listen(self.events.append)
-            await plane.open(self.declared.values())
+            opening = spawn(plane.open(self.declared.values()), "open")
+            await self.clock.advance(3.0)
+            await opening
             return plane
 
         self.plane = self.run(opened())
@@ -117,9 +142,18 @@ class Lives(RuleBasedStateMachine):
     def the_engine_behaves_differently(self, name: str, ready: bool) -> None:
         self.engine.set_ready(name, ready=ready)
 
-    @rule(available=st.booleans())
-    def what_runs_them_goes_away_or_comes_back(self, available: bool) -> None:
+    @rule(available=st.booleans(), breaks=st.booleans())
+    def what_runs_them_goes_away_or_comes_back(self, available: bool, breaks: bool) -> None:
         self.runtime.available = available
+        self.runtime.breaks = breaks
+
+    @rule(name=names, breaks=st.booleans())
+    def the_engine_raises_what_its_port_does_not_allow(self, name: str, breaks: bool) -> None:
+        (self.engine.breaks.add if breaks else self.engine.breaks.discard)(name)
+
+    @rule(breaks=st.booleans())
+    def a_listener_raises(self, breaks: bool) -> None:
+        self.listener_breaks = breaks
 
     @rule(name=names)
     def the_backend_crashes(self, name: str) -> None:
@@ -135,6 +169,7 @@ class Lives(RuleBasedStateMachine):
         self.run(give())
         self.settle()
 
+    @precondition(lambda self: len(self.declared) == len(NAMES))
     @rule(name=names, restart=st.booleans())
     def the_configuration_changes(self, name: str, restart: bool) -> None:
         self.version += 1
@@ -142,17 +177,37 @@ class Lives(RuleBasedStateMachine):
         if restart:
             changed = replace(changed, config_hash=f"{name}-{self.version}")
         self.declared[name] = changed
-        self.run(self.plane.apply(list(self.declared.values())))
+        self.apply()
+
+    @rule(name=names)
+    def a_service_is_removed_or_declared_again(self, name: str) -> None:
+        if name in self.declared:
+            del self.declared[name]
+        else:
+            self.declared[name] = declare(name)
+        self.apply()
+
+    def apply(self) -> None:
+        """Reload, as soon as an earlier reload has ended; the end of this one is not waited for."""
+        while self.reload is not None and not self.reload.done():
+            self.run(self.clock.advance(1.0))
+
+        async def begin() -> None:
+            self.reload = spawn(self.plane.apply(list(self.declared.values())), "reload")
+
+        self.run(begin())
         self.settle()
 
     @invariant()
     def there_is_one_writer_and_it_keeps_to_the_table(self) -> None:
         states = dict.fromkeys(NAMES, State.UNKNOWN)
         for event in self.events:
+            if event.event in (Event.ABSENT, Event.ADOPTED):
+                states[event.service_id] = State.UNKNOWN  # declared again after the end of the old one
             states[event.service_id] = transition(states[event.service_id], event.event)
             assert states[event.service_id] is event.state
-        if hasattr(self, "plane"):
-            assert states == {view.id: view.state for view in self.plane.services()}
+        for view in self.plane.services() if hasattr(self, "plane") else ():
+            assert view.state in (states[view.id], State.UNKNOWN)
 
     @invariant()
     def nothing_is_started_twice(self) -> None:
@@ -167,7 +222,8 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def no_lease_leaks(self) -> None:
         for view in self.plane.services() if hasattr(self, "plane") else ():
-            assert view.in_flight == sum(lease.service_id == view.id for lease in self.leases)
+            stand = [one for one in self.leases if self.plane.scheduler.stands(one)]
+            assert view.in_flight == sum(lease.service_id == view.id for lease in stand)
 
     @invariant()
     def no_waiter_is_lost(self) -> None:
@@ -184,7 +240,8 @@ class Lives(RuleBasedStateMachine):
         if not hasattr(self, "plane"):
             self.loop.close()
             return
-        self.runtime.available = True
+        self.runtime.available, self.runtime.breaks, self.listener_breaks = True, False, False
+        self.engine.breaks.clear()
         for name in NAMES:
             self.runtime.behave(name, Behaviour.NORMAL)
             self.engine.set_ready(name, ready=True)
@@ -192,6 +249,12 @@ class Lives(RuleBasedStateMachine):
             self.run(self.clock.advance(30.0))
         self.collect()
         assert not self.requests, "every request was served or refused in the end"
+
+        for name in self.declared:
+            self.run(self.plane.start(name))
+        self.run(self.clock.advance(10.0))
+        for view in self.plane.services():
+            assert view.state is State.READY, "no misfortune freezes a service"
 
         closing = self.loop.create_task(self.plane.close())
         self.run(self.clock.advance(60.0))

@@ -15,10 +15,10 @@ from ai_proxy.core.lifecycle import (
 )
 
 
-def test_ready_is_entered_only_by_a_probe_or_a_resume() -> None:
+def test_ready_is_entered_only_by_a_probe() -> None:
     entering = {event for (_, event), target in TRANSITIONS.items() if target is State.READY}
 
-    assert entering == {Event.PROBE_OK, Event.RESUME}
+    assert entering == {Event.PROBE_OK}
 
 
 def test_rest_is_entered_from_a_running_state_only_with_proof_of_the_end() -> None:
