@@ -112,7 +112,9 @@ async def _listen(stack: AsyncExitStack, parts: Parts, certificates: TlsSettings
     settings, gateway, addresses = parts.settings, parts.gateway, parts.addresses
     host = settings.host
     tls = await stack.enter_async_context(
-        serve_certificates(certificates, data_folder() / "tls", host, settings.port, SystemClock())
+        serve_certificates(
+            certificates, data_folder() / "tls", host, settings.port, SystemClock(), parts.background
+        )
     )
     port = await _bind(gateway, host, settings.port, OPENAI, tls)
     addresses.http = local_url(host, port, tls=tls is not None)

@@ -133,7 +133,9 @@ async def assemble(
     announcement = await stack.enter_async_context(announced(instances, background))
     guard = _guard(state, security_settings(config), settings.host)
     telemetry = await stack.enter_async_context(
-        open_telemetry(telemetry_settings(config), os.environ, VERSION, settings.host, SystemClock())
+        open_telemetry(
+            telemetry_settings(config), os.environ, VERSION, settings.host, SystemClock(), background
+        )
     )
     if isinstance(state, ProxyState):
         telemetry.listen(state.security.usage.note_all)

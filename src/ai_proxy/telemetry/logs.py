@@ -135,9 +135,12 @@ class _Intercept(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         known = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
         level = record.levelname if record.levelname in known else record.levelno
-        logger.patch(lambda ours: _locate(ours, record)).opt(exception=record.exc_info).log(
-            level, "{}", record.getMessage()
-        )
+        try:
+            logger.patch(lambda ours: _locate(ours, record)).opt(exception=record.exc_info).log(
+                level, "{}", record.getMessage()
+            )
+        except Exception:  # noqa: BLE001 - a library's faulty message must not raise into the code that logs it
+            self.handleError(record)
 
 
 def _locate(ours: "Record", theirs: logging.LogRecord) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.usage import RequestRecord
+from ai_proxy.platform.listeners import Listeners
 
 REQUEST_BUCKETS = (
     0.001,
@@ -223,7 +224,7 @@ class Metrics:
     def __init__(self) -> None:
         self._other = ServiceMetrics()
         self._services: dict[str, ServiceMetrics] = {OTHER: self._other}
-        self._listeners: list[Callable[[Sequence[RequestRecord]], None]] = []
+        self._listeners = Listeners[Sequence[RequestRecord]]("finished requests")
         self._unsettled: list[RequestRecord] = []
 
     def __repr__(self) -> str:
@@ -231,7 +232,7 @@ class Metrics:
 
     def listen(self, listener: Callable[[Sequence[RequestRecord]], None]) -> None:
         """Tell somebody of all finished requests to models, when they are settled."""
-        self._listeners.append(listener)
+        self._listeners.add(listener)
 
     @property
     def services(self) -> Mapping[str, ServiceMetrics]:
@@ -274,8 +275,7 @@ class Metrics:
             by_model[one.service_id, one.model].append(one)
         for (service_id, model), requests in by_model.items():
             self._count(service_id, model, _batch(requests))
-        for tell in self._listeners:
-            tell(unsettled)
+        self._listeners.publish(unsettled)
 
     def _count(self, service_id: str, model: str, batch: Batch) -> None:
         """Count finished requests to one model."""

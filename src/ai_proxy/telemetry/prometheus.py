@@ -15,17 +15,22 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from ai_proxy.core.lifecycle import State
+from ai_proxy.platform.tasks import Restarts
 from ai_proxy.telemetry.metrics import OTHER, Histogram, ModelMetrics, ServiceFacts, ServiceMetrics
 
 
 def render(
-    metrics: Mapping[str, ServiceMetrics], services: Iterable[ServiceFacts], version: str
+    metrics: Mapping[str, ServiceMetrics],
+    services: Iterable[ServiceFacts],
+    restarts: Mapping[str, Restarts],
+    version: str,
 ) -> tuple[bytes, str]:
     """Return everything in Prometheus' text format, and its content type.
 
     Args:
         metrics: What was counted, by service.
-        services: As they stand now.
+        services: As they are now.
+        restarts: Background work that failed and was restarted, by name.
         version: Of the program.
     """
     build = {"version": version, "python": platform.python_version()}
@@ -36,7 +41,17 @@ def render(
     registry.register(_Scrape(_by_service(metrics)))
     registry.register(_Scrape(_by_model(metrics)))
     registry.register(_Scrape(_standing(services)))
+    registry.register(_Scrape([_restarts(restarts)]))
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+def _restarts(restarts: Mapping[str, Restarts]) -> Metric:
+    family = CounterMetricFamily(
+        "ai_proxy_task_restarts", "Restarts of background work that failed.", labels=["task"]
+    )
+    for name, work in restarts.items():
+        family.add_metric([name], work.count)
+    return family
 
 
 class _Scrape(Collector):

@@ -10,6 +10,7 @@ from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock, Recorder, Tracing
 from ai_proxy.core.settings import TelemetrySettings
 from ai_proxy.core.usage import RequestRecord
+from ai_proxy.platform.tasks import Background
 from ai_proxy.telemetry.metrics import Metrics, ServiceFacts
 from ai_proxy.telemetry.otel.settings import Plan
 from ai_proxy.telemetry.requests import RecentRequests
@@ -30,8 +31,11 @@ class Telemetry:
         recorder: Is told of everything.
     """
 
-    def __init__(self, version: str, metrics: Metrics, export: "Export | None" = None) -> None:
+    def __init__(
+        self, version: str, metrics: Metrics, background: Background, export: "Export | None" = None
+    ) -> None:
         self._version = version
+        self._background = background
         self._metrics = metrics
         self._export = export
         self._services: Callable[[], Iterable[ServiceFacts]] = tuple
@@ -58,7 +62,7 @@ class Telemetry:
         """Return everything in Prometheus' text format, and its content type."""
         from ai_proxy.telemetry.prometheus import render  # a web server comes with its package: only if asked
 
-        return render(self._metrics.services, self._services(), self._version)
+        return render(self._metrics.services, self._services(), self._background.restarts, self._version)
 
     def watch(
         self,
@@ -79,7 +83,12 @@ class Telemetry:
 
 @asynccontextmanager
 async def open_telemetry(
-    settings: TelemetrySettings, environ: Mapping[str, str], version: str, host: str, clock: Clock
+    settings: TelemetrySettings,
+    environ: Mapping[str, str],
+    version: str,
+    host: str,
+    clock: Clock,
+    background: Background,
 ) -> AsyncIterator[Telemetry]:
     """Measure, and send to a collector if one is configured; what is left is sent at the end.
 
@@ -89,27 +98,30 @@ async def open_telemetry(
         version: Of the program.
         host: Where the proxy listens.
         clock: Says when metrics are sent.
+        background: Runs what sends metrics; its restarts are a metric.
     """
     plan, metrics = Plan.of(settings, environ), Metrics()
     for complaint in plan.complaints:
         logger.warning("telemetry: {}", complaint)
-    export = _export(plan, metrics, version, host, clock)
+    export = _export(plan, metrics, version, host, clock, background)
     try:
-        yield Telemetry(version, metrics, export)
+        yield Telemetry(version, metrics, background, export)
     finally:
         metrics.settle()
         if export:
             await export.close()
 
 
-def _export(plan: Plan, metrics: Metrics, version: str, host: str, clock: Clock) -> "Export | None":
+def _export(
+    plan: Plan, metrics: Metrics, version: str, host: str, clock: Clock, background: Background
+) -> "Export | None":
     """Return what sends; None when nothing is to be sent, and when its packages are missing."""
     if not plan.targets:
         return None
     try:
         from ai_proxy.telemetry.otel.export import Export
 
-        return Export(plan, metrics, version, host, clock)
+        return Export(plan, metrics, version, host, clock, background)
     except ModuleNotFoundError as error:
         # The variables are often set for all programs of a machine: that must not keep this one from serving.
         logger.warning(MISSING, error.name)

@@ -1,9 +1,7 @@
 """A public certificate authority, asked by ACME with challenges of type HTTP-01 (RFC 8555)."""
 
-import asyncio
 import contextlib
-import threading
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
@@ -23,6 +21,7 @@ from josepy.jwa import ES256
 from josepy.jwk import JWK, JWKEC
 
 from ai_proxy.core.settings import AcmeSettings
+from ai_proxy.platform.threads import in_thread
 from ai_proxy.tls.certificates import key_pem
 from ai_proxy.tls.errors import AcmeError
 from ai_proxy.tls.files import write_private
@@ -80,7 +79,7 @@ class AcmeIssuer:
         Raises:
             AcmeError: The authority cannot be reached, or refuses.
         """
-        return await _aside(partial(self._issue, names, key))
+        return await in_thread(partial(self._issue, names, key), "acme")
 
     def _issue(self, names: Sequence[str], key: ec.EllipticCurvePrivateKey) -> bytes:
         try:
@@ -228,25 +227,3 @@ def _root(error: BaseException) -> BaseException:
     while deeper := error.__cause__ or error.__context__:
         error = deeper
     return error
-
-
-async def _aside[T](work: Callable[[], T]) -> T:
-    """Do blocking work in a daemon thread: a pool's would keep the program from ending before it is done."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def settle(act: Callable[[], None]) -> None:
-        if not result.done():  # it is when nobody waits any more
-            act()
-
-    def run() -> None:
-        act: Callable[[], None]
-        try:
-            act = partial(result.set_result, work())
-        except Exception as error:  # noqa: BLE001 - raised where the work is awaited
-            act = partial(result.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # the loop may be closed by now
-            loop.call_soon_threadsafe(settle, act)
-
-    threading.Thread(target=run, name="acme", daemon=True).start()
-    return await result

@@ -10,7 +10,7 @@ from loguru import logger
 
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.settings import TlsMode, TlsSettings
-from ai_proxy.platform.tasks import cancel, spawn
+from ai_proxy.platform.tasks import Background, cancel
 from ai_proxy.tls.errors import CertificateError
 from ai_proxy.tls.redirect import Site, serve_redirect
 
@@ -32,7 +32,7 @@ class RedirectError(CertificateError):
 
 @asynccontextmanager
 async def serve_certificates(
-    settings: TlsSettings, folder: Path, host: str, port: int, clock: Clock
+    settings: TlsSettings, folder: Path, host: str, port: int, clock: Clock, background: Background
 ) -> AsyncIterator[ssl.SSLContext | None]:
     """Yield what the public listeners are to speak TLS with; None when they are not to.
 
@@ -45,6 +45,7 @@ async def serve_certificates(
         host: Address for plain HTTP.
         port: Where https is served.
         clock: Tells when a certificate is due.
+        background: Keeps the certificate fresh.
 
     Raises:
         CertificateError: No certificate can be used, or the port for plain HTTP cannot be had.
@@ -64,8 +65,8 @@ async def serve_certificates(
         pause = await _first(source, folder)
         live = LiveContext(source.files)
         _tell(source)
-        keeper = spawn(_keep(source, live, clock, pause), "keep the TLS certificate fresh")
-        stack.push_async_callback(cancel, keeper)
+        keeping = background.run(CertificateKeeper(source, live, clock, pause).run, "TLS certificate renewal")
+        stack.push_async_callback(cancel, keeping)
         yield live.listening
 
 
@@ -124,21 +125,37 @@ async def _first(source: "Source", folder: Path) -> float:
         ) from error
 
 
-async def _keep(source: "Source", live: "LiveContext", clock: Clock, pause: float) -> None:
-    """Look after the certificate; whatever fails, the one in use stays in use."""
-    told = ""
-    while True:
-        await clock.sleep(pause)
-        try:
-            pause = await source.renew()
-            if live.follow(source.files):
-                _tell(source)
-            told = ""
-        except (CertificateError, OSError) as error:
-            pause = RETRY
-            if str(error) != told:
-                logger.error("the TLS certificate in use stays: {}", error)
-            told = str(error)
+class CertificateKeeper:
+    """Renews the certificate in time; whatever fails, the one in use stays in use.
+
+    Args:
+        source: Renews it.
+        live: Uses it.
+        clock: Tells when it is due.
+        pause: Seconds until the next renewal is due.
+    """
+
+    def __init__(self, source: "Source", live: "LiveContext", clock: Clock, pause: float) -> None:
+        self._source = source
+        self._live = live
+        self._clock = clock
+        self._pause = pause
+        self._logged = ""
+
+    async def run(self) -> None:
+        """Renew whenever it is due, until cancelled; started again, it goes on where it was."""
+        while True:
+            await self._clock.sleep(self._pause)
+            self._pause = RETRY
+            try:
+                self._pause = await self._source.renew()
+                if self._live.follow(self._source.files):
+                    _tell(self._source)
+                self._logged = ""
+            except (CertificateError, OSError) as error:
+                if str(error) != self._logged:
+                    logger.error("cannot renew the TLS certificate, the one in use stays: {}", error)
+                self._logged = str(error)
 
 
 def _tell(source: "Source") -> None:

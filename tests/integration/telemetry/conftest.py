@@ -8,6 +8,7 @@ from tests.rigs.otlp_sink import OtlpSink, otlp_sink
 
 from ai_proxy.core.settings import TelemetrySettings
 from ai_proxy.platform.clock import SystemClock
+from ai_proxy.platform.tasks import Background
 from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
 
 CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -30,7 +31,9 @@ def opened() -> Open:
         settings: TelemetrySettings | None = None, environ: dict[str, str] | None = None
     ) -> AsyncIterator[Telemetry]:
         given = settings or TelemetrySettings()
-        async with open_telemetry(given, environ or {}, "1.2.3", "127.0.0.1", SystemClock()) as telemetry:
+        async with open_telemetry(
+            given, environ or {}, "1.2.3", "127.0.0.1", SystemClock(), Background()
+        ) as telemetry:
             yield telemetry
 
     return open_it

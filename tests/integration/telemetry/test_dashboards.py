@@ -14,6 +14,7 @@ from tests.rigs.plane import view
 from tests.rigs.usage import finished
 
 from ai_proxy.core.lifecycle import State
+from ai_proxy.platform.tasks import Restarts
 from ai_proxy.telemetry.metrics import Metrics
 from ai_proxy.telemetry.otel.metrics import Snapshot, collect
 from ai_proxy.telemetry.prometheus import render
@@ -23,6 +24,7 @@ GRAFANA = ROOT / "deploy" / "grafana" / "dashboard.json"
 SIGNOZ = ROOT / "deploy" / "signoz" / "dashboard.json"
 DOCUMENT = (ROOT / "docs" / "observability.md").read_text()
 SERVICES = (view("llama", State.READY),)
+RESTARTS = {"sweep": Restarts(1, "KeyError: 'x'", 1700000000.0, waiting=False)}
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def exposition(metrics: Metrics) -> bytes:
-    return render(metrics.services, SERVICES, "1.2.3")[0]
+    return render(metrics.services, SERVICES, RESTARTS, "1.2.3")[0]
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def samples(exposition: bytes) -> dict[str, set[str]]:
 @pytest.fixture
 def sent(metrics: Metrics) -> dict[str, Metric]:
     """Return every metric that OpenTelemetry sends, by its name."""
-    return {metric.name: metric for metric in collect(Snapshot(metrics.services, SERVICES, 0, 1))}
+    return {metric.name: metric for metric in collect(Snapshot(metrics.services, SERVICES, RESTARTS, 0, 1))}
 
 
 def expressions() -> list[str]:

@@ -15,6 +15,7 @@ from tests.rigs.plane import view
 from tests.rigs.usage import finished
 
 from ai_proxy.control.events import EventBus
+from ai_proxy.control.views import ServiceView
 from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.settings import TelemetrySettings
 from ai_proxy.telemetry.otel.export import CLOSE_TIMEOUT
@@ -159,6 +160,23 @@ async def test_metrics_are_sent_at_the_interval_of_the_variable(
         metric = await asyncio.to_thread(sink.metric, "gen_ai.server.request.duration")
 
     assert metric.unit == "s"
+
+
+async def test_sending_metrics_is_restarted_when_it_fails(opened: Open, sink: OtlpSink) -> None:
+    failures = [RuntimeError("a service without a name")]
+
+    def services() -> list[ServiceView]:
+        if failures:
+            raise failures.pop()
+        return []
+
+    environ = {"OTEL_METRIC_EXPORT_INTERVAL": "20"}
+    async with opened(TelemetrySettings(sink.grpc_url), environ) as telemetry:
+        telemetry.watch(services, lambda _: None)
+        metric = await asyncio.to_thread(sink.metric, "ai_proxy.task.restarts")
+
+    (point,) = metric.sum.data_points
+    assert (attributes(point.attributes), point.as_int) == ({"ai_proxy.task": "metrics export"}, 1)
 
 
 async def test_logs_arrive_with_their_trace_and_what_was_bound(

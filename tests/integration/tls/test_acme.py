@@ -15,6 +15,7 @@ from tests.integration.tls.pebble import Pebble, free_ports, pebble_with
 from tests.rigs.wire_rig import eventually
 
 from ai_proxy.core.settings import AcmeSettings, TlsMode, TlsSettings
+from ai_proxy.platform.tasks import Background
 from ai_proxy.testing.clock import FakeClock
 from ai_proxy.tls.acme import AcmeIssuer
 from ai_proxy.tls.certificates import PemFiles, read_certificate
@@ -49,7 +50,7 @@ def tls_settings(pebble: Pebble) -> TlsSettings:
 
 @asynccontextmanager
 async def serving(settings: TlsSettings, folder: Path, clock: FakeClock) -> AsyncIterator[TlsServer]:
-    async with serve_certificates(settings, folder, "127.0.0.1", 443, clock) as context:
+    async with serve_certificates(settings, folder, "127.0.0.1", 443, clock, Background()) as context:
         assert context is not None
         async with echo_server(context) as server:
             yield server

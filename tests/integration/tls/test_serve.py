@@ -12,10 +12,12 @@ from tests.integration.tls.pebble import free_ports
 from tests.rigs.wire_rig import eventually
 
 from ai_proxy.core.settings import TlsMode, TlsSettings
+from ai_proxy.platform.tasks import Background
 from ai_proxy.testing.clock import FakeClock
 from ai_proxy.tls.certificates import PemFiles, read_certificate
+from ai_proxy.tls.context import LiveContext
 from ai_proxy.tls.errors import CertificateError, CertificateKeyMismatchError
-from ai_proxy.tls.serve import RedirectError, serve_certificates
+from ai_proxy.tls.serve import RETRY, CertificateKeeper, RedirectError, serve_certificates
 
 DAY = 86_400.0
 
@@ -32,7 +34,9 @@ async def until_serial(server: TlsServer, trusting: ssl.SSLContext, serial: str)
 
 
 async def test_off_is_no_tls_and_leaves_no_trace(tmp_path: Path, clock: FakeClock) -> None:
-    async with serve_certificates(TlsSettings(), tmp_path / "tls", "127.0.0.1", 443, clock) as context:
+    async with serve_certificates(
+        TlsSettings(), tmp_path / "tls", "127.0.0.1", 443, clock, Background()
+    ) as context:
         assert context is None
     assert not (tmp_path / "tls").exists()
 
@@ -42,7 +46,7 @@ async def test_whoever_trusts_the_local_authority_trusts_the_server(
     tmp_path: Path, clock: FakeClock, name: str
 ) -> None:
     settings = TlsSettings(TlsMode.DEV_SELFSIGNED)
-    async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock) as context:
+    async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock, Background()) as context:
         assert context is not None
         async with echo_server(context) as server:
             connection = await server.connect(ssl.create_default_context(cafile=tmp_path / "ca.pem"), name)
@@ -55,7 +59,7 @@ async def test_whoever_trusts_the_local_authority_trusts_the_server(
 
 async def test_openssl_agrees(tmp_path: Path, clock: FakeClock) -> None:
     settings = TlsSettings(TlsMode.DEV_SELFSIGNED)
-    async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock) as context:
+    async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock, Background()) as context:
         assert context is not None
         async with echo_server(context) as server:
             address = f"127.0.0.1:{server.port}"
@@ -76,7 +80,7 @@ async def test_the_local_certificate_is_renewed_while_a_stream_goes_on(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     settings = TlsSettings(TlsMode.DEV_SELFSIGNED)
-    async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock) as context:
+    async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock, Background()) as context:
         assert context is not None
         trusting = ssl.create_default_context(cafile=tmp_path / "ca.pem")
         trusting.verify_flags |= ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME: the clock is ahead
@@ -98,7 +102,9 @@ async def test_own_files_are_read_again_when_they_change(
 ) -> None:
     trusting = ssl.create_default_context()
     ca.configure_trust(trusting)
-    async with serve_certificates(own(files), tmp_path / "tls", "127.0.0.1", 443, clock) as context:
+    async with serve_certificates(
+        own(files), tmp_path / "tls", "127.0.0.1", 443, clock, Background()
+    ) as context:
         assert context is not None
         async with echo_server(context) as server:
             stream = await server.connect(trusting)
@@ -121,7 +127,9 @@ async def test_files_that_became_bad_change_nothing_and_are_told_once(
     trusting = ssl.create_default_context()
     ca.configure_trust(trusting)
     first = read_certificate(files).serial
-    async with serve_certificates(own(files), tmp_path / "tls", "127.0.0.1", 443, clock) as context:
+    async with serve_certificates(
+        own(files), tmp_path / "tls", "127.0.0.1", 443, clock, Background()
+    ) as context:
         assert context is not None
         async with echo_server(context) as server:
             ca.issue_cert("localhost").private_key_pem.write_to_path(files.key_file)
@@ -132,8 +140,36 @@ async def test_files_that_became_bad_change_nothing_and_are_told_once(
             await asyncio.to_thread(lambda: None)
 
             assert await server.serial(trusting) == first
-    (told,) = [line for line in log if "the TLS certificate in use stays" in line]
+    (told,) = [line for line in log if "cannot renew the TLS certificate, the one in use stays" in line]
     assert "the private key in" in told
+
+
+class FlakySource:
+    """Raises what no source may, once."""
+
+    def __init__(self, files: PemFiles) -> None:
+        self.files = files
+        self.renewals = 0
+
+    async def renew(self) -> float:
+        self.renewals += 1
+        if self.renewals == 1:
+            raise KeyError("no such certificate")
+        return 10.0
+
+
+async def test_renewals_go_on_after_an_unexpected_failure(files: PemFiles, clock: FakeClock) -> None:
+    source, background = FlakySource(files), Background(clock.sleep, clock.now, clock.wall)
+    keeper = CertificateKeeper(source, LiveContext(files), clock, pause=10.0)
+
+    background.run(keeper.run, "renewal")
+    await clock.advance(10.0)
+    assert background.restarts["renewal"].waiting
+    await clock.advance(1.0 + RETRY)
+
+    assert source.renewals == 2
+    assert background.restarts["renewal"].count == 1
+    await background.close()
 
 
 async def test_bad_files_are_refused_at_the_start(
@@ -142,7 +178,7 @@ async def test_bad_files_are_refused_at_the_start(
     ca.issue_cert("localhost").private_key_pem.write_to_path(files.key_file)
 
     with pytest.raises(CertificateKeyMismatchError):
-        async with serve_certificates(own(files), tmp_path, "127.0.0.1", 443, clock):
+        async with serve_certificates(own(files), tmp_path, "127.0.0.1", 443, clock, Background()):
             pass
 
 
@@ -157,7 +193,7 @@ async def test_what_a_mode_needs_is_said(
     settings: TlsSettings, missing: str, tmp_path: Path, clock: FakeClock
 ) -> None:
     with pytest.raises(CertificateError, match=missing):
-        async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock):
+        async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock, Background()):
             pass
 
 
@@ -166,7 +202,9 @@ async def test_a_data_folder_that_cannot_be_written_is_told(tmp_path: Path, cloc
     settings = TlsSettings(TlsMode.DEV_SELFSIGNED)
 
     with pytest.raises(CertificateError, match="cannot be used: Not a directory"):
-        async with serve_certificates(settings, tmp_path / "file" / "tls", "127.0.0.1", 443, clock):
+        async with serve_certificates(
+            settings, tmp_path / "file" / "tls", "127.0.0.1", 443, clock, Background()
+        ):
             pass
 
 
@@ -175,7 +213,7 @@ async def test_plain_http_is_sent_on_where_it_is_wanted(
 ) -> None:
     (port,) = free_ports(1)
     settings = TlsSettings(TlsMode.FILES, files.certificate, files.key, redirect_port=port)
-    async with serve_certificates(settings, tmp_path, "127.0.0.1", 8443, clock):
+    async with serve_certificates(settings, tmp_path, "127.0.0.1", 8443, clock, Background()):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /x HTTP/1.1\r\nHost: gpu\r\n\r\n")
         answer = await reader.read()
@@ -192,5 +230,5 @@ async def test_a_port_for_plain_http_that_is_taken_is_told(
         settings = TlsSettings(TlsMode.FILES, files.certificate, files.key, redirect_port=port)
 
         with pytest.raises(RedirectError, match=rf"cannot listen on 127\.0\.0\.1:{port} for plain HTTP"):
-            async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock):
+            async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock, Background()):
                 pass

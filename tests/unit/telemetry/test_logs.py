@@ -48,6 +48,18 @@ def test_json_is_one_object_per_line(console: io.StringIO) -> None:
     assert "service" not in second
 
 
+def test_a_record_of_a_library_that_cannot_be_formatted_harms_nobody(
+    console: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(console=console)
+
+    logging.getLogger("library").warning("%d requests", "many")
+    logging.getLogger("library").warning("next")
+
+    assert "next" in console.getvalue()
+    assert "%d requests" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("log_format", LogFormat)
 def test_tracebacks_never_show_local_variables(console: io.StringIO, log_format: LogFormat) -> None:
     logs.configure(log_format=log_format, console=console)

@@ -1,4 +1,5 @@
 import timeit
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from tests.rigs.usage import finished
 
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Recorder
+from ai_proxy.platform.tasks import Restarts
 from ai_proxy.telemetry.metrics import BATCH, MAX_MODELS, OTHER_MODELS, REQUEST_BUCKETS, Histogram, Metrics
 from ai_proxy.telemetry.prometheus import render
 from ai_proxy.telemetry.recorder import NullRecorder
@@ -16,10 +18,9 @@ from ai_proxy.telemetry.recorder import NullRecorder
 type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def scrape(recorder: Metrics) -> Samples:
-    body, content_type = render(
-        recorder.services, [view("llama3", State.READY, in_flight=2, waiting=1)], "1.2.3"
-    )
+def scrape(recorder: Metrics, restarts: Mapping[str, Restarts] | None = None) -> Samples:
+    services = [view("llama3", State.READY, in_flight=2, waiting=1)]
+    body, content_type = render(recorder.services, services, restarts or {}, "1.2.3")
     assert content_type.startswith("text/plain")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -211,6 +212,27 @@ def test_everybody_is_told_of_a_request_to_a_model() -> None:
     recorder.settle()
 
     assert told == [request]
+
+
+def test_a_listener_that_fails_harms_neither_the_metrics_nor_the_other_listeners(recorder: Metrics) -> None:
+    told: list[object] = []
+
+    def fail(_: object) -> None:
+        raise RuntimeError("no such row")
+
+    recorder.listen(fail)
+    recorder.listen(told.extend)
+    recorder.finished(finished(service_id="llama3"))
+    recorder.settle()
+
+    assert len(told) == 1
+    assert value(scrape(recorder), "ai_proxy_requests_total", service="llama3", status="200") == 1
+
+
+def test_restarts_of_background_work_are_counted_by_task(recorder: Metrics) -> None:
+    samples = scrape(recorder, {"sweep": Restarts(3, "KeyError: 'x'", 1700000000.0, waiting=True)})
+
+    assert value(samples, "ai_proxy_task_restarts_total", task="sweep") == 3
 
 
 def test_what_has_ended_is_counted_by_itself_before_it_piles_up(recorder: Metrics) -> None:

@@ -1,9 +1,12 @@
 """Sending: what is made for each signal, when it goes out, and how it ends."""
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
+from loguru import logger
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics.export import MetricExporter
@@ -15,16 +18,18 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock, Tracing
 from ai_proxy.core.usage import RequestRecord
-from ai_proxy.platform.tasks import cancel, spawn
+from ai_proxy.platform.tasks import Background, cancel, spawn
+from ai_proxy.platform.threads import in_thread
 from ai_proxy.telemetry.metrics import Metrics, ServiceFacts
 from ai_proxy.telemetry.operations import Operations
-from ai_proxy.telemetry.otel.aside import Work, aside
 from ai_proxy.telemetry.otel.exporters import log_exporter, metric_exporter, span_exporter
 from ai_proxy.telemetry.otel.logs import send_logs
 from ai_proxy.telemetry.otel.metrics import Snapshot, collect, package
 from ai_proxy.telemetry.otel.settings import Plan, Signal, Target
 from ai_proxy.telemetry.otel.spans import GivenIds, Spans
 from ai_proxy.telemetry.otel.traceparent import Traceparents
+
+type Work = Callable[[], object]
 
 CLOSE_TIMEOUT = 3.0
 """Seconds in which what is left is sent at the end; a collector that is away does not hold up the proxy."""
@@ -72,13 +77,20 @@ class MetricSender:
     """
 
     def __init__(
-        self, exporter: MetricExporter, metrics: Metrics, resource: Resource, version: str, clock: Clock
+        self,
+        exporter: MetricExporter,
+        metrics: Metrics,
+        resource: Resource,
+        version: str,
+        clock: Clock,
+        background: Background,
     ) -> None:
         self._exporter = exporter
         self._metrics = metrics
         self._resource = resource
         self._version = version
         self._clock = clock
+        self._background = background
         self._began = time.time_ns()
         self.services: Callable[[], Iterable[ServiceFacts]] = tuple
 
@@ -86,11 +98,17 @@ class MetricSender:
         """Send them every so many seconds, until cancelled."""
         while True:
             await self._clock.sleep(interval)
-            await aside([self.sending()])
+            await in_threads([self.sending()])
 
     def sending(self) -> Work:
         """Return what sends the metrics as they are now; it blocks."""
-        snapshot = Snapshot(self._metrics.services, tuple(self.services()), self._began, time.time_ns())
+        snapshot = Snapshot(
+            self._metrics.services,
+            tuple(self.services()),
+            self._background.restarts,
+            self._began,
+            time.time_ns(),
+        )
         data = package(collect(snapshot), self._resource, self._version)
         return lambda: self._exporter.export(data)
 
@@ -116,15 +134,19 @@ class LogSender:
 class Export:
     """Sends whatever is to be sent, until it is closed; nothing here waits for the collector."""
 
-    def __init__(self, plan: Plan, metrics: Metrics, version: str, host: str, clock: Clock) -> None:
+    def __init__(
+        self, plan: Plan, metrics: Metrics, version: str, host: str, clock: Clock, background: Background
+    ) -> None:
         resource = Resource.create(_resource_attributes(plan.service_name, version))
         targets = plan.targets
         self._traces = self._metrics = self._logs = self._ticker = None
         if (target := targets.get(Signal.TRACES)) is not None:
             self._traces = TraceSender(target, plan, resource, host)
         if (target := targets.get(Signal.METRICS)) is not None:
-            self._metrics = MetricSender(metric_exporter(target), metrics, resource, version, clock)
-            self._ticker = spawn(self._metrics.run(plan.interval), "send metrics")
+            self._metrics = MetricSender(
+                metric_exporter(target), metrics, resource, version, clock, background
+            )
+            self._ticker = background.run(partial(self._metrics.run, plan.interval), "metrics export")
         if (target := targets.get(Signal.LOGS)) is not None:
             self._logs = LogSender(target, resource, version)
         _quieten()
@@ -155,9 +177,24 @@ class Export:
         endings: list[Work] = [sender.end for sender in (self._traces, self._logs) if sender]
         if self._metrics:
             endings.append(self._metrics.sending())
-        await aside(endings, CLOSE_TIMEOUT)
+        await in_threads(endings, CLOSE_TIMEOUT)
         if self._metrics:
-            await aside([self._metrics.end], CLOSE_TIMEOUT)
+            await in_threads([self._metrics.end], CLOSE_TIMEOUT)
+
+
+async def in_threads(works: Sequence[Work], timeout: float | None = None) -> None:  # noqa: ASYNC109
+    """Do each work in a thread of its own; return when all are done, or after that many seconds.
+
+    A failure is logged: the SDK and its exporters may raise anything, and nothing depends on their success.
+    """
+    tasks = [spawn(in_thread(work, "telemetry"), "export telemetry") for work in works]
+    if not tasks:
+        return
+    done, late = await asyncio.wait(tasks, timeout=timeout)
+    await cancel(*late)
+    for task in done:
+        if (error := task.exception()) is not None:
+            logger.warning("cannot export telemetry: {}: {}", type(error).__name__, error)
 
 
 def _resource_attributes(service_name: str | None, version: str) -> dict[str, str]:

@@ -25,6 +25,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from ai_proxy.core.lifecycle import State
+from ai_proxy.platform.tasks import Restarts
 from ai_proxy.telemetry.metrics import Histogram as Counts
 from ai_proxy.telemetry.metrics import ModelMetrics, ServiceFacts, ServiceMetrics
 
@@ -41,13 +42,15 @@ class Snapshot:
 
     Attributes:
         metrics: What was counted, by service.
-        services: As they stand.
+        services: As they are.
+        restarts: Background work that failed and was restarted, by name.
         began: When counting began, in nanoseconds since the epoch.
         now: The moment, likewise.
     """
 
     metrics: Mapping[str, ServiceMetrics]
     services: tuple[ServiceFacts, ...]
+    restarts: Mapping[str, Restarts]
     began: int
     now: int
 
@@ -95,7 +98,7 @@ class Snapshot:
 
 def collect(snapshot: Snapshot) -> list[Metric]:
     """Return all metrics that have something to tell."""
-    metrics = [*_of_models(snapshot), *_of_services(snapshot), *_standing(snapshot)]
+    metrics = [*_of_models(snapshot), *_of_services(snapshot), *_standing(snapshot), _restarts(snapshot)]
     return [metric for metric in metrics if metric.data.data_points]
 
 
@@ -209,6 +212,15 @@ def _standing(snapshot: Snapshot) -> Iterator[Metric]:
             for service in snapshot.services
             for state in State
         ),
+    )
+
+
+def _restarts(snapshot: Snapshot) -> Metric:
+    return snapshot.counter(
+        "ai_proxy.task.restarts",
+        "{restart}",
+        "Restarts of background work that failed.",
+        (({"ai_proxy.task": name}, work.count) for name, work in snapshot.restarts.items()),
     )
 
 
