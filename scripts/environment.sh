@@ -52,9 +52,10 @@ need_environment() {
     local made_from=.venv/.made-from
     if ! cmp -s requirements.lock "$made_from" || [[ ! -x .venv/bin/ai-proxy ]]; then
         echo "setting up .venv (once)" >&2
-        [[ -x .venv/bin/python ]] || quietly uv venv --quiet || fail "no Python 3.12 could be found or installed"
-        quietly uv pip sync --quiet --compile-bytecode requirements.lock
-        quietly uv pip install --quiet --no-deps --no-build-isolation --editable .
+        [[ -x .venv/bin/python ]] || quietly uv venv --quiet .venv || fail "no Python 3.12 could be found or installed"
+        # Whatever environment is active, or named by UV_PYTHON: nothing is installed anywhere else.
+        quietly uv pip sync --quiet --compile-bytecode --python .venv/bin/python requirements.lock
+        quietly uv pip install --quiet --no-deps --no-build-isolation --python .venv/bin/python --editable .
         quietly .venv/bin/python -m compileall -q src
         cp requirements.lock "$made_from"
     fi

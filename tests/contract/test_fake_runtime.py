@@ -33,7 +33,7 @@ class FakeStage(Stage):
     async def run[T](self, work: Coroutine[Any, Any, T]) -> T:
         task = tasks.spawn(work, "work")
         await self.clock.advance(10.0)
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(60.0):
             return await task
 
     async def heard(self, service: Service) -> None:

@@ -30,7 +30,7 @@ def free_port() -> int:
         return port
 
 
-def eventually[T](look: Callable[[], T | None], seconds: float = 20.0) -> T:
+def eventually[T](look: Callable[[], T | None], seconds: float = 60.0) -> T:
     """Return the first true thing that a look at the outside world brings."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -187,7 +187,7 @@ async def listen(rig: WireRig, target: bytes, version: bytes, *, loads: bool) ->
             await rig.admission.wait_for_waiting(1)
             await asyncio.sleep(rig.gateway.heartbeat * 1.5)
             rig.admission.open("svc")
-        return await asyncio.wait_for(read_response(client.reader, b"POST"), 5)
+        return await asyncio.wait_for(read_response(client.reader, b"POST"), 60)
     except (TruncatedError, EOFError, ConnectionError):
         return None
     finally:

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,8 +48,9 @@ class DockerEngine:
         self.host = f"unix://{folder / 'docker.sock'}"
         self.log = folder / "log"
         self._folder = folder
-        self._name = f"aip-{zlib.crc32(os.fsencode(folder)):08x}"
-        self.address = f"10.213.{int(self._name[-2:], 16)}.1"
+        number = _make_bridge()
+        self._name = _name(number)
+        self.address = f"10.213.{number}.1"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __repr__(self) -> str:
@@ -58,7 +58,10 @@ class DockerEngine:
 
     def start(self, *options: str) -> None:
         """Start it, with further options of dockerd, and wait until it answers."""
-        self._make_bridge()
+        if self._process is None:
+            _run("ip", "addr", "add", f"{self.address}/24", "dev", self._name)
+            _run("ip", "link", "set", self._name, "up")
+            _run("iptables", "--wait", "--insert", "FORWARD", *self._let_through())
         for stale in ("pid", "run/containerd/containerd.pid"):  # by now it may be the pid of somebody else
             (self._folder / stale).unlink(missing_ok=True)
         with self.log.open("ab") as log:
@@ -82,19 +85,6 @@ class DockerEngine:
             "--ip-masq=false",
             "--shutdown-timeout=2",
         ]
-
-    def _make_bridge(self) -> None:
-        """Make the network that containers are in, on addresses few would use.
-
-        Without a hardware address of its own, a bridge has that of one of its ports: it changes when a
-        container ends, and the others go on sending to the old one until they ask again.
-        """
-        if not Path("/sys/class/net", self._name).exists():
-            hardware = f"02:61:69:70:00:{self._name[-2:]}"
-            _run("ip", "link", "add", self._name, "address", hardware, "type", "bridge")
-            _run("ip", "addr", "add", f"{self.address}/24", "dev", self._name)
-            _run("ip", "link", "set", self._name, "up")
-            _run("iptables", "--insert", "FORWARD", *self._let_through())
 
     def _let_through(self) -> tuple[str, ...]:
         """Return the rule for frames between its containers, which a machine with Docker on it drops."""
@@ -153,7 +143,7 @@ class DockerEngine:
             self.docker("network", "prune", "--force")
         self.stop()
         _eventually(lambda: not self._left_behind(), "processes of a private Docker engine do not end")
-        _run("iptables", "--delete", "FORWARD", *self._let_through(), check=False)
+        _run("iptables", "--wait", "--delete", "FORWARD", *self._let_through(), check=False)
         for interface in (*self._interfaces(), self._name):
             _run("ip", "link", "delete", interface, check=False)
         for mount in reversed(self._mounts()):
@@ -194,6 +184,36 @@ def private_engine() -> Iterator[DockerEngine]:
         engine.remove()
 
 
+def _make_bridge() -> int:
+    """Make a network that containers are in, on addresses few would use; return its number.
+
+    Without a hardware address of its own, a bridge has that of one of its ports: it changes when a
+    container ends, and the others go on sending to the old one until they ask again.
+
+    Raises:
+        RuntimeError: 256 engines run here, or have left their bridges behind.
+    """
+    for number in range(256):
+        added = (
+            "ip",
+            "link",
+            "add",
+            _name(number),
+            "address",
+            f"02:61:69:70:00:{number:02x}",
+            "type",
+            "bridge",
+        )
+        if _run(*added, check=False).returncode == 0:  # there is none of that name
+            return number
+    raise RuntimeError("no bridge could be made: see `ip link`")
+
+
+def _name(number: int) -> str:
+    """Name a bridge, and the cgroup that belongs to it."""
+    return f"aip-docker-{number}"
+
+
 def free_port() -> int:
     """Return a port of loopback that nobody listens on."""
     with socket.socket() as probe:
@@ -202,8 +222,8 @@ def free_port() -> int:
         return port
 
 
-def _run(*command: str, check: bool = True) -> None:
-    subprocess.run(command, check=check, capture_output=True)
+def _run(*command: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, check=check, capture_output=True)
 
 
 def _eventually(look: Callable[[], bool], otherwise: str) -> None:

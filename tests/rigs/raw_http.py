@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import cast
 
-PATIENCE = 8.0
+PATIENCE = 60.0
 """Seconds after which a test is told that nothing comes any more."""
 
 type Headers = tuple[tuple[bytes, bytes], ...]

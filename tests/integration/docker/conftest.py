@@ -29,7 +29,7 @@ def sleeper(name: str = "backend", **launch: Any) -> Service:
 
 async def eventually[T](look: Callable[[], T | None]) -> T:
     """Return the first thing other than None that a look brings."""
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(60.0):
         while (found := look()) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return found
@@ -39,7 +39,7 @@ async def measured(
     runtime: DockerRuntime, handle: Handle, wanted: Callable[[ResourceUsage], bool] = lambda _: True
 ) -> ResourceUsage:
     """Return the first report of what it uses that is as wanted."""
-    async with asyncio.timeout(20.0), aclosing(runtime.watch(handle)) as reports:
+    async with asyncio.timeout(60.0), aclosing(runtime.watch(handle)) as reports:
         async for report in reports:
             if isinstance(report, ResourceUsage) and wanted(report):
                 return report
@@ -56,7 +56,7 @@ async def log_line(runtime: DockerRuntime, name: str, part: str) -> str:
 def engine(docker_engine: DockerEngine) -> Iterator[DockerEngine]:
     """The private engine; a test must leave nothing on it."""
     yield docker_engine
-    deadline = time.monotonic() + 10.0  # a removal may be under way
+    deadline = time.monotonic() + 60.0  # a removal may be under way
     while (left := docker_engine.containers()) and time.monotonic() < deadline:
         time.sleep(0.05)
     if left:

@@ -43,7 +43,7 @@ def llamacpp() -> Service:
 async def recite(url: str) -> str:
     """Ask for the demo sentence, once the model is loaded."""
     body = {"messages": [{"role": "user", "content": "Tell me."}], "temperature": 0}
-    async with aiohttp.ClientSession() as session, asyncio.timeout(20.0):
+    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
         while True:
             try:
                 async with session.post(f"{url}/v1/chat/completions", json=body) as response:
@@ -241,7 +241,7 @@ SERVES = "import http.server as h; h.HTTPServer(('', 8080), h.SimpleHTTPRequestH
 
 async def answers(handle: Handle) -> bool:
     upstream = handle.upstreams[0]
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60):
         while True:
             try:
                 _, writer = await asyncio.open_connection(upstream.host, upstream.port)

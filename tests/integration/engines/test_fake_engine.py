@@ -52,7 +52,7 @@ async def test_it_is_ready_once_it_has_loaded(session: aiohttp.ClientSession) ->
         service = Service("s", "generic", "llamacpp", ExternalLaunch((upstream,)), config_hash="1")
         first = await engine.probe(service, upstream)
         assert first.detail == "loading model"
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(60.0):
             while not (await engine.probe(service, upstream)).ready:  # noqa: ASYNC110 - as the proxy does
                 await asyncio.sleep(0.05)
 

@@ -53,7 +53,7 @@ async def serving(state_dir: Path, *flags: str, api_key: str | None = None) -> A
     handle = await start(runtime, service)
     async with aiohttp.ClientSession() as session:
         served = Served(HttpEngine(LLAMACPP, session), session, service, handle)
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(60):
             while not (await served.engine.probe(service, served.upstream)).ready:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         yield served
@@ -101,7 +101,7 @@ async def test_what_is_wrong_is_said_on_stderr(arguments: tuple[str, ...], code:
 async def test_a_signal_ends_it_politely() -> None:
     process = await run_embedded("-m", MODEL, "--port", "0", "-t", "1")
     assert process.stderr is not None
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(60):
         async for line in process.stderr:
             if b"listening" in line:
                 break

@@ -31,7 +31,7 @@ async def until(security: Security, true: Callable[[], bool]) -> None:
     """Wait until the keys have changed so that something holds."""
     changed = asyncio.Event()
     security.keys.listen(changed.set)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not true():
             await changed.wait()
             changed.clear()

@@ -122,7 +122,7 @@ async def test_who_follows_the_audit_log_misses_nothing_of_many_writers(url: str
         while len(seen) < 60:
             seen.extend(await store.audit.page(seen[-1].seq if seen else 0))
 
-    async with asyncio.timeout(20), open_store(url) as other, asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), open_store(url) as other, asyncio.TaskGroup() as tasks:
         tasks.create_task(follow())
         for writer in (store, other):
             for _ in range(10):

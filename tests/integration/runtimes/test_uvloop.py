@@ -18,7 +18,7 @@ async def live(runtime: ProcessRuntime, behaviour: Behaviour, *, stop: bool = Tr
     handle = await start(runtime, Service("svc", "generic", "generic", launch, config_hash="1"))
     listening = asyncio.Event()
     runtime.logs("svc").watch(lambda line: listening.set() if "listening" in line.text else None)
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60):
         if stop:
             await listening.wait()
             await runtime.stop(handle, grace=5.0)

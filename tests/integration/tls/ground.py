@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 
-PATIENCE = 8.0
+PATIENCE = 60.0
 """Seconds after which a test is told that nothing comes any more."""
 
 

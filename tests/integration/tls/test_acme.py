@@ -103,7 +103,7 @@ async def renewed(
     server: TlsServer, client: ssl.SSLContext, first: str, streams: Sequence[Connection]
 ) -> str:
     """Keep streams going until new connections are shown another certificate; return its number."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (serial := await server.serial(client, DOMAINS[0])) == first:
             for stream in streams:
                 assert await stream.echo(b"not dropped") == b"not dropped"

@@ -8,7 +8,7 @@ from tests.rigs.wire_rig import eventually
 
 from ai_proxy.tls.redirect import MAX_CONNECTIONS, MAX_HEAD, Site, serve_redirect
 
-PATIENCE = 5.0
+PATIENCE = 60.0
 REQUEST = b"GET /v1/models HTTP/1.1\r\nHost: gpu.example.com\r\n\r\n"
 
 

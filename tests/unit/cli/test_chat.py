@@ -229,6 +229,7 @@ async def test_a_prompt_may_be_piped_in(base: Path, proxy: Proxy) -> None:
     assert proxy.asked[0]["messages"] == [{"role": "user", "content": "from a file\n"}]
 
 
+@pytest.mark.usefixtures("interruptible")
 async def test_ctrl_c_ends_the_answer_without_a_traceback(base: Path, proxy: Proxy) -> None:
     proxy.events, proxy.hold = [word("the quick\n")], True
 
@@ -238,7 +239,7 @@ async def test_ctrl_c_ends_the_answer_without_a_traceback(base: Path, proxy: Pro
 
         assert (await chat.stderr.read()).startswith(b"1 token in ")
         assert await chat.process.wait() == 130
-    await asyncio.wait_for(proxy.left.wait(), 5)
+    await asyncio.wait_for(proxy.left.wait(), 60)
 
 
 async def test_at_a_terminal_it_is_a_conversation_that_remembers(base: Path, proxy: Proxy) -> None:
@@ -256,6 +257,7 @@ async def test_at_a_terminal_it_is_a_conversation_that_remembers(base: Path, pro
     ]
 
 
+@pytest.mark.usefixtures("interruptible")
 async def test_ctrl_c_ends_an_answer_but_not_the_conversation(base: Path, proxy: Proxy) -> None:
     proxy.events, proxy.hold = [word("the quick")], True
 

@@ -92,7 +92,7 @@ async def test_errors_that_are_logged_are_told_by_the_handle(instances: Instance
 
 
 async def until_told(instances: InstanceStore, error: str) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not any(one.last_error.endswith(error) for one in await instances.all()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 

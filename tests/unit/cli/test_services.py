@@ -123,6 +123,7 @@ async def test_logs_are_printed_as_they_are(command: CommandLine, plane: FakePla
     }
 
 
+@pytest.mark.usefixtures("interruptible")
 async def test_logs_are_followed_until_ctrl_c(base: Path, plane: FakePlane) -> None:
     plane.logs("llama3").append("before", at=0.0)
     async with running("logs", "llama3", "--follow", "--run-dir", str(base)) as logs:

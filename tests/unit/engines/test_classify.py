@@ -12,7 +12,7 @@ from ai_proxy.engines.detect.classify import Circumstances, ProbeResult, Trouble
 from ai_proxy.engines.detect.detector import LOCATORS, own_paths
 from ai_proxy.testing.fake_engine import Request
 
-PATHS = sorted({path for locator in LOCATORS.values() for path in own_paths(*locator)})
+PATHS = sorted({path for locator in LOCATORS.values() for path in sorted(own_paths(*locator))})
 TITLES = {name: profile.abilities.title for name, (profile, _) in LOCATORS.items()}
 HERE = Circumstances(installed=True)
 
@@ -57,7 +57,7 @@ def test_another_engine_on_the_port_is_named(wanted: str, found: str) -> None:
         (name, status, path)
         for name, locator in LOCATORS.items()
         for status in (429, 503)
-        for path in own_paths(*locator)
+        for path in sorted(own_paths(*locator))
     ],
 )
 def test_an_engine_with_one_busy_answer_is_degraded(engine: str, status: int, path: str) -> None:

@@ -19,7 +19,7 @@ PEPPER = b"p" * 32
 
 async def until(true: Callable[[], Awaitable[bool]], clock: FakeClock, step: float) -> None:
     """Move time on until something is so; real work goes on in other threads meanwhile."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await true():
             await clock.advance(step)
 
