@@ -1,15 +1,13 @@
-"""How much a client may take: token buckets, as pure functions of one number.
+"""How much a client may take: token buckets whose state is one number.
 
-The state of a bucket is `full_at`, the moment at which it will be full again (the virtual scheduling form of
-the generic cell rate algorithm, ITU-T I.371 annex A). A bucket at rest needs no state at all, nothing drifts
-while nobody asks, and debt is a moment that lies further away.
+That number is `full_at`, the moment at which a bucket will be full again (virtual scheduling, a form of the
+generic cell rate algorithm, ITU-T I.371 annex A). A bucket at rest needs no state, nothing drifts while
+nobody asks, and debt is a moment that lies further away. Moments are monotonic seconds.
 """
 
-from dataclasses import dataclass, field, fields
-from math import ceil
+from dataclasses import dataclass, fields
+from math import ceil, inf
 
-FULL = 0.0
-"""State of a bucket that nobody has taken from; moments are monotonic seconds, which are never negative."""
 MAX_LIMIT = 10**12
 """Largest number that can be set as a limit."""
 SLACK = 1e-6
@@ -23,18 +21,15 @@ class Rate:
     Attributes:
         per_minute: What flows in; at least 1.
         burst: What it holds, and thus may be taken at once; at least 1.
-        interval: Seconds in which one flows in; follows from `per_minute`.
-        room: Seconds that a bucket may be from full and still hold one; follows from both.
     """
 
     per_minute: int
     burst: int
-    interval: float = field(init=False, repr=False, compare=False)
-    room: float = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "interval", 60.0 / self.per_minute)
-        object.__setattr__(self, "room", (self.burst - 1) * self.interval + SLACK)
+    @property
+    def interval(self) -> float:
+        """Seconds in which one flows in."""
+        return 60.0 / self.per_minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,91 +77,99 @@ UNSAID = Allowance()
 """Leaves everything to others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of a wish.
+class Bucket:
+    """A token bucket.
+
+    Args:
+        rate: How fast it fills and how much it holds; None for one that is never empty.
 
     Attributes:
-        full_at: The bucket's state from now on.
-        allowed: Whether it was granted; else nothing was taken.
-        retry_after: Seconds until it would be; 0 when it was.
+        rate: The same.
+        full_at: When it will be full again.
     """
 
-    full_at: float
-    allowed: bool
-    retry_after: float = 0.0
+    __slots__ = ("_capacity", "_interval", "full_at", "rate")
 
+    def __init__(self, rate: Rate | None = None) -> None:
+        self.full_at = 0.0
+        self.rate: Rate | None = None
+        self._interval, self._capacity = 0.0, inf  # seconds for one, and from empty to full
+        self.change(rate, 0.0)
 
-def take(rate: Rate, full_at: float, now: float, cost: float = 1.0) -> Taken:
-    """Take from a bucket, if it holds that much. What is more than `rate.burst` is never granted.
+    def __repr__(self) -> str:
+        return f"<Bucket [{self.rate}, full at {self.full_at:g}]>"
 
-    >>> take(Rate(60, 2), FULL, now=100.0)
-    Taken(full_at=101.0, allowed=True, retry_after=0.0)
-    >>> take(Rate(60, 2), 102.0, now=100.0)
-    Taken(full_at=102.0, allowed=False, retry_after=1.0)
-    """
-    wait = shortage(rate, full_at, now, cost)
-    if wait:
-        return Taken(full_at, allowed=False, retry_after=wait)
-    return Taken(charge(rate, full_at, now, cost), allowed=True)
+    def change(self, rate: Rate | None, now: float) -> None:
+        """Fill at another rate from now on; as much is missing as before.
 
+        >>> bucket = Bucket(Rate(60, 10))
+        >>> bucket.charge(now=100.0, cost=5)
+        >>> bucket.change(Rate(600, 10), now=100.0)
+        >>> bucket.remaining(now=100.0)
+        5
+        """
+        missing = max(0.0, self.full_at - now) / self._interval if self._interval else 0.0
+        self.rate = rate
+        self._interval = rate.interval if rate else 0.0
+        self._capacity = rate.burst * rate.interval if rate else inf
+        self.full_at = now + missing * self._interval if missing else 0.0
 
-def shortage(rate: Rate, full_at: float, now: float, cost: float = 1.0) -> float:
-    """Return the seconds until a bucket holds that much; 0 when it does, and may be asked for it."""
-    missing = full_at - now if full_at > now else 0.0
-    wait = missing + (cost - rate.burst) * rate.interval
-    return wait if wait > SLACK else 0.0
+    def shortage(self, now: float, cost: float = 1.0) -> float:
+        """Return the seconds until it holds that much; 0 when it does.
 
+        >>> bucket = Bucket(Rate(60, 2))
+        >>> bucket.charge(now=100.0, cost=2)
+        >>> bucket.shortage(now=100.0), bucket.shortage(now=101.0)
+        (1.0, 0.0)
+        """
+        wait = (self.full_at - now if self.full_at > now else 0.0) + cost * self._interval - self._capacity
+        return wait if wait > SLACK else 0.0
 
-def charge(rate: Rate, full_at: float, now: float, cost: float) -> float:
-    """Take from a bucket whatever it holds, and return its state: what it lacks is a debt.
+    def charge(self, now: float, cost: float = 1.0) -> None:
+        """Take that much, whatever it holds: what is missing is a debt."""
+        full_at = self.full_at
+        self.full_at = (full_at if full_at > now else now) + cost * self._interval  # noqa: FURB136 - hot
 
-    >>> charge(Rate(60, 10), FULL, now=100.0, cost=30)
-    130.0
-    """
-    return (max(now, full_at)) + cost * rate.interval
+    def take(self, now: float, cost: float = 1.0) -> float:
+        """Take that much if it holds it; return `shortage`, with which nothing was taken."""
+        wait = self.shortage(now, cost)
+        if not wait:
+            self.charge(now, cost)
+        return wait
 
+    def remaining(self, now: float) -> int:
+        """Return how much may be taken now; 0 in debt. Only for a bucket with a rate.
 
-def changed(old: Rate | None, new: Rate | None, full_at: float, now: float) -> float:
-    """Return the state of a bucket whose rate has changed: as much is missing from it as before.
+        >>> bucket = Bucket(Rate(60, 10))
+        >>> bucket.charge(now=100.0, cost=3.5)
+        >>> bucket.remaining(now=100.0)
+        6
+        """
+        missing = self.full_at - now if self.full_at > now else 0.0
+        return max(0, int((self._capacity - missing) / self._interval + SLACK))
 
-    >>> changed(Rate(60, 1), Rate(600, 10), 130.0, now=100.0)
-    103.0
-    """
-    if old is None or new is None:
-        return FULL
-    return now + max(0.0, full_at - now) * new.interval / old.interval
+    def headers(self, kind: bytes, now: float) -> bytes:
+        r"""Return header lines for clients, in the names that OpenAI's clients know; none without a rate.
 
+        They say how much it holds when full, how much it holds now, and how long until it is full.
 
-def remaining(rate: Rate, full_at: float, now: float) -> int:
-    """Return how much may be taken now; 0 in debt.
-
-    >>> remaining(Rate(60, 10), 103.5, now=100.0)
-    6
-    """
-    lacking = full_at - now if full_at > now else 0.0
-    left = int(rate.burst - lacking / rate.interval + SLACK)
-    return max(0, left)
-
-
-def standing_lines(kind: bytes, rate: Rate, full_at: float, now: float) -> bytes:
-    """Return header lines that tell a client how a bucket stands, in the names that OpenAI's clients know.
-
-    They say what it holds when full, what it holds now, and how long until it is full.
-
-    >>> standing_lines(b"requests", Rate(60, 10), 101.0, now=100.0).decode().splitlines()[1:]
-    ['x-ratelimit-remaining-requests: 9', 'x-ratelimit-reset-requests: 1s']
-    """
-    limit, left = rate.burst, remaining(rate, full_at, now)
-    reset = duration(full_at - now).encode() if full_at > now else b"0s"
-    return b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
-        kind,
-        limit,
-        kind,
-        left,
-        kind,
-        reset,
-    )
+        >>> bucket = Bucket(Rate(60, 10))
+        >>> bucket.charge(now=100.0)
+        >>> bucket.headers(b"requests", now=100.0).decode().splitlines()[1:]
+        ['x-ratelimit-remaining-requests: 9', 'x-ratelimit-reset-requests: 1s']
+        """
+        if self.rate is None:
+            return b""
+        limit, left = self.rate.burst, self.remaining(now)
+        reset = duration(self.full_at - now).encode() if self.full_at > now else b"0s"
+        return b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
+            kind,
+            limit,
+            kind,
+            left,
+            kind,
+            reset,
+        )
 
 
 def duration(seconds: float) -> str:

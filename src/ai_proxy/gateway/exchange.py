@@ -23,7 +23,7 @@ from ai_proxy.gateway.route import Destination
 from ai_proxy.gateway.upstream import UpstreamConnection
 from ai_proxy.gateway.wire import BUSY, CLIENT, CONTINUE, PRINCIPAL, without_cors
 from ai_proxy.platform.tasks import spawn
-from ai_proxy.security.limiter import Meters, enter, leave, standing_of
+from ai_proxy.security.limiter import Meters, enter, leave, rate_limit_headers
 
 if TYPE_CHECKING:
     from ai_proxy.gateway.connection import ClientConnection
@@ -448,7 +448,7 @@ class Exchange:
         """Return the header lines that a response of our own has for this caller."""
         principal = self.request.principal
         if isinstance(error, RateLimitedError):
-            return standing_of(principal.meters, self.gateway.now()) + principal.cors
+            return rate_limit_headers(principal.meters, self.gateway.now()) + principal.cors
         return principal.cors
 
     def client_gone(self) -> None:

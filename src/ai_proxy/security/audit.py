@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.keys import redacted
-from ai_proxy.core.limits import FULL, Rate, take
+from ai_proxy.core.limits import Bucket, Rate
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.store_ports import AuditEntry, AuditStore
 from ai_proxy.security.text import storable
@@ -36,7 +36,7 @@ class AuditLog:
         self._store = store
         self._clock = clock
         self._refused: dict[tuple[str, str, str, str], AuditEntry] = {}
-        self._full_at = FULL
+        self._room = Bucket(REFUSALS)
         self._changed = changed
 
     def __repr__(self) -> str:
@@ -78,9 +78,7 @@ class AuditLog:
 
     def _has_room(self) -> bool:
         """Tell whether another refusal may have an entry of its own."""
-        taken = take(REFUSALS, self._full_at, self._clock.now())
-        self._full_at = taken.full_at
-        return taken.allowed and len(self._refused) < MAX_PENDING
+        return not self._room.take(self._clock.now()) and len(self._refused) < MAX_PENDING
 
     async def flush(self) -> None:
         """Write the refusals that have come together.

@@ -1,4 +1,4 @@
-"""Counts what each key and each address takes, and says when that is too much."""
+"""Counts what each key and each address takes, and refuses what is too much."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -7,26 +7,17 @@ from math import inf
 
 from ai_proxy.core.errors import RateLimitedError
 from ai_proxy.core.keys import ApiKey
-from ai_proxy.core.limits import (
-    FULL,
-    SLACK,
-    UNSAID,
-    Allowance,
-    Rate,
-    changed,
-    duration,
-    standing_lines,
-)
+from ai_proxy.core.limits import UNSAID, Allowance, Bucket, duration
 from ai_proxy.core.policy import Policy, parse_address
 
 MAX_METERS = 20_000
-"""Keys and addresses of which something is remembered at once."""
+"""Keys and addresses whose use is remembered at once."""
 RETRY_WHEN_BUSY = 1.0
 """Seconds after which a place among concurrent requests may be free; nobody knows when."""
 
 
 class Meter:
-    """What one key or address has taken, and how much it may.
+    """How much one key or address has taken, and how much it may.
 
     Attributes:
         own: What it is allowed of its own,
@@ -34,87 +25,46 @@ class Meter:
         limits: Whether there is any limit.
         active: Requests in flight, and
         places: how many there may be.
-        requests_full_at: When its bucket of requests is full again, in monotonic seconds,
-        requests_room: how far from full it may be, and
-        request_interval: how long it takes to fill up after one.
-        tokens_full_at: The same three of its bucket of tokens.
-        tokens_room: See there.
-        token_interval: See there.
+        requests: The bucket of requests, and
+        tokens: that of tokens.
     """
 
-    __slots__ = (
-        "_requests",
-        "_tokens",
-        "_whose",
-        "active",
-        "base",
-        "limits",
-        "own",
-        "places",
-        "request_interval",
-        "requests_full_at",
-        "requests_room",
-        "token_interval",
-        "tokens_full_at",
-        "tokens_room",
-    )
+    __slots__ = ("_whose", "active", "base", "limits", "own", "places", "requests", "tokens")
 
     def __init__(self, whose: str) -> None:
         self._whose = whose
-        self.requests_full_at = self.tokens_full_at = FULL
-        self.active = 0
+        self.active, self.places = 0, inf
         self.own = self.base = UNSAID
         self.limits = False
-        self._requests: Rate | None = None
-        self._tokens: Rate | None = None
-        self.request_interval = self.token_interval = 0.0
-        self.places = self.requests_room = self.tokens_room = inf
+        self.requests, self.tokens = Bucket(), Bucket()
 
     def allow(self, own: Allowance, base: Allowance, now: float) -> None:
         """Apply an allowance from now on; what was taken stays taken."""
         allowance = own.over(base)
-        requests, tokens = allowance.requests, allowance.tokens
-        self.requests_full_at = changed(self._requests, requests, self.requests_full_at, now)
-        self.tokens_full_at = changed(self._tokens, tokens, self.tokens_full_at, now)
-        self._requests, self._tokens = requests, tokens
-        self.request_interval = requests.interval if requests else 0.0
-        self.token_interval = tokens.interval if tokens else 0.0
-        self.requests_room = requests.room if requests else inf
-        self.tokens_room = tokens.room if tokens else inf
+        self.requests.change(allowance.requests, now)
+        self.tokens.change(allowance.tokens, now)
         self.places = allowance.concurrency or inf
         self.own, self.base, self.limits = own, base, allowance.limits
-
-    def lines(self, now: float) -> bytes:
-        """Return the header lines that tell how it stands; empty where only concurrency is limited."""
-        lines = b""
-        if self._requests:
-            lines = standing_lines(b"requests", self._requests, self.requests_full_at, now)
-        if self._tokens:
-            lines += standing_lines(b"tokens", self._tokens, self.tokens_full_at, now)
-        return lines
 
     @property
     def limits_tokens(self) -> bool:
         """Whether tokens are limited."""
-        return self._tokens is not None
+        return self.tokens.rate is not None
 
     def is_idle(self, now: float) -> bool:
         """Tell whether it can be forgotten: a new one would be no different."""
-        return not self.active and max(self.requests_full_at, self.tokens_full_at) <= now
+        return not self.active and max(self.requests.full_at, self.tokens.full_at) <= now
 
     def refusal(self, now: float) -> RateLimitedError:
-        """Return what is said to a request that is too much."""
+        """Return the error for a request that is too much."""
         if self.active >= self.places:
             may, wait = f"have {self.places:g} requests in flight", RETRY_WHEN_BUSY
-        elif self._requests and self.requests_full_at - now > self.requests_room:
-            may = f"make {self._requests.per_minute} requests per minute"
-            wait = self.requests_full_at - now - self.requests_room
+        elif wait := self.requests.shortage(now):
+            may = f"make {self.requests.rate.per_minute if self.requests.rate else 0} requests per minute"
         else:
-            may = f"use {self._tokens.per_minute if self._tokens else 0} tokens per minute"
-            wait = self.tokens_full_at - now - self.tokens_room
-        return RateLimitedError(
-            f"{self._whose} may {may}; try again in {duration(wait)}", retry_after=wait + SLACK
-        )
+            may = f"use {self.tokens.rate.per_minute if self.tokens.rate else 0} tokens per minute"
+            wait = self.tokens.shortage(now)
+        return RateLimitedError(f"{self._whose} may {may}; try again in {duration(wait)}", retry_after=wait)
 
 
 type Meters = tuple[Meter, ...]
@@ -128,16 +78,11 @@ def enter(meters: Meters, now: float) -> None:
         RateLimitedError: Says when to try again.
     """
     for meter in meters:
-        if (
-            meter.active >= meter.places
-            or meter.requests_full_at - now > meter.requests_room
-            or meter.tokens_full_at - now > meter.tokens_room
-        ):
+        if meter.active >= meter.places or meter.requests.shortage(now) or meter.tokens.shortage(now):
             raise meter.refusal(now)
     for meter in meters:
         meter.active += 1
-        full_at = meter.requests_full_at
-        meter.requests_full_at = (full_at if full_at > now else now) + meter.request_interval  # noqa: FURB136 - hot
+        meter.requests.charge(now)
 
 
 def leave(meters: Meters, now: float, tokens: int) -> None:
@@ -145,13 +90,15 @@ def leave(meters: Meters, now: float, tokens: int) -> None:
     for meter in meters:
         meter.active -= 1
         if tokens:
-            full_at = meter.tokens_full_at
-            meter.tokens_full_at = (full_at if full_at > now else now) + tokens * meter.token_interval  # noqa: FURB136 - hot
+            meter.tokens.charge(now, tokens)
 
 
-def standing_of(meters: Meters, now: float) -> bytes:
-    """Return the header lines that tell a client of its limits: its key's, else its address's."""
-    return next((lines for meter in meters if (lines := meter.lines(now))), b"")
+def rate_limit_headers(meters: Meters, now: float) -> bytes:
+    """Return the header lines about a client's limits: its key's, else its address's; none without limits."""
+    for meter in meters:
+        if lines := meter.requests.headers(b"requests", now) + meter.tokens.headers(b"tokens", now):
+            return lines
+    return b""
 
 
 class Limiter:

@@ -17,7 +17,7 @@ from ai_proxy.api.keys import NewKey
 from ai_proxy.cli.main import app
 from ai_proxy.core import errors
 from ai_proxy.core.keys import Scope, check_grant
-from ai_proxy.core.limits import Allowance, Rate, standing_lines
+from ai_proxy.core.limits import Allowance, Bucket, Rate
 from ai_proxy.core.policy import Policy
 from ai_proxy.core.policy_document import parse_policy, policy_document
 from ai_proxy.core.run_settings import KNOBS
@@ -103,7 +103,7 @@ def test_every_error_code_named_is_one_there_is() -> None:
 
 
 def test_the_headers_named_are_those_that_are_sent() -> None:
-    lines = standing_lines(b"requests", Rate(60, 10), 101.0, now=100.0).decode().splitlines()
+    lines = Bucket(Rate(60, 10)).headers(b"requests", now=100.0).decode().splitlines()
     sent = {line.partition(":")[0] for line in lines}
 
     assert set(re.findall(r"`(x-ratelimit-[\w-]+)`", PAGE)) == sent

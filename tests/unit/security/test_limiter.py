@@ -9,7 +9,7 @@ from ai_proxy.core.errors import RateLimitedError
 from ai_proxy.core.keys import ApiKey, Grant
 from ai_proxy.core.limits import UNSAID, Allowance
 from ai_proxy.core.policy import Policy
-from ai_proxy.security.limiter import MAX_METERS, Limiter, Meters, enter, leave, standing_of
+from ai_proxy.security.limiter import MAX_METERS, Limiter, Meters, enter, leave, rate_limit_headers
 
 
 class Request:
@@ -20,7 +20,7 @@ class Request:
         self._rig = rig
 
     def headers(self) -> dict[str, str]:
-        lines = standing_of(self._meters, self._rig.now).decode().splitlines()
+        lines = rate_limit_headers(self._meters, self._rig.now).decode().splitlines()
         return dict(line.split(": ") for line in lines)
 
     def end(self, tokens: int = 0) -> None:
