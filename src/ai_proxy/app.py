@@ -7,6 +7,7 @@ import signal
 import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from loguru import logger
@@ -36,7 +37,7 @@ from ai_proxy.platform.addresses import local_url
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.data_folder import data_folder
 from ai_proxy.platform.process import raise_file_limit, settle_memory
-from ai_proxy.platform.tasks import cancel, spawn
+from ai_proxy.platform.tasks import Background, cancel
 from ai_proxy.telemetry.logs import configure
 from ai_proxy.tls.serve import serve_certificates
 
@@ -68,35 +69,54 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(
     options: ServeOptions, path: Path | None, config: Config, set_level: Callable[[LogLevel], None]
 ) -> None:
+    """Serve under one task group: what cannot be restarted ends the proxy with its error.
+
+    The service manager then starts the proxy again, which finds its services running.
+    """
+    try:
+        async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
+            await _serve_until_stopped(stack, Background(group=group), options, path, config, set_level)
+    except BaseExceptionGroup as failed:
+        if len(failed.exceptions) == 1:
+            raise failed.exceptions[0] from None
+        raise
+
+
+async def _serve_until_stopped(
+    stack: AsyncExitStack,
+    background: Background,
+    options: ServeOptions,
+    path: Path | None,
+    config: Config,
+    set_level: Callable[[LogLevel], None],
+) -> None:
     raise_file_limit()
-    async with AsyncExitStack() as stack:
-        port = overridden_settings(config, options).port
-        folder = run_folder.create_instance_folder(run_folder.base_folder(options.run_dir), port)
-        stack.enter_context(run_folder.lock_instance(folder))
-        parts = await assemble(stack, options, path, config, folder, set_level)
-        plane, gateway = parts.plane, parts.gateway
-        management = Management(parts)
-        await stack.enter_async_context(serve_unix(folder / CLIENT_SOCKET, management.for_clients))
-        certificates = overridden(tls_settings(config), options)
-        # Before anything is adopted: a failure must not end it.
-        port = await _listen(stack, parts, certificates)
-        await gateway.listen_to_owner(listen_private(folder / run_folder.MODELS))
-        await plane.open(build_services(config))
-        await gateway.accept()
-        await stack.enter_async_context(serve_unix(folder / "control.sock", management.for_owner))
-        stop = _handle_signals(plane, gateway)
-        settle_memory()
-        if parts.settings.watch and path is not None:
-            watcher = spawn(_watch(path, plane), "watch configuration")
-            stack.push_async_callback(cancel, watcher)
-        await parts.announcement.serving(parts.settings.host, port, certificates)
-        _announce(parts, path)
-        discovering = spawn(parts.discovery.run(), "discover engines")
-        stack.push_async_callback(cancel, discovering)
-        await stop.wait()
-        await parts.announcement.stopping()
-        await cancel(discovering)
-        await _drain(parts)
+    port = overridden_settings(config, options).port
+    folder = run_folder.create_instance_folder(run_folder.base_folder(options.run_dir), port)
+    stack.enter_context(run_folder.lock_instance(folder))
+    parts = await assemble(stack, background, options, path, config, folder, set_level)
+    plane, gateway = parts.plane, parts.gateway
+    management = Management(parts)
+    await stack.enter_async_context(serve_unix(folder / CLIENT_SOCKET, management.for_clients, background))
+    certificates = overridden(tls_settings(config), options)
+    # Before anything is adopted: a failure must not end it.
+    port = await _listen(stack, parts, certificates)
+    await gateway.listen_to_owner(listen_private(folder / run_folder.MODELS))
+    await plane.open(build_services(config))
+    await gateway.accept()
+    owner_socket = serve_unix(folder / "control.sock", management.for_owner, background)
+    await stack.enter_async_context(owner_socket)
+    stop = _handle_signals(plane, gateway, background)
+    settle_memory()
+    if parts.settings.watch and path is not None:
+        background.run(partial(_watch, path, plane), "watch the configuration")
+    await parts.announcement.serving(parts.settings.host, port, certificates)
+    _announce(parts, path)
+    discovering = background.run(parts.discovery.run, "discover engines")
+    await stop.wait()
+    await parts.announcement.stopping()
+    await cancel(discovering)
+    await _drain(parts)
 
 
 async def _drain(parts: Parts) -> None:
@@ -135,7 +155,7 @@ async def _bind(gateway: Gateway, host: str, port: int, front: Front, tls: ssl.S
         ) from error
 
 
-def _handle_signals(plane: ControlPlane, gateway: Gateway) -> asyncio.Event:
+def _handle_signals(plane: ControlPlane, gateway: Gateway, background: Background) -> asyncio.Event:
     """Return an event that is set when the proxy is to end; a second signal ends it without patience."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -147,7 +167,8 @@ def _handle_signals(plane: ControlPlane, gateway: Gateway) -> asyncio.Event:
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, end)
-    loop.add_signal_handler(signal.SIGHUP, lambda: spawn(_reload(plane), "reload on SIGHUP"))
+    reload = partial(background.run, partial(_reload, plane), "reload on SIGHUP")
+    loop.add_signal_handler(signal.SIGHUP, reload)
     return stop
 
 

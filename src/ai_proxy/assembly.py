@@ -106,6 +106,7 @@ class Parts:
 
 async def assemble(
     stack: AsyncExitStack,
+    background: Background,
     options: ServeOptions,
     path: Path | None,
     config: Config,
@@ -116,6 +117,7 @@ async def assemble(
 
     Args:
         stack: Takes it down again in reverse.
+        background: Owns the work that goes on as long as the proxy does.
         options: What the command line says.
         path: Of the configuration file; None without one.
         config: What it says.
@@ -126,7 +128,6 @@ async def assemble(
         ListenError: It would be open to everybody.
     """
     settings = overridden_settings(config, options)
-    background = Background()
     stack.push_async_callback(background.close)
     state = await _open_state(stack, config, background)
     instances = None if isinstance(state, StoreError) else state.store.instances
@@ -148,7 +149,14 @@ async def assemble(
         folder, owner_id(folder), VERSION, settings.docker, background, gpus.used_by if gpus else None
     )
     runtimes = await _open_runtimes(context, stack)
-    plane = ControlPlane(SystemClock(), runtimes, build_engines(session), telemetry.recorder, background)
+    plane = ControlPlane(
+        SystemClock(),
+        runtimes,
+        build_engines(session),
+        telemetry.recorder,
+        background,
+        max_held=settings.limits.max_waiting_bodies,
+    )
     gateway = _gateway(plane, telemetry, settings.limits, guard, folder / CLIENT_SOCKET)
     stack.push_async_callback(close, plane, gateway)
     plane.load = _loader(path, config, options)
@@ -156,7 +164,7 @@ async def assemble(
     detector = _detector(session, plane, addresses, config, state)
     discovery = _discovery(detector, plane, config, _engine_settings(engine_settings(config), options))
     _follow_settings(state, options, set_level, (detector.adapt, discovery.adapt))
-    plane.events.listen(forget_changed(plane, detector))
+    plane.events.listen(forget_changed(plane, detector, background))
     return Parts(
         background,
         settings,

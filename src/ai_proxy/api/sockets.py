@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ai_proxy.platform.tasks import Background
+from ai_proxy.platform.tasks import Background, cancel
 
 if TYPE_CHECKING:
     from ai_proxy.api.middleware import Middleware
@@ -21,12 +21,15 @@ BACKLOG = 1024
 
 
 @asynccontextmanager
-async def serve_unix(path: Path, load: Callable[[], "Middleware"]) -> AsyncIterator[None]:
+async def serve_unix(
+    path: Path, load: Callable[[], "Middleware"], background: Background | None = None
+) -> AsyncIterator[None]:
     """Serve an application on a Unix socket for as long as the context lasts.
 
     Args:
         path: Of the socket file, which only its owner can open.
         load: Returns the application; called in a thread when somebody connects first.
+        background: Runs the server; None for one of its own.
 
     Raises:
         OSError: The socket cannot be made.
@@ -42,12 +45,11 @@ async def serve_unix(path: Path, load: Callable[[], "Middleware"]) -> AsyncItera
         server = await asyncio.to_thread(_make_server, load)
         await server.serve_on(listener.dup())
 
-    background = Background()
-    background.run(serve, f"serve {path.name}")
+    serving = (background or Background()).run(serve, f"serve {path.name}")
     try:
         yield
     finally:
-        await background.close()
+        await cancel(serving)
         loop.remove_reader(listener)
         listener.close()
         _remove_socket(path)

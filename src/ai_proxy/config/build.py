@@ -46,6 +46,7 @@ def server_settings(config: Config) -> ServerSettings:
             max_head=limits.max_head_kb * 1024,
             max_headers=limits.max_headers,
             max_json_body=limits.max_json_body_mb * MB,
+            max_waiting_bodies=limits.max_waiting_bodies_mb * MB,
             max_connections=limits.max_connections,
             head_timeout=limits.head_timeout,
             body_timeout=limits.body_timeout,

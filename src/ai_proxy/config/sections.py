@@ -46,6 +46,11 @@ class LimitsConfig(Model):
         default=_LIMITS.max_json_body // MB,
         description="Largest JSON body in MB, held in memory. Other bodies stream without a limit.",
     )
+    max_waiting_bodies_mb: Count = Field(
+        default=_LIMITS.max_waiting_bodies // MB,
+        description="Memory in MB for the bodies of requests that wait while their services start; "
+        "beyond it, requests are refused with `queue_full`.",
+    )
     max_head_kb: Count = Field(
         default=_LIMITS.max_head // 1024,
         description="Largest request head (request line and headers), in KB.",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from loguru import logger
 
@@ -15,10 +16,12 @@ from ai_proxy.core.ports import Clock, EngineDetector
 from ai_proxy.core.service import RuntimeKind, Service
 from ai_proxy.core.settings import EngineSettings
 from ai_proxy.platform.clock import wait_any
-from ai_proxy.platform.tasks import cancel, spawn
+from ai_proxy.platform.tasks import Background, cancel, spawn
 
 SOON = 5.0
-"""Seconds until the next look while an engine is busy, loads, or is missed."""
+"""Seconds until the next look while an engine is busy, loads, or is missed; doubled while that lasts."""
+MAX_SOON = 60.0
+"""Longest time, in seconds, until the next look at such an engine."""
 
 CHANGES = frozenset({Event.START, Event.EXITED})
 """Events of a service that the proxy runs, after which its engine stands differently."""
@@ -41,7 +44,9 @@ def is_unsure(detection: Detection, *, known: bool) -> bool:
     return known and detection.state is not EngineState.RUNNING_HEALTHY
 
 
-def forget_changed(plane: ControlPlane, detector: EngineDetector) -> Callable[[ServiceEvent], None]:
+def forget_changed(
+    plane: ControlPlane, detector: EngineDetector, background: Background
+) -> Callable[[ServiceEvent], None]:
     """Return a listener that has an engine asked again when a service of it was started or has ended."""
 
     def hear(event: ServiceEvent) -> None:
@@ -50,7 +55,7 @@ def forget_changed(plane: ControlPlane, detector: EngineDetector) -> Callable[[S
         with contextlib.suppress(UnknownServiceError):  # its end was its removal
             view = plane.service(event.service_id)
             if view.runtime != RuntimeKind.EXTERNAL:
-                spawn(detector.forget(view.engine), f"forget {view.engine}")
+                background.run(partial(detector.forget, view.engine), "forget engines")
 
     return hear
 
@@ -95,11 +100,14 @@ class Discovery:
     async def run(self) -> None:
         """Look now, and again and again, until cancelled; at once when an engine that was found fails."""
         stop = self._plane.events.listen(self._hear)
+        soon = SOON
         try:
             while True:
+                before = self._unsure
                 await self._look()
+                soon = min(2 * soon, MAX_SOON) if self._unsure == before else SOON
                 interval = self._settings.cache_ttl
-                await self._pause(min(SOON, interval) if self._unsure else interval)
+                await self._pause(min(soon, interval) if self._unsure else interval)
                 for engine in sorted(self._unsure):
                     await self._detector.forget(engine)
         finally:

@@ -64,6 +64,7 @@ class Background:
         sleep: Waits that many seconds.
         now: Returns monotonic seconds.
         wall: Returns seconds since the epoch.
+        group: Runs the tasks, so that it ends when this owner itself fails; None for tasks on their own.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Background:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        group: asyncio.TaskGroup | None = None,
     ) -> None:
+        self._group = group
         self._sleep = sleep
         self._now = now
         self._wall = wall
@@ -93,7 +96,11 @@ class Background:
             work: Makes the coroutine to run; called again for every restart.
             name: For logs, `/ready` and metrics; one of a small set.
         """
-        task = spawn(self._keep(work, name), name)
+        kept = self._keep(work, name)
+        if self._group is None:
+            task = spawn(kept, name)
+        else:
+            task = self._group.create_task(kept, name=name, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -190,7 +190,13 @@ def test_a_server_without_settings_is_as_core_says() -> None:
 
 
 def test_server_settings_are_in_bytes_and_seconds() -> None:
-    limits = {"max_json_body_mb": 1, "max_head_kb": 2, "head_timeout": "500ms", "body_timeout": 0}
+    limits: dict[str, object] = {
+        "max_json_body_mb": 1,
+        "max_head_kb": 2,
+        "max_waiting_bodies_mb": 3,
+        "head_timeout": "500ms",
+        "body_timeout": 0,
+    }
 
     settings = server_settings(
         Config.model_validate({"server": {"port": 0, "watch": True, "limits": limits}})
@@ -198,6 +204,7 @@ def test_server_settings_are_in_bytes_and_seconds() -> None:
 
     assert (settings.port, settings.watch) == (0, True)
     assert (settings.limits.max_json_body, settings.limits.max_head) == (1024 * 1024, 2048)
+    assert settings.limits.max_waiting_bodies == 3 * 1024 * 1024
     assert (settings.limits.head_timeout, settings.limits.body_timeout) == (0.5, 0.0)
 
 

@@ -26,7 +26,7 @@ from ai_proxy.core.service import (
     Upstream,
 )
 from ai_proxy.core.settings import EngineSettings
-from ai_proxy.platform.tasks import cancel, spawn
+from ai_proxy.platform.tasks import Background, cancel, spawn
 from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.testing.clock import FakeClock
@@ -148,6 +148,18 @@ async def test_an_engine_that_comes_back_is_found_soon(running: House) -> None:
     assert running.services == ["declared", "ollama"]
 
 
+async def test_an_engine_that_stays_away_is_looked_for_less_and_less(running: House) -> None:
+    running.detector.found["ollama"] = detection("ollama")
+    await running.clock.advance(INTERVAL)
+    running.detector.found["ollama"] = detection("ollama", S.INSTALLED_ONLY)
+    await running.clock.advance(INTERVAL)
+    before = len(running.detector.forgotten)
+
+    await running.clock.advance(600)
+
+    assert 5 <= len(running.detector.forgotten) - before <= 14
+
+
 async def test_an_engine_that_moved_is_offered_where_it_is_now(running: House) -> None:
     running.detector.found["ollama"] = detection("ollama", address="http://127.0.0.1:1111")
     await running.clock.advance(INTERVAL)
@@ -205,7 +217,7 @@ async def test_what_was_found_is_offered_when_its_declaration_is_gone(house: Hou
 
 
 async def test_a_start_has_the_engine_asked_again(house: House) -> None:
-    house.plane.events.listen(forget_changed(house.plane, house.detector))
+    house.plane.events.listen(forget_changed(house.plane, house.detector, Background()))
     await house.plane.open([process("mine"), external("other", 9)])
     await house.clock.advance(1)
     assert house.detector.forgotten == []

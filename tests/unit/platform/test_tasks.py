@@ -113,3 +113,28 @@ async def test_a_cancelled_task_is_not_restarted() -> None:
         await task
 
     assert background.restarts == {}
+
+
+async def test_an_owner_that_fails_itself_ends_the_group_it_runs_in() -> None:
+    async def sleep(seconds: float) -> None:
+        raise RuntimeError(f"no clock for {seconds:g} s")
+
+    async def work() -> None:
+        raise ValueError("a surprising line")
+
+    async def serve() -> None:
+        async with asyncio.TaskGroup() as group:
+            Background(sleep, group=group).run(work, "docker events")
+            await asyncio.Event().wait()
+
+    with pytest.raises(ExceptionGroup) as failed:
+        await serve()
+
+    assert [str(error) for error in failed.value.exceptions] == ["no clock for 1 s"]
+
+
+async def test_work_that_runs_in_a_group_can_be_closed() -> None:
+    async with asyncio.TaskGroup() as group:
+        background = Background(group=group)
+        background.run(asyncio.Event().wait, "docker events")  # type: ignore[arg-type]
+        await background.close()
