@@ -18,7 +18,7 @@ def rows(heading: str) -> dict[str, list[str]]:
 
 
 def test_the_page_says_where_every_engine_is_looked_for() -> None:
-    told = rows("Where engines are looked for")
+    told = rows("Where engines are detected")
 
     for name, (profile, locator) in LOCATORS.items():
         row = [name, f"127.0.0.1:{locator.port}", locator.variable, locator.programs[0]]
@@ -26,11 +26,11 @@ def test_the_page_says_where_every_engine_is_looked_for() -> None:
 
 
 def test_the_page_tells_every_state() -> None:
-    assert set(EngineState) <= rows("How they stand").keys()
+    assert set(EngineState) <= rows("States").keys()
 
 
 def test_the_page_says_what_every_engine_takes() -> None:
-    told = rows("What each takes")
+    told = rows("What each engine supports")
 
     for name in (*LOCATORS, "sglang"):
         abilities = PROFILES[name].abilities

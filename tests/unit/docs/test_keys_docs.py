@@ -99,7 +99,7 @@ def test_every_error_code_named_is_one_there_is() -> None:
         if isinstance(error, type) and issubclass(error, errors.ProxyError)
     }
 
-    assert {(status, code) for status, code, _ in rows("What clients are told")} <= known
+    assert {(status, code) for status, code, _ in rows("Responses to refused requests")} <= known
 
 
 def test_the_headers_named_are_those_that_are_sent() -> None:
