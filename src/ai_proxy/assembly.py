@@ -36,9 +36,10 @@ from ai_proxy.core.ports import Runtime
 from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.core.service import Service, Upstream
 from ai_proxy.core.settings import EngineSettings, Limits, SecuritySettings, ServerSettings
-from ai_proxy.engines.catalog import build_engines
+from ai_proxy.engines.catalog import find_engines
 from ai_proxy.engines.detect.cache import MemoryCache
 from ai_proxy.engines.detect.detector import Detector
+from ai_proxy.engines.http import create_engines
 from ai_proxy.gateway.guard import ClosedGuard, Guard, KeyGuard
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.instances.announcement import Announcement, announced
@@ -152,7 +153,7 @@ async def assemble(
     plane = ControlPlane(
         SystemClock(),
         runtimes,
-        build_engines(session),
+        create_engines(find_engines().values(), session),
         telemetry.recorder,
         background,
         max_held=settings.limits.max_waiting_bodies,
@@ -317,7 +318,7 @@ def _detector(
     clock, settings = SystemClock(), engine_settings(config)
     ttl = settings.cache_ttl
     cache = state.store.engine_cache(clock, ttl) if isinstance(state, ProxyState) else MemoryCache(clock, ttl)
-    return Detector(session, clock, cache, settings, os.environ, owners)
+    return Detector(find_engines().values(), session, clock, cache, settings, os.environ, owners)
 
 
 def _discovery(

@@ -6,7 +6,7 @@ import pytest
 from tests.rigs.recorded_engine import Mood, recorded_engine
 
 from ai_proxy.core.service import Upstream
-from ai_proxy.engines.catalog import PROFILES
+from ai_proxy.engines.catalog import BUILT_IN
 from ai_proxy.engines.http import HttpEngine
 from ai_proxy.testing.engine_contract import EngineContract, Serve, Subject
 from ai_proxy.testing.fake_engine import Behaviour, running_fake_engine
@@ -23,7 +23,7 @@ HEALTH_PATHS = {"llamacpp": "/health", "vllm": "/health", "ollama": "/api/versio
 @pytest.fixture
 async def engine(name: str) -> AsyncIterator[HttpEngine]:
     async with aiohttp.ClientSession() as session:
-        yield HttpEngine(PROFILES[name], session, timeout=0.8)
+        yield HttpEngine(BUILT_IN[name].profile, session, timeout=0.8)
 
 
 class TestRecordedEngines(EngineContract):

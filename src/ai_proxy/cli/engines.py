@@ -88,6 +88,7 @@ async def _detect(engine: str | None) -> Sequence["Detection"]:
 
     from ai_proxy.config.build import engine_settings
     from ai_proxy.config.load import configuration
+    from ai_proxy.engines.catalog import find_engines
     from ai_proxy.engines.detect.cache import MemoryCache
     from ai_proxy.engines.detect.detector import Detector
     from ai_proxy.platform.clock import SystemClock
@@ -95,5 +96,12 @@ async def _detect(engine: str | None) -> Sequence["Detection"]:
     settings = engine_settings(configuration(None, os.environ)[1])
     clock = SystemClock()
     async with aiohttp.ClientSession() as session:
-        detector = Detector(session, clock, MemoryCache(clock, settings.cache_ttl), settings, os.environ)
+        detector = Detector(
+            find_engines().values(),
+            session,
+            clock,
+            MemoryCache(clock, settings.cache_ttl),
+            settings,
+            os.environ,
+        )
         return await detector.detect(engine)

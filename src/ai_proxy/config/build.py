@@ -9,12 +9,13 @@ from pathlib import Path
 from ai_proxy.config.effective import effective
 from ai_proxy.config.fields import gpu_devices, parse_url, parse_volume
 from ai_proxy.config.schema import Config, DockerConfig, ResourceRequirements, ServiceConfig
-from ai_proxy.config.types import BUILT_IN, Recipe, Template, health_path, resolve_types
+from ai_proxy.config.types import built_in_types, health_path, resolve_types
 from ai_proxy.core.service import (
     DockerLaunch,
     ExternalLaunch,
     Healthcheck,
     Launch,
+    PluginLaunch,
     ProcessLaunch,
     Resources,
     RuntimeKind,
@@ -32,6 +33,7 @@ from ai_proxy.core.settings import (
     TelemetrySettings,
     TlsSettings,
 )
+from ai_proxy.core.templates import Recipe, Template
 
 
 def server_settings(config: Config) -> ServerSettings:
@@ -141,7 +143,7 @@ def detected_services(config: Config, addresses: Mapping[str, str]) -> tuple[Ser
     >>> [(one.id, one.type) for one in detected_services(Config(), {"lmstudio": "http://127.0.0.1:1234"})]
     [('lmstudio', 'lm-studio')]
     """
-    types = {template.engine: template.name for template in BUILT_IN.values()}
+    types = {template.engine: template.name for template in built_in_types().values()}
     services = {
         engine: ServiceConfig(type=types[engine], runtime=RuntimeKind.EXTERNAL, url=url)
         for engine, url in addresses.items()
@@ -156,8 +158,10 @@ def _service(name: str, config: ServiceConfig, template: Template) -> Service:
             launch = _docker(config, template)
         case RuntimeKind.PROCESS:
             launch = _process(config, template)
-        case _:
+        case RuntimeKind.EXTERNAL:
             launch = ExternalLaunch(tuple(parse_url(url) for url in config.urls or (config.url or "",)))
+        case _:
+            launch = PluginLaunch(config.runtime or "", config.options)
     api_key = config.api_key.get_secret_value() if config.api_key else None
     health = health_path(config.health_path, template.health_path)
     needs = config.resource_requirements or ResourceRequirements()

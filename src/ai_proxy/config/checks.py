@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 
-from ai_proxy.config.effective import APPLIES, applies, runtime_of
+from ai_proxy.config.effective import APPLIES, PLUGIN, applies, runtime_of
 from ai_proxy.config.problems import Fault, KeyPath, did_you_mean, render_path
 from ai_proxy.config.schema import Config, ServiceConfig
-from ai_proxy.config.types import BUILT_IN, Template, resolve_types
+from ai_proxy.config.types import built_in_types, resolve_types
 from ai_proxy.core.service import RuntimeKind
 from ai_proxy.core.settings import TlsMode
+from ai_proxy.core.templates import Template
 
 _DECISIVE = ("type", "runtime", "image", "command", "url", "urls")
 """Keys that determine the runtime: while one of them is faulty, checks that depend on it are skipped."""
@@ -21,7 +22,7 @@ class _Subject:
     name: str
     config: ServiceConfig
     template: Template
-    runtime: RuntimeKind
+    runtime: str
 
     @property
     def path(self) -> KeyPath:
@@ -51,12 +52,12 @@ def check(config: Config, faulty: Set[KeyPath]) -> list[Fault]:
 
 def _types(config: Config) -> Iterator[Fault]:
     """Custom types need names of their own, known bases, and no circles."""
-    resolved = resolve_types(config.types)
+    built_in, resolved = built_in_types(), resolve_types(config.types)
     for name, declared in config.types.items():
         path: KeyPath = ("types", name)
-        if name in BUILT_IN:
+        if name in built_in:
             yield Fault(path, "this type is built in", "choose another name", on_key=True)
-        elif declared.extends not in config.types and declared.extends not in BUILT_IN:
+        elif declared.extends not in config.types and declared.extends not in built_in:
             hint = did_you_mean(declared.extends, resolved, "see 'ai-proxy config types'")
             yield Fault((*path, "extends"), "there is no type {value}", hint)
         elif name not in resolved and not _has_unknown_base(name, config):
@@ -70,12 +71,12 @@ def _has_unknown_base(name: str, config: Config) -> bool:
     while name in config.types and name not in seen:
         seen.add(name)
         name = config.types[name].extends
-    return name not in seen and name not in BUILT_IN
+    return name not in seen and name not in built_in_types()
 
 
 def _unknown_types(config: Config, faulty: Set[KeyPath]) -> Iterator[Fault]:
     known = {
-        *BUILT_IN,
+        *built_in_types(),
         *config.types,
         *(str(path[1]) for path in faulty if path[:1] == ("types",) and path[1:]),
     }
@@ -91,7 +92,7 @@ def _ports(config: Config) -> Iterator[Fault]:
     types = resolve_types(config.types)
     for name, service in config.services.items():
         template = types.get(service.type)
-        is_process = template is not None and runtime_of(service, template) is RuntimeKind.PROCESS
+        is_process = template is not None and runtime_of(service, template) == RuntimeKind.PROCESS
         key = "port" if is_process else "host_port"
         port: int | None = getattr(service, key)
         path: KeyPath = ("services", name, key)
@@ -181,7 +182,7 @@ def _subjects(config: Config, faulty: Set[KeyPath]) -> Iterator[_Subject]:
 
 
 def _swarm(subject: _Subject) -> Iterator[Fault]:
-    if subject.runtime is RuntimeKind.SWARM:
+    if subject.runtime == RuntimeKind.SWARM:
         yield Fault(
             (*subject.path, "runtime"),
             "the swarm runtime is not available yet",
@@ -191,11 +192,11 @@ def _swarm(subject: _Subject) -> Iterator[Fault]:
 
 def _foreign_keys(subject: _Subject) -> Iterator[Fault]:
     """Keys must apply to the service's runtime."""
-    if subject.runtime is RuntimeKind.SWARM:
+    if subject.runtime == RuntimeKind.SWARM:
         return
     for key in ServiceConfig.model_fields:
         if key in subject.config.model_fields_set and not applies(key, subject.runtime):
-            others = " or ".join(sorted(APPLIES[key]))
+            others = " or ".join(sorted(APPLIES[key] - {PLUGIN}) or [PLUGIN])
             yield Fault(
                 (*subject.path, key),
                 f"does not apply to a service of runtime {subject.runtime}",
@@ -238,7 +239,7 @@ def _one_of_url_and_urls(subject: _Subject) -> Iterator[Fault]:
 def _listening_port(subject: _Subject) -> Iterator[Fault]:
     """Either the proxy passes a port to a process, or it knows the process's own."""
     config, template = subject.config, subject.template
-    if subject.runtime is not RuntimeKind.PROCESS or config.port:
+    if subject.runtime != RuntimeKind.PROCESS or config.port:
         return
     recipe = template.process
     command = config.command or recipe.command + recipe.args + recipe.address
@@ -254,7 +255,7 @@ def _listening_port(subject: _Subject) -> Iterator[Fault]:
 
 def _gpu_count(subject: _Subject) -> Iterator[Fault]:
     gpus = subject.config.gpus
-    if subject.runtime is RuntimeKind.PROCESS and gpus and gpus[0].isdigit():
+    if subject.runtime == RuntimeKind.PROCESS and gpus and gpus[0].isdigit():
         yield Fault(
             (*subject.path, "gpus"), "a process needs GPU ids, not a number of GPUs", 'list them: ["0", "1"]'
         )

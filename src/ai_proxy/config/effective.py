@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from ai_proxy.config.schema import DEFAULTABLE, Config, ServiceConfig
-from ai_proxy.config.types import Template, resolve_types
+from ai_proxy.config.types import resolve_types
 from ai_proxy.core.service import RuntimeKind
+from ai_proxy.core.templates import Template
 
 EXTERNAL_START_TIMEOUT = 10.0
 """Seconds a request waits for an external backend that does not respond; the proxy starts nothing there."""
@@ -14,7 +15,10 @@ _PROCESS = frozenset({RuntimeKind.PROCESS})
 _EXTERNAL = frozenset({RuntimeKind.EXTERNAL})
 _OURS = _DOCKER | _PROCESS
 
-APPLIES: Mapping[str, frozenset[RuntimeKind]] = {
+PLUGIN = "a runtime of a plug-in"
+"""Stands for every runtime that is not built in."""
+
+APPLIES: Mapping[str, frozenset[str]] = {
     "image": _DOCKER,
     "host_port": _DOCKER,
     "volumes": _DOCKER,
@@ -22,30 +26,21 @@ APPLIES: Mapping[str, frozenset[RuntimeKind]] = {
     "workdir": _PROCESS,
     "url": _EXTERNAL,
     "urls": _EXTERNAL,
-} | dict.fromkeys(
-    (
-        "command",
-        "args",
-        "env",
-        "port",
-        "gpus",
-        "resource_requirements",
-        "start",
-        "idle_timeout",
-        "stop_grace",
-        "on_exit",
+    "options": frozenset({PLUGIN}),
+    **dict.fromkeys(("command", "args", "env", "port", "gpus"), _OURS),
+    **dict.fromkeys(
+        ("resource_requirements", "start", "idle_timeout", "stop_grace", "on_exit"), _OURS | {PLUGIN}
     ),
-    _OURS,
-)
+}
 """The runtimes that a service's key applies to; keys not listed apply to all."""
 
 
-def applies(key: str, runtime: RuntimeKind) -> bool:
+def applies(key: str, runtime: str) -> bool:
     """Return whether a key applies to services of a runtime."""
-    return key not in APPLIES or runtime in APPLIES[key]
+    return key not in APPLIES or (runtime if runtime in RuntimeKind else PLUGIN) in APPLIES[key]
 
 
-def runtime_of(service: ServiceConfig, template: Template) -> RuntimeKind | None:
+def runtime_of(service: ServiceConfig, template: Template) -> str | None:
     """Return a service's runtime, explicit or implied by its other keys; None when nothing implies it."""
     if service.runtime:
         return service.runtime
@@ -82,11 +77,11 @@ def _effective_service(service: ServiceConfig, template: Template, config: Confi
     match runtime:
         case RuntimeKind.DOCKER:
             filled |= {"image": template.image, "port": template.port, "on_exit": "keep"}
-        case RuntimeKind.PROCESS:
-            filled |= {"on_exit": "stop"}
-        case _:
+        case RuntimeKind.EXTERNAL:
             filled |= {"start_timeout": EXTERNAL_START_TIMEOUT}
             filled |= {} if service.urls else {"url": template.url}
+        case _:
+            filled |= {"on_exit": "stop"}
     return service.model_copy(
         update={key: value for key, value in filled.items() if getattr(service, key) is None}
     )

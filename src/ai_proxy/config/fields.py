@@ -1,7 +1,7 @@
 """Types of configuration values: each with its validation, JSON Schema and serialization."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import IPv6Address
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -20,9 +20,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from ai_proxy.config.problems import did_you_mean
 from ai_proxy.config.references import Resolved, locate
 from ai_proxy.core.durations import PATTERN, format_duration, parse_duration
-from ai_proxy.core.service import Mount, Upstream
+from ai_proxy.core.service import Mount, RuntimeKind, Upstream
+from ai_proxy.engines.catalog import find_engines
+from ai_proxy.runtimes.catalog import find_runtimes
 
 REFERENCE = {"type": "string", "pattern": r"\$\{(env|file):"}
 """JSON Schema of a text with a reference, allowed in place of a number or a duration."""
@@ -371,3 +374,19 @@ Gpus = Annotated[
     ),
 ]
 """In core's form: empty for none, `all`, a count as digits, or `device=<id>` for each device."""
+
+
+def _one_of(names: Collection[str]) -> tuple[BeforeValidator, WithJsonSchema]:
+    """Return the validator and the schema of a name that must be one of those installed."""
+
+    def read(value: object) -> str:
+        if value not in names:
+            hint = did_you_mean(str(value), names, f"use {', '.join(names)}")
+            raise invalid("{value} is not allowed", hint)
+        return str(value)
+
+    return BeforeValidator(read), WithJsonSchema({"enum": list(names), "type": "string"})
+
+
+RuntimeName = Annotated[str, *_one_of(tuple(dict.fromkeys([*map(str, RuntimeKind), *find_runtimes()])))]
+EngineName = Annotated[str, *_one_of(find_engines())]

@@ -5,7 +5,8 @@ import re
 from importlib.resources import files
 
 from ai_proxy.config.jsonschema import Schema, json_schema
-from ai_proxy.config.types import BUILT_IN, Recipe
+from ai_proxy.core.templates import Recipe
+from ai_proxy.engines.catalog import BUILT_IN
 
 _PLACE = re.compile(r"^\{\{(\w+)\}\}$", re.MULTILINE)
 
@@ -45,7 +46,8 @@ def _types_table() -> str:
     rows = [
         f"| `{template.name}` | {template.description} | {_code(template.image)} | {_code(template.port)} "
         f"| {_code(template.health_path)} | {_run(template.process) or _code(template.url)} |"
-        for template in BUILT_IN.values()
+        for engine in BUILT_IN.values()
+        for template in engine.templates
     ]
     head = "| type | what it is | image | port | health path | by itself |"
     return "\n".join([head, "|---|---|---|---|---|---|", *rows])

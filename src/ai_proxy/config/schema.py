@@ -11,6 +11,7 @@ from ai_proxy.config.fields import (
     Count,
     CountOrZero,
     Duration,
+    EngineName,
     Environment,
     Gpus,
     HealthPath,
@@ -18,6 +19,7 @@ from ai_proxy.config.fields import (
     Name,
     Port,
     PositiveDuration,
+    RuntimeName,
     Text,
     Url,
     Volume,
@@ -32,7 +34,7 @@ from ai_proxy.config.sections import (
     TelemetryConfig,
     TlsConfig,
 )
-from ai_proxy.core.service import Healthcheck, RuntimeKind, Service, StartPolicy
+from ai_proxy.core.service import Healthcheck, Service, StartPolicy
 
 _CORE: dict[str, Any] = {field.name: field.default for field in fields(Service)}
 
@@ -162,9 +164,7 @@ class TypeConfig(Model):
         default="generic", description="The type to extend: any other type.", examples=["vllm"]
     )
     description: str = Field(default="", description="One line for `ai-proxy config types`.")
-    engine: Literal["llamacpp", "vllm", "ollama", "lmstudio", "sglang", "generic", "openai"] | None = Field(
-        default=None, description="The engine."
-    )
+    engine: EngineName | None = Field(default=None, description="The engine.")
     image: Text | None = Field(
         default=None, description="Container image.", examples=["vllm/vllm-openai:latest"]
     )
@@ -196,7 +196,7 @@ class ServiceConfig(Model):
         description="A built-in type (see `ai-proxy config types`) or one of your `types`.",
         examples=["llama-cpp-server"],
     )
-    runtime: Annotated[RuntimeKind, Field(strict=False)] | None = Field(
+    runtime: RuntimeName | None = Field(
         default=None,
         description="How to run it. Default: docker for `image`, process for `command`, external for `url`.",
         examples=["docker"],
@@ -282,6 +282,11 @@ class ServiceConfig(Model):
         default=None,
         description="docker, process: `all`, `none`, a count (docker only), or a list of ids.",
         examples=["all"],
+    )
+    options: dict[Text, Any] = Field(
+        default_factory=dict,
+        description="Read by the runtime of a plug-in; the built-in runtimes have no options.",
+        examples=[{"zone": "b"}],
     )
     docker: DockerConfig | None = Field(default=None, description="docker: how Docker runs the container.")
     url: Url | None = Field(

@@ -137,6 +137,7 @@ async def check_engines(installation: Installation) -> Sequence[Finding]:
     """Detect engines that the proxy did not start, unless detection is off."""
     import aiohttp
 
+    from ai_proxy.engines.catalog import find_engines
     from ai_proxy.engines.detect.cache import MemoryCache
     from ai_proxy.engines.detect.detector import Detector
 
@@ -146,7 +147,9 @@ async def check_engines(installation: Installation) -> Sequence[Finding]:
     clock = SystemClock()
     async with aiohttp.ClientSession() as session:
         cache = MemoryCache(clock, settings.cache_ttl)
-        detector = Detector(session, clock, cache, settings, installation.env, timeout=1.5)
+        detector = Detector(
+            find_engines().values(), session, clock, cache, settings, installation.env, timeout=1.5
+        )
         return classify_engines(await detector.detect())
 
 

@@ -1,64 +1,25 @@
-"""What all engines have in common: they answer over HTTP, tell their readiness and list their models."""
+"""Asks engines over HTTP for their readiness and their models."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from types import MappingProxyType
 
 import aiohttp
 from loguru import logger
 
-from ai_proxy.core.abilities import EVERYTHING, Abilities, Modality, Rule, Treatment
-from ai_proxy.core.ports import Model, Probe
+from ai_proxy.core.abilities import Abilities
+from ai_proxy.core.ports import Engine, Model, Probe
 from ai_proxy.core.service import Service, Upstream
 from ai_proxy.engines.answers import Answer, has_error, printable
-from ai_proxy.engines.detect.locator import Locator
-from ai_proxy.engines.listing import OPENAI_LISTING, Listing, read_models
+from ai_proxy.engines.listing import read_models
+from ai_proxy.engines.profile import EngineDescriptor, Profile
 
 PROBE_TIMEOUT = 3.0
 """Longest wait for an answer about readiness or models, in seconds."""
 
 MAX_BODY = 4 * 1024 * 1024
 """Most bytes read of such an answer."""
-
-COMMON_RULES: Mapping[str, Rule] = MappingProxyType(
-    {"temperature": Rule(Treatment.CLAMP, 0.0, 2.0, "OpenAI's API takes a temperature from 0 to 2")}
-)
-"""What holds for every engine."""
-
-
-def single_choice(why: str) -> Rule:
-    """Return the rule of an engine that gives one answer to a request, however many are asked for."""
-    return Rule(Treatment.CLAMP, 1, 1, why)
-
-
-ANYTHING = Abilities("OpenAI API", EVERYTHING, COMMON_RULES, frozenset(Modality))
-"""Of software that is not known to lack anything: it is asked, and says itself what it cannot do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What sets one engine apart from the others.
-
-    Attributes:
-        name: As services declare it.
-        listings: Where it lists its models, the most telling first and OpenAI's last; empty when it does not.
-        owned_by: What its model list gives as `owned_by`; tells engines apart.
-        alive: Statuses of the health path that mean it can take requests.
-        errors_with_200: Whether it answers with an error and a status that says all is well.
-        abilities: What it can do of the APIs that clients speak.
-        locator: Where it is found when it runs by itself; None when it is not looked for.
-    """
-
-    name: str
-    listings: tuple[Listing, ...] = (OPENAI_LISTING,)
-    owned_by: str | None = None
-    alive: Container[int] = range(200, 300)
-    errors_with_200: bool = False
-    abilities: Abilities = ANYTHING
-    locator: Locator | None = None
 
 
 class HttpEngine:
@@ -135,6 +96,18 @@ class HttpEngine:
             return
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(upstream.unix_path)) as session:
             yield session
+
+
+def create_engines(
+    descriptors: Iterable[EngineDescriptor], session: aiohttp.ClientSession
+) -> dict[str, Engine]:
+    """Return what asks each engine, by name.
+
+    Args:
+        descriptors: Of the engines.
+        session: Shared by all of them; closed by the caller.
+    """
+    return {one.name: (one.create or HttpEngine)(one.profile, session) for one in descriptors}
 
 
 async def _connect(upstream: Upstream) -> Probe:

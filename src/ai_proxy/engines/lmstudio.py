@@ -8,10 +8,11 @@ from collections.abc import Mapping
 
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality
 from ai_proxy.core.ports import Model
+from ai_proxy.core.service import RuntimeKind
+from ai_proxy.core.templates import Template
 from ai_proxy.engines.answers import Answer, Answers, is_owned_by
-from ai_proxy.engines.detect.locator import Locator
-from ai_proxy.engines.http import COMMON_RULES, Profile, single_choice
 from ai_proxy.engines.listing import OPENAI_LISTING, Listing, context_length, named
+from ai_proxy.engines.profile import COMMON_RULES, EngineDescriptor, Locator, Profile, single_choice
 
 KINDS = {"llm": "chat", "vlm": "chat", "embeddings": "embeddings", "embedding": "embeddings"}
 
@@ -68,22 +69,33 @@ def _is_its_refusal(answer: Answer) -> bool:
             return False
 
 
-LMSTUDIO = Profile(
-    "lmstudio",
-    listings=(Listing("/api/v1/models", read_v1), Listing("/api/v0/models", read_v0), OPENAI_LISTING),
-    owned_by="organization_owner",
-    errors_with_200=True,
-    abilities=Abilities(
-        "LM Studio",
-        TEXT_ENDPOINTS | {Endpoint.RESPONSES},
-        {**COMMON_RULES, "n": single_choice("LM Studio gives one answer to a request")},
-        frozenset({Modality.IMAGE}),
+LMSTUDIO = EngineDescriptor(
+    profile=Profile(
+        "lmstudio",
+        listings=(Listing("/api/v1/models", read_v1), Listing("/api/v0/models", read_v0), OPENAI_LISTING),
+        errors_with_200=True,
+        abilities=Abilities(
+            "LM Studio",
+            TEXT_ENDPOINTS | {Endpoint.RESPONSES},
+            {**COMMON_RULES, "n": single_choice("LM Studio gives one answer to a request")},
+            frozenset({Modality.IMAGE}),
+        ),
+    ),
+    templates=(
+        Template(
+            "lm-studio",
+            "LM Studio, which runs on its own",
+            engine="lmstudio",
+            runtime=RuntimeKind.EXTERNAL,
+            health_path="/v1/models",
+            url="http://127.0.0.1:1234",
+        ),
     ),
     locator=Locator(
         port=1234,
         variable="LMSTUDIO_API_HOST",
         programs=("lms",),
-        places=("~/.lmstudio/bin/lms", "~/.cache/lm-studio/bin/lms", "/Applications/LM Studio.app"),
+        paths=("~/.lmstudio/bin/lms", "~/.cache/lm-studio/bin/lms", "/Applications/LM Studio.app"),
         asks=("/ai-proxy",),  # no path of its own: how it refuses one that is not there tells it from others
         is_it=is_lmstudio,
         version=lambda _: None,

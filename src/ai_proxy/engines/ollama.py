@@ -9,10 +9,11 @@ from collections.abc import Mapping
 
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality, Rule, Treatment
 from ai_proxy.core.ports import Model
+from ai_proxy.core.service import RuntimeKind
+from ai_proxy.core.templates import Recipe, Template
 from ai_proxy.engines.answers import Answers, text_at
-from ai_proxy.engines.detect.locator import Locator
-from ai_proxy.engines.http import COMMON_RULES, Profile, single_choice
 from ai_proxy.engines.listing import OPENAI_LISTING, Listing, context_length, named
+from ai_proxy.engines.profile import COMMON_RULES, EngineDescriptor, Locator, Profile, single_choice
 
 KINDS = {"completion": "chat", "embedding": "embeddings"}
 MODALITIES = {"vision": Modality.IMAGE, "audio": Modality.AUDIO}
@@ -50,25 +51,39 @@ def is_ollama(answers: Answers) -> bool:
     return greets and text_at(answers, "/api/version", "version") is not None
 
 
-OLLAMA = Profile(
-    "ollama",
-    listings=(Listing("/api/tags", read_tags), OPENAI_LISTING),
-    owned_by="library",
-    abilities=Abilities(
-        "Ollama",
-        TEXT_ENDPOINTS | {Endpoint.RESPONSES, Endpoint.IMAGES},
-        {
-            **COMMON_RULES,
-            "n": single_choice("Ollama gives one answer to a request"),
-            "logit_bias": Rule(Treatment.DROP, why="Ollama has no logit_bias"),
-        },
-        frozenset({Modality.IMAGE}),
+OLLAMA = EngineDescriptor(
+    profile=Profile(
+        "ollama",
+        listings=(Listing("/api/tags", read_tags), OPENAI_LISTING),
+        abilities=Abilities(
+            "Ollama",
+            TEXT_ENDPOINTS | {Endpoint.RESPONSES, Endpoint.IMAGES},
+            {
+                **COMMON_RULES,
+                "n": single_choice("Ollama gives one answer to a request"),
+                "logit_bias": Rule(Treatment.DROP, why="Ollama has no logit_bias"),
+            },
+            frozenset({Modality.IMAGE}),
+        ),
+    ),
+    templates=(
+        Template(
+            "ollama",
+            "Ollama, with the models it has pulled",
+            engine="ollama",
+            runtime=RuntimeKind.PROCESS,
+            image="ollama/ollama:latest",
+            port=11434,
+            health_path="/api/version",
+            process=Recipe(command=("ollama", "serve"), env={"OLLAMA_HOST": "127.0.0.1:${port}"}),
+            docker=Recipe(env={"OLLAMA_HOST": "0.0.0.0:${port}"}),
+        ),
     ),
     locator=Locator(
         port=11434,
         variable="OLLAMA_HOST",
         programs=("ollama",),
-        places=("/usr/local/bin/ollama", "/opt/homebrew/bin/ollama", "/Applications/Ollama.app"),
+        paths=("/usr/local/bin/ollama", "/opt/homebrew/bin/ollama", "/Applications/Ollama.app"),
         asks=("/", "/api/version"),
         is_it=is_ollama,
         version=lambda answers: text_at(answers, "/api/version", "version"),

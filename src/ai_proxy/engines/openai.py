@@ -1,12 +1,25 @@
 """Engines known only by what they speak: OpenAI's API, or just HTTP."""
 
-from ai_proxy.engines.http import Profile
+from ai_proxy.core.service import RuntimeKind
+from ai_proxy.core.templates import Template
+from ai_proxy.engines.profile import EngineDescriptor, Profile
 
-OPENAI = Profile(
-    "openai",
-    alive=frozenset({200, 401, 403, 404, 429}),
+OPENAI = EngineDescriptor(
+    profile=Profile("openai", alive=frozenset({200, 401, 403, 404, 429})),
+    templates=(
+        Template(
+            "openai",
+            "a remote service with the OpenAI API",
+            engine="openai",
+            health_path="/v1/models",
+            runtime=RuntimeKind.EXTERNAL,
+        ),
+    ),
 )
 """Anything that speaks OpenAI's API, most often a remote provider: one that wants another key is up."""
 
-GENERIC = Profile("generic", listings=(), alive=range(100, 500))
+GENERIC = EngineDescriptor(
+    profile=Profile("generic", listings=(), alive=range(100, 500)),
+    templates=(Template("generic", "any HTTP server", engine="generic"),),
+)
 """Any HTTP server: whatever it answers, short of a failure of its own, shows that it is up."""

@@ -4,9 +4,10 @@ What it answers: `docs/serving/online_serving` of vLLM 0.32.
 """
 
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint, Modality
+from ai_proxy.core.service import RuntimeKind
+from ai_proxy.core.templates import IN_CONTAINER, ON_LOOPBACK, Recipe, Template
 from ai_proxy.engines.answers import Answers, is_owned_by, text_at
-from ai_proxy.engines.detect.locator import Locator
-from ai_proxy.engines.http import COMMON_RULES, Profile
+from ai_proxy.engines.profile import COMMON_RULES, EngineDescriptor, Locator, Profile
 
 
 def is_vllm(answers: Answers) -> bool:
@@ -23,28 +24,42 @@ def is_vllm(answers: Answers) -> bool:
     )
 
 
-VLLM = Profile(
-    "vllm",
-    owned_by="vllm",
-    abilities=Abilities(
-        "vLLM",
-        TEXT_ENDPOINTS
-        | {
-            Endpoint.RESPONSES,
-            Endpoint.RERANK,
-            Endpoint.MESSAGES,
-            Endpoint.COUNT_TOKENS,
-            Endpoint.TRANSCRIPTIONS,
-            Endpoint.TRANSLATIONS,
-        },
-        COMMON_RULES,
-        frozenset({Modality.IMAGE, Modality.AUDIO}),
+VLLM = EngineDescriptor(
+    profile=Profile(
+        "vllm",
+        abilities=Abilities(
+            "vLLM",
+            TEXT_ENDPOINTS
+            | {
+                Endpoint.RESPONSES,
+                Endpoint.RERANK,
+                Endpoint.MESSAGES,
+                Endpoint.COUNT_TOKENS,
+                Endpoint.TRANSCRIPTIONS,
+                Endpoint.TRANSLATIONS,
+            },
+            COMMON_RULES,
+            frozenset({Modality.IMAGE, Modality.AUDIO}),
+        ),
+    ),
+    templates=(
+        Template(
+            "vllm",
+            "vLLM's OpenAI server",
+            engine="vllm",
+            runtime=RuntimeKind.PROCESS,
+            image="vllm/vllm-openai:latest",
+            port=8000,
+            health_path="/health",
+            process=Recipe(command=("vllm", "serve"), address=ON_LOOPBACK),
+            docker=Recipe(address=IN_CONTAINER),
+        ),
     ),
     locator=Locator(
         port=8000,
         variable="VLLM_PORT",
         programs=("vllm",),
-        places=("~/.local/bin/vllm", "~/.venv/bin/vllm"),
+        paths=("~/.local/bin/vllm", "~/.venv/bin/vllm"),
         asks=("/health", "/version"),
         is_it=is_vllm,
         version=lambda answers: text_at(answers, "/version", "version"),

@@ -1,6 +1,7 @@
 """Every runtime by the name that services declare."""
 
 from collections.abc import Mapping
+from functools import cache
 
 from ai_proxy.platform.plugins import with_plugins
 from ai_proxy.runtimes.base import RuntimeDescriptor
@@ -12,6 +13,7 @@ GROUP = "ai_proxy.runtimes"
 """The group of entry points by which other packages add runtimes."""
 
 
+@cache
 def find_runtimes() -> Mapping[str, RuntimeDescriptor]:
     """Return the built-in runtimes and those that installed packages add."""
     found = with_plugins((PROCESS, DOCKER, EXTERNAL), GROUP, RuntimeDescriptor)

@@ -14,12 +14,14 @@ from tests.rigs.recorded_engine import ENGINES, Mood, recorded_engine
 
 from ai_proxy.core.detection import Detection, EngineState, UnknownEngineError, socket_address
 from ai_proxy.core.settings import EngineSettings
+from ai_proxy.engines.catalog import BUILT_IN
 from ai_proxy.engines.detect.cache import MemoryCache
-from ai_proxy.engines.detect.detector import LOCATORS, Detector
+from ai_proxy.engines.detect.detector import Detector
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.testing.engine_contract import closed_port
 
-TITLES = {name: profile.abilities.title for name, (profile, _) in LOCATORS.items()}
+TITLES = {name: engine.title for name, engine in BUILT_IN.items() if engine.locator is not None}
+LOCATORS = {name: engine.locator for name, engine in BUILT_IN.items() if engine.locator is not None}
 S = EngineState
 
 STATES = {
@@ -55,9 +57,10 @@ def look(
 ) -> Detector:
     """Return a detector that looks for engines at these ports only."""
     clock = SystemClock()
-    env = {LOCATORS[engine][1].variable: f"{port}" for engine, port in ports.items()}
-    variables = {locator.variable: name for name, (_, locator) in LOCATORS.items()}
+    env = {LOCATORS[engine].variable: f"{port}" for engine, port in ports.items()}
+    variables = {locator.variable: name for name, locator in LOCATORS.items()}
     return Detector(
+        BUILT_IN.values(),
         session,
         clock,
         MemoryCache(clock, 300),
@@ -214,7 +217,9 @@ async def test_an_engine_that_answers_at_the_second_try_is_healthy(session: aioh
         clock = OpensMeanwhile(stack, port)
         settings = EngineSettings(health_latency_threshold_ms=5000)
         env = {"OLLAMA_HOST": f"127.0.0.1:{port}"}
-        (found,) = await Detector(session, clock, MemoryCache(clock, 300), settings, env).detect("ollama")
+        (found,) = await Detector(
+            BUILT_IN.values(), session, clock, MemoryCache(clock, 300), settings, env
+        ).detect("ollama")
 
     assert found.state is S.RUNNING_HEALTHY
 
@@ -256,7 +261,7 @@ async def test_an_engine_that_is_to_be_forgotten_is_asked_again(session: aiohttp
 
 
 async def test_an_engine_that_nobody_looks_for_is_unknown(session: aiohttp.ClientSession) -> None:
-    with pytest.raises(UnknownEngineError, match="no engine 'sglang' is looked for"):
+    with pytest.raises(UnknownEngineError, match="there is no engine 'sglang'"):
         await look(session, {}).detect("sglang")
 
 

@@ -46,7 +46,7 @@ async def test_it_echoes_the_request_as_it_came(session: aiohttp.ClientSession) 
 
 
 async def test_it_is_ready_once_it_has_loaded(session: aiohttp.ClientSession) -> None:
-    engine = HttpEngine(LLAMACPP, session)
+    engine = HttpEngine(LLAMACPP.profile, session)
     with running_fake_engine(Behaviour.SLOW_LOAD, "--seconds", "1.0") as port:
         upstream = Upstream("127.0.0.1", port)
         service = Service("s", "generic", "llamacpp", ExternalLaunch((upstream,)), config_hash="1")

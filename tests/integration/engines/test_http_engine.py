@@ -39,7 +39,7 @@ async def upstream(tmp_path: Path) -> AsyncIterator[Upstream]:
 @pytest.fixture
 async def engine() -> AsyncIterator[HttpEngine]:
     async with aiohttp.ClientSession() as session:
-        yield HttpEngine(OPENAI, session)
+        yield HttpEngine(OPENAI.profile, session)
 
 
 def service(upstream: Upstream, health_path: str | None, api_key: str | None = None) -> Service:
@@ -55,7 +55,7 @@ async def test_unix_sockets_base_paths_and_keys_are_respected(engine: HttpEngine
 
 async def test_a_refusal_is_told_in_its_own_words(upstream: Upstream) -> None:
     async with aiohttp.ClientSession() as session:
-        probe = await HttpEngine(LLAMACPP, session).probe(service(upstream, "/v1/models"), upstream)
+        probe = await HttpEngine(LLAMACPP.profile, session).probe(service(upstream, "/v1/models"), upstream)
     assert (probe.ready, probe.detail) == (False, "no")
 
 

@@ -52,7 +52,7 @@ async def serving(state_dir: Path, *flags: str, api_key: str | None = None) -> A
     runtime = ProcessRuntime(state_dir, owner=str(state_dir), background=Background())
     handle = await start(runtime, service)
     async with aiohttp.ClientSession() as session:
-        served = Served(HttpEngine(LLAMACPP, session), session, service, handle)
+        served = Served(HttpEngine(LLAMACPP.profile, session), session, service, handle)
         async with asyncio.timeout(60):
             while not (await served.engine.probe(service, served.upstream)).ready:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)

@@ -9,7 +9,7 @@ from ai_proxy.config.build import build_services, server_settings
 from ai_proxy.config.load import load_config
 from ai_proxy.config.references import Resolved
 from ai_proxy.config.schema import Config
-from ai_proxy.config.types import BUILT_IN
+from ai_proxy.config.types import built_in_types
 from ai_proxy.core.service import (
     DockerLaunch,
     ExternalLaunch,
@@ -21,7 +21,7 @@ from ai_proxy.core.service import (
     Upstream,
 )
 from ai_proxy.core.settings import ServerSettings
-from ai_proxy.engines.catalog import PROFILES
+from ai_proxy.engines.catalog import BUILT_IN
 
 
 def build(service: dict[str, object], **parts: object) -> Service:
@@ -182,7 +182,7 @@ def test_an_own_type_with_a_command_is_run_by_it() -> None:
 
 
 def test_every_built_in_type_names_an_engine_that_exists() -> None:
-    assert {template.engine for template in BUILT_IN.values()} == set(PROFILES)
+    assert {template.engine for template in built_in_types().values()} == set(BUILT_IN)
 
 
 def test_a_server_without_settings_is_as_core_says() -> None:

@@ -3,8 +3,7 @@ from pathlib import Path
 
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Modality
 from ai_proxy.core.detection import EngineState
-from ai_proxy.engines.catalog import PROFILES
-from ai_proxy.engines.detect.detector import LOCATORS
+from ai_proxy.engines.catalog import BUILT_IN
 
 PAGE = Path(__file__).parents[3].joinpath("docs", "engines.md").read_text(encoding="utf-8")
 
@@ -20,9 +19,10 @@ def rows(heading: str) -> dict[str, list[str]]:
 def test_the_page_says_where_every_engine_is_looked_for() -> None:
     told = rows("Where engines are detected")
 
-    for name, (profile, locator) in LOCATORS.items():
-        row = [name, f"127.0.0.1:{locator.port}", locator.variable, locator.programs[0]]
-        assert told[profile.abilities.title] == row
+    for name, engine in BUILT_IN.items():
+        if (locator := engine.locator) is not None:
+            row = [name, f"127.0.0.1:{locator.port}", locator.variable, locator.programs[0]]
+            assert told[engine.title] == row
 
 
 def test_the_page_tells_every_state() -> None:
@@ -32,8 +32,10 @@ def test_the_page_tells_every_state() -> None:
 def test_the_page_says_what_every_engine_takes() -> None:
     told = rows("What each engine supports")
 
-    for name in (*LOCATORS, "sglang"):
-        abilities = PROFILES[name].abilities
+    for engine in BUILT_IN.values():
+        if engine.name in ("generic", "openai"):
+            continue
+        abilities = engine.profile.abilities
         endpoints, images, audio = told[abilities.title]
         more = {endpoint.name.lower() for endpoint in abilities.endpoints - TEXT_ENDPOINTS}
         assert set(endpoints.split(", ")) == more

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from ai_proxy.core.ports import Model, Probe
 from ai_proxy.core.service import ExternalLaunch, Service, Upstream
 from ai_proxy.engines.answers import Answer
-from ai_proxy.engines.catalog import PROFILES
+from ai_proxy.engines.catalog import BUILT_IN
 from ai_proxy.engines.detect.classify import Circumstances, ProbeResult, classify, identify
-from ai_proxy.engines.http import HttpEngine
+from ai_proxy.engines.http import HttpEngine, create_engines
 from ai_proxy.engines.listing import MAX_CONTEXT, MAX_MODELS, MAX_NAME, read_models
 
 NAMES = st.sampled_from(["id", "key", "name", "type", "owned_by", "version", "data", "models", "ai_proxy"])
@@ -53,10 +53,10 @@ def check_models(models: Sequence[Model]) -> None:
     assert all(length is None or (type(length) is int and 0 < length <= MAX_CONTEXT) for length in lengths)
 
 
-@pytest.mark.parametrize("name", [name for name, profile in PROFILES.items() if profile.listings])
+@pytest.mark.parametrize("name", [name for name, engine in BUILT_IN.items() if engine.profile.listings])
 @given(answers=st.lists(ANSWERS, min_size=3, max_size=3))
 def test_only_models_that_can_be_offered_are_read_of_any_answer(name: str, answers: list[Answer]) -> None:
-    listings = PROFILES[name].listings
+    listings = BUILT_IN[name].profile.listings
     told = {listing.path: answer for listing, answer in zip(listings, answers, strict=False)}
 
     check_models(read_models(listings, told) or [])
@@ -64,10 +64,10 @@ def test_only_models_that_can_be_offered_are_read_of_any_answer(name: str, answe
 
 @given(answers=st.dictionaries(st.sampled_from(["/", "/health", "/v1/models", "/api/tags"]), ANSWERS))
 def test_any_answer_is_classified(answers: dict[str, Answer]) -> None:
-    for profile in PROFILES.values():
-        _, detail = classify(profile, ProbeResult(answers), Circumstances(installed=True))
-        assert can_be_sent_on(detail)
-    identify(answers)
+    answering = identify(answers, BUILT_IN.values())
+    for engine in BUILT_IN.values():
+        found = classify(engine, ProbeResult(answers), answering, Circumstances(installed=True))
+        assert can_be_sent_on(found.detail)
 
 
 @asynccontextmanager
@@ -91,7 +91,7 @@ async def backend(answer: Answer) -> AsyncIterator[Upstream]:
 async def ask(answer: Answer) -> list[tuple[Probe, Sequence[Model]]]:
     async with backend(answer) as upstream, aiohttp.ClientSession(auto_decompress=False) as session:
         service = Service("s", "generic", "generic", ExternalLaunch((upstream,)), "1")
-        engines = [HttpEngine(profile, session) for profile in PROFILES.values()]
+        engines = create_engines(BUILT_IN.values(), session).values()
         return [(await one.probe(service, upstream), await one.models(service, upstream)) for one in engines]
 
 
@@ -120,7 +120,7 @@ async def test_an_error_that_nobody_foresaw_is_an_answer_as_well() -> None:
     service = Service("s", "generic", "generic", ExternalLaunch((upstream,)), "1")
     connector = aiohttp.TCPConnector(resolver=BrokenResolver())
     async with aiohttp.ClientSession(connector=connector) as session:
-        engine = HttpEngine(PROFILES["llamacpp"], session)
+        engine = HttpEngine(BUILT_IN["llamacpp"].profile, session)
         probe = await engine.probe(service, upstream)
         models = await engine.models(service, upstream)
 

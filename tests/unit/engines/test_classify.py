@@ -8,12 +8,21 @@ from tests.rigs.recorded_engine import choose, recording
 
 from ai_proxy.core.detection import EngineState
 from ai_proxy.engines.answers import Answer, Answers
-from ai_proxy.engines.detect.classify import Circumstances, ProbeResult, Trouble, classify, identify
-from ai_proxy.engines.detect.detector import LOCATORS, own_paths
+from ai_proxy.engines.catalog import BUILT_IN
+from ai_proxy.engines.detect.classify import (
+    Circumstances,
+    Classification,
+    ProbeResult,
+    Trouble,
+    classify,
+    identify,
+)
+from ai_proxy.engines.detect.detector import own_paths
 from ai_proxy.testing.fake_engine import Request
 
+LOCATORS = {name: (one, one.locator) for name, one in BUILT_IN.items() if one.locator is not None}
 PATHS = sorted({path for locator in LOCATORS.values() for path in sorted(own_paths(*locator))})
-TITLES = {name: profile.abilities.title for name, (profile, _) in LOCATORS.items()}
+TITLES = {name: engine.title for name, (engine, _) in LOCATORS.items()}
 HERE = Circumstances(installed=True)
 
 
@@ -27,23 +36,27 @@ def answers(engine: str, *, seconds: float = 0.01, first: bool = False) -> dict[
     }
 
 
-def verdict(engine: str, look: ProbeResult, circumstances: Circumstances = HERE) -> EngineState:
-    return classify(LOCATORS[engine][0], look, circumstances)[0]
+def who(told: Answers) -> str | None:
+    return identify(told, BUILT_IN.values())
+
+
+def classified(engine: str, probed: ProbeResult, circumstances: Circumstances = HERE) -> Classification:
+    return classify(BUILT_IN[engine], probed, who(probed.answers), circumstances)
 
 
 @pytest.mark.parametrize(("engine", "first"), [*product(LOCATORS, [True, False])])
 def test_every_engine_is_known_by_its_own_answers_with_models_and_without(engine: str, first: bool) -> None:
     told = answers(engine, first=first)
 
-    assert identify(told) == TITLES[engine]
-    assert verdict(engine, ProbeResult(told)) is EngineState.RUNNING_HEALTHY
+    assert who(told) == TITLES[engine]
+    assert classified(engine, ProbeResult(told)).state is EngineState.RUNNING_HEALTHY
 
 
 @pytest.mark.parametrize(
     ("wanted", "found"), [pair for pair in product(LOCATORS, LOCATORS) if pair[0] != pair[1]]
 )
 def test_another_engine_on_the_port_is_named(wanted: str, found: str) -> None:
-    state, detail = classify(LOCATORS[wanted][0], ProbeResult(answers(found)), HERE)
+    state, detail = classified(wanted, ProbeResult(answers(found)))
 
     assert (state, detail) == (
         EngineState.ERROR_API,
@@ -63,7 +76,7 @@ def test_another_engine_on_the_port_is_named(wanted: str, found: str) -> None:
 def test_an_engine_with_one_busy_answer_is_degraded(engine: str, status: int, path: str) -> None:
     told = answers(engine) | {path: Answer(status, b'{"error":{"message":"Loading model"}}', {})}
 
-    state, detail = classify(LOCATORS[engine][0], ProbeResult(told), HERE)
+    state, detail = classified(engine, ProbeResult(told))
 
     assert (state, detail) == (EngineState.RUNNING_DEGRADED, f"{status}: loading model")
 
@@ -78,14 +91,16 @@ def test_an_engine_is_slow_beyond_the_threshold(engine: str, milliseconds: int, 
     slowest = next(iter(told))
     told[slowest] = replace(told[slowest], seconds=milliseconds / 1000)
 
-    assert verdict(engine, ProbeResult(told), Circumstances(installed=True, slow_over_ms=1500)) is state
+    assert (
+        classified(engine, ProbeResult(told), Circumstances(installed=True, slow_over_ms=1500)).state is state
+    )
 
 
 @pytest.mark.parametrize("engine", LOCATORS)
 def test_an_engine_that_wants_a_key_is_no_use_undeclared(engine: str) -> None:
     told = {path: Answer(401, b'{"error":"Unauthorized"}', {}) for path in own_paths(*LOCATORS[engine])}
 
-    state, detail = classify(LOCATORS[engine][0], ProbeResult(told), HERE)
+    state, detail = classified(engine, ProbeResult(told))
 
     assert state is EngineState.ERROR_API
     assert "api_key" in detail
@@ -94,7 +109,7 @@ def test_an_engine_that_wants_a_key_is_no_use_undeclared(engine: str) -> None:
 def test_vllm_that_wants_a_key_is_known_by_what_it_tells_without() -> None:
     told = answers("vllm") | {"/v1/models": Answer(401, b'{"error":"Unauthorized"}', {})}
 
-    assert identify(told) == "vLLM"
+    assert who(told) == "vLLM"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +121,7 @@ def test_vllm_that_wants_a_key_is_known_by_what_it_tells_without() -> None:
 )
 @pytest.mark.parametrize("engine", LOCATORS)
 def test_an_ai_proxy_is_not_mistaken_for_the_engine_it_speaks_for(engine: str, told: Answers) -> None:
-    state, detail = classify(LOCATORS[engine][0], ProbeResult({**answers(engine), **told}), HERE)
+    state, detail = classified(engine, ProbeResult({**answers(engine), **told}))
 
     assert (state, detail) == (EngineState.ERROR_API, f"ai-proxy answers there, not {TITLES[engine]}")
 
@@ -114,7 +129,7 @@ def test_an_ai_proxy_is_not_mistaken_for_the_engine_it_speaks_for(engine: str, t
 def test_who_greets_as_ollama_does_without_its_version_is_not_ollama() -> None:
     told = {"/": Answer(200, b"Ollama is running", {}), "/api/version": Answer(404, b"", {})}
 
-    assert identify(told) is None
+    assert who(told) is None
 
 
 @pytest.mark.parametrize("engine", LOCATORS)
@@ -132,9 +147,9 @@ def test_who_greets_as_ollama_does_without_its_version_is_not_ollama() -> None:
 def test_without_answers_the_trouble_decides(
     engine: str, trouble: Trouble, installed: bool, local: bool, state: EngineState
 ) -> None:
-    look = ProbeResult(trouble=trouble, detail="no answer within 3 s")
+    probed = ProbeResult(trouble=trouble, detail="no answer within 3 s")
 
-    assert verdict(engine, look, Circumstances(installed=installed, local=local)) is state
+    assert classified(engine, probed, Circumstances(installed=installed, local=local)).state is state
 
 
 ODD = st.sampled_from(
@@ -150,9 +165,9 @@ ANSWERS = st.dictionaries(
 
 @settings(deadline=None)
 @given(st.sampled_from(sorted(LOCATORS)), ANSWERS, st.booleans())
-def test_no_answers_are_too_odd_to_be_judged(engine: str, told: Answers, installed: bool) -> None:
-    state, detail = classify(LOCATORS[engine][0], ProbeResult(told), Circumstances(installed=installed))
+def test_any_answers_are_classified(engine: str, told: Answers, installed: bool) -> None:
+    state, detail = classified(engine, ProbeResult(told), Circumstances(installed=installed))
 
     assert state in {EngineState.ERROR_API, EngineState.RUNNING_DEGRADED, EngineState.RUNNING_HEALTHY}
     assert detail
-    assert (state is EngineState.RUNNING_HEALTHY) <= (identify(told) == TITLES[engine])
+    assert (state is EngineState.RUNNING_HEALTHY) <= (who(told) == TITLES[engine])

@@ -6,12 +6,15 @@ from hypothesis import strategies as st
 
 from ai_proxy.core.detection import is_loopback
 from ai_proxy.core.service import Upstream
-from ai_proxy.engines.detect.detector import LOCATORS
-from ai_proxy.engines.detect.locator import Locator, find_address, find_program, parse_address
+from ai_proxy.engines.catalog import BUILT_IN
+from ai_proxy.engines.detect.locator import find_address, find_program, parse_address
+from ai_proxy.engines.profile import Locator
 
 
 def locator(engine: str) -> Locator:
-    return LOCATORS[engine][1]
+    found = BUILT_IN[engine].locator
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
-"""What an engine's answers, or their want, mean: decided without asking anything."""
+"""What an engine's answers mean, or that there are none: decided without asking anything."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from ai_proxy.core.detection import EngineState
 from ai_proxy.engines.answers import Answer, Answers
-from ai_proxy.engines.catalog import PROFILES
-from ai_proxy.engines.http import Profile
 from ai_proxy.engines.listing import read_models
+from ai_proxy.engines.profile import EngineDescriptor
 
 BUSY = frozenset({429, 503})
 NO_KEY = frozenset({401, 403})
@@ -22,19 +22,19 @@ class Trouble(StrEnum):
     REFUSED = "refused"
     """Nobody listens."""
     NETWORK = "network"
-    """Somebody listens and says nothing, or nobody can be reached."""
+    """Somebody listens and says nothing, or the address cannot be reached."""
     GARBAGE = "garbage"
     """What comes is not HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What came of asking at an address.
+    """What came of asking at one address.
 
     Attributes:
         answers: By path.
         trouble: What went wrong; None when every path was answered.
-        detail: That in words.
+        detail: The trouble in words.
     """
 
     answers: Answers = field(default_factory=dict)
@@ -44,11 +44,11 @@ class ProbeResult:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What else there is to know for a verdict.
+    """What else a classification depends on.
 
     Attributes:
         installed: Whether the engine's program was found.
-        local: Whether it was looked for on this machine.
+        local: Whether the address is on this machine.
         slow_over_ms: Slowest answer of a healthy engine, in milliseconds.
         tries: How often it was asked.
     """
@@ -59,42 +59,65 @@ class Circumstances:
     tries: int = 1
 
 
-type Classification = tuple[EngineState, str]
-"""A state, and why, in words."""
+class Classification(NamedTuple):
+    """How an engine stands.
+
+    Attributes:
+        state: In one word.
+        detail: Why, in words for people.
+    """
+
+    state: EngineState
+    detail: str
 
 
-def classify(profile: Profile, probed: ProbeResult, circumstances: Circumstances) -> Classification:
-    """Say how an engine stands."""
+def classify(
+    engine: EngineDescriptor, probed: ProbeResult, answering: str | None, circumstances: Circumstances
+) -> Classification:
+    """Return how an engine stands.
+
+    Args:
+        engine: The engine.
+        probed: What came of asking at its address.
+        answering: Who answers there, as `identify` says.
+        circumstances: What else counts.
+    """
     if probed.trouble is not None:
-        return _without_answers(profile, probed, circumstances)
-    found = identify(probed.answers)
-    if found not in (None, profile.abilities.title):
-        return EngineState.ERROR_API, f"{found} answers there, not {profile.abilities.title}"
-    if busy := next((a for a in probed.answers.values() if a.status in BUSY), None):
-        return EngineState.RUNNING_DEGRADED, f"{busy.status}: {busy.complaint}"
-    models = read_models(profile.listings, probed.answers)
+        return _without_answers(engine.title, probed, circumstances)
+    if answering not in (None, engine.title):
+        return Classification(EngineState.ERROR_API, f"{answering} answers there, not {engine.title}")
+    if busy := next((answer for answer in probed.answers.values() if answer.status in BUSY), None):
+        return Classification(EngineState.RUNNING_DEGRADED, f"{busy.status}: {busy.complaint}")
+    listings = engine.profile.listings
+    models = read_models(listings, probed.answers)
     if any(answer.status in NO_KEY for answer in probed.answers.values()) and not models:
-        return EngineState.ERROR_API, "it wants an API key: declare it as a service with its api_key"
-    if found is None:
-        return EngineState.ERROR_API, f"what answers there is not {profile.abilities.title}"
+        detail = "it wants an API key: declare it as a service with its api_key"
+        return Classification(EngineState.ERROR_API, detail)
+    if answering is None:
+        return Classification(EngineState.ERROR_API, f"what answers there is not {engine.title}")
     if models is None:
-        return (
-            EngineState.ERROR_API,
-            f"it does not list its models: {_first_complaint(profile, probed.answers)}",
-        )
-    return _serving(latency_ms(probed.answers), len(models), circumstances)
+        refused = (probed.answers[listing.path] for listing in listings if listing.path in probed.answers)
+        reason = next((answer.complaint for answer in refused), "it was not asked")
+        return Classification(EngineState.ERROR_API, f"it does not list its models: {reason}")
+    lists = f"lists {len(models)} model{'' if len(models) == 1 else 's'}"
+    latency, limit = latency_ms(probed.answers), circumstances.slow_over_ms
+    if latency > limit:
+        slow = f"slow: {latency:.0f} ms to answer, over {limit:g} ms"
+        return Classification(EngineState.RUNNING_DEGRADED, f"{slow}; {lists}")
+    return Classification(EngineState.RUNNING_HEALTHY, lists)
 
 
-def _without_answers(profile: Profile, probed: ProbeResult, circumstances: Circumstances) -> Classification:
-    title = profile.abilities.title
+def _without_answers(title: str, probed: ProbeResult, circumstances: Circumstances) -> Classification:
     match probed.trouble:
         case Trouble.REFUSED if circumstances.local:
-            return at_rest(installed=circumstances.installed), "nothing listens there"
+            return Classification(at_rest(installed=circumstances.installed), "nothing listens there")
         case Trouble.GARBAGE:
-            return EngineState.ERROR_API, f"what answers there is not {title}: {probed.detail}"
+            return Classification(
+                EngineState.ERROR_API, f"what answers there is not {title}: {probed.detail}"
+            )
         case _:
             tries = f" ({circumstances.tries} tries)" if circumstances.tries > 1 else ""
-            return EngineState.ERROR_NETWORK, f"{probed.detail}{tries}"
+            return Classification(EngineState.ERROR_NETWORK, f"{probed.detail}{tries}")
 
 
 def at_rest(*, installed: bool) -> EngineState:
@@ -102,34 +125,16 @@ def at_rest(*, installed: bool) -> EngineState:
     return EngineState.INSTALLED_ONLY if installed else EngineState.ABSENT
 
 
-def _serving(latency: float, models: int, circumstances: Circumstances) -> Classification:
-    lists = f"lists {models} model{'' if models == 1 else 's'}"
-    if latency > circumstances.slow_over_ms:
-        slow = f"slow: {latency:.0f} ms to answer, over {circumstances.slow_over_ms:g} ms"
-        return EngineState.RUNNING_DEGRADED, f"{slow}; {lists}"
-    return EngineState.RUNNING_HEALTHY, lists
-
-
-def _first_complaint(profile: Profile, answers: Answers) -> str:
-    refused = (answers[listing.path] for listing in profile.listings if listing.path in answers)
-    return next((answer.complaint for answer in refused), "it was not asked")
-
-
 def latency_ms(answers: Answers) -> float:
     """Return the time of the slowest answer, in milliseconds; 0 without answers."""
     return max((answer.seconds for answer in answers.values()), default=0.0) * 1000
 
 
-def identify(answers: Answers, profiles: Mapping[str, Profile] = PROFILES) -> str | None:
-    """Return the name for people of whatever gives these answers; None when nothing tells."""
+def identify(answers: Answers, engines: Iterable[EngineDescriptor]) -> str | None:
+    """Return the name for people of the software that gives these answers; None when it is unknown."""
     if any(map(_is_ours, answers.values())):
         return OURSELVES
-    locators = ((profile, profile.locator) for profile in profiles.values())
-    known = (
-        profile.abilities.title
-        for profile, locator in locators
-        if locator is not None and locator.is_it(answers)
-    )
+    known = (engine.title for engine in engines if engine.locator and engine.locator.is_it(answers))
     return next(known, None)
 
 

@@ -1,4 +1,4 @@
-"""Finding the engines that run by themselves: their programs, then their ports, then what answers there.
+"""Finds the engines that run on their own: their programs, then their ports, then what answers there.
 
 Only loopback addresses are asked, and those that an engine's own environment variable names.
 """
@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import aiohttp
+from loguru import logger
 
 from ai_proxy.core.detection import (
     RUNNING,
     Detection,
+    EngineState,
     SocketAddress,
     UnknownEngineError,
     is_loopback,
@@ -21,11 +23,9 @@ from ai_proxy.core.ports import Clock, EngineCache
 from ai_proxy.core.service import Upstream
 from ai_proxy.core.settings import EngineSettings
 from ai_proxy.engines.answers import Answer, Answers
-from ai_proxy.engines.catalog import PROFILES
 from ai_proxy.engines.detect.classify import (
     BUSY,
     Circumstances,
-    Classification,
     ProbeResult,
     Trouble,
     at_rest,
@@ -33,9 +33,10 @@ from ai_proxy.engines.detect.classify import (
     identify,
     latency_ms,
 )
-from ai_proxy.engines.detect.locator import Locator, find_address, find_program
-from ai_proxy.engines.http import Profile, explain, get
+from ai_proxy.engines.detect.locator import find_address, find_program
+from ai_proxy.engines.http import explain, get
 from ai_proxy.engines.listing import read_models
+from ai_proxy.engines.profile import EngineDescriptor, Locator
 
 PATIENCE = 2.0
 """How much longer than a healthy engine one may take to answer before it counts as silent."""
@@ -43,31 +44,28 @@ PATIENCE = 2.0
 RETRY_PAUSE = 0.1
 """Seconds between two tries to reach an engine."""
 
-LOCATORS: Mapping[str, tuple[Profile, Locator]] = {
-    name: (profile, profile.locator) for name, profile in PROFILES.items() if profile.locator is not None
-}
-"""The engines that are looked for."""
-
 type Owners = Callable[[], Mapping[SocketAddress, str]]
 """Returns the addresses that the proxy and its services listen on, and the name of each listener."""
 
 
 class Detector:
-    """Looks for engines, and remembers for a while what it found; implements `core.ports.EngineDetector`.
+    """Looks for engines, and caches what it found; implements `core.ports.EngineDetector`.
 
     Args:
+        engines: Those to look for; the ones without a locator are left out.
         session: Asks; closed by the caller.
         clock: Tells the time.
-        cache: Remembers.
+        cache: Of what was found.
         settings: What counts as slow or unreachable.
         env: Where engines are told to listen, and where programs are sought.
-        owners: What is never taken for an engine that runs by itself.
-        programs: Finds where an engine is installed; it may take its time.
+        owners: Listeners that are never taken for an engine that runs on its own.
+        programs: Finds where an engine is installed; called in a thread.
         timeout: Longest wait for an answer, in seconds; None for twice what a healthy engine may take.
     """
 
     def __init__(
         self,
+        engines: Iterable[EngineDescriptor],
         session: aiohttp.ClientSession,
         clock: Clock,
         cache: EngineCache,
@@ -77,6 +75,7 @@ class Detector:
         programs: Callable[[Locator, Mapping[str, str]], str | None] = find_program,
         timeout: float | None = None,
     ) -> None:
+        self._engines = {one.name: (one, one.locator) for one in engines if one.locator is not None}
         self._session = session
         self._clock = clock
         self._cache = cache
@@ -84,11 +83,11 @@ class Detector:
         self._env = env
         self._owners = owners
         self._programs = programs
-        self._turns = {name: asyncio.Lock() for name in LOCATORS}
+        self._locks = {name: asyncio.Lock() for name in self._engines}
         self.adapt(settings)
 
     def __repr__(self) -> str:
-        return f"<Detector [{', '.join(LOCATORS)}]>"
+        return f"<Detector [{', '.join(self._engines)}]>"
 
     def adapt(self, settings: EngineSettings) -> None:
         """Go by other settings from the next probe on."""
@@ -102,72 +101,79 @@ class Detector:
         Raises:
             UnknownEngineError: No engine of that name is looked for.
         """
-        if engine is not None and engine not in LOCATORS:
-            raise UnknownEngineError(engine, tuple(LOCATORS))
-        names = LOCATORS if engine is None else (engine,)
+        if engine is not None and engine not in self._engines:
+            raise UnknownEngineError(engine, tuple(self._engines))
+        names = self._engines if engine is None else (engine,)
         return await asyncio.gather(*(self._detect(name, fresh=fresh) for name in names))
 
     async def forget(self, engine: str) -> None:
-        """Have an engine asked again; a probe under way ends first, and is forgotten as well."""
-        if engine in LOCATORS:
-            async with self._turns[engine]:
+        """Drop what is cached of an engine; a probe under way ends first, and is dropped as well."""
+        if engine in self._engines:
+            async with self._locks[engine]:
                 await self._cache.drop(engine)
 
-    async def _detect(self, engine: str, *, fresh: bool) -> Detection:
-        async with self._turns[engine]:
-            known = None if fresh else await self._cache.get(engine)
+    async def _detect(self, name: str, *, fresh: bool) -> Detection:
+        async with self._locks[name]:
+            known = None if fresh else await self._cache.get(name)
             if known is None:
-                known = await self._look_for(*LOCATORS[engine])
+                known = await self._look_for(*self._engines[name])
                 await self._cache.put(known)
             return known
 
-    async def _look_for(self, profile: Profile, locator: Locator) -> Detection:
+    async def _look_for(self, engine: EngineDescriptor, locator: Locator) -> Detection:
         upstream, remark = find_address(locator, self._env)
-        program = await asyncio.to_thread(self._programs, locator, self._env)
-        owner = self._owners().get(socket_address(upstream.host, upstream.port))
-        if owner:
-            probed = ProbeResult()
-            state, detail = at_rest(installed=program is not None), f"{owner} is at that address"
-        else:
-            probed, tries = await self._look_at(upstream, profile, locator)
-            state, detail = self._classify(profile, probed, upstream, tries, program)
-        answers = probed.answers if state in RUNNING else {}
-        models = read_models(profile.listings, answers) or ()
+        program, probed, version = None, ProbeResult(), None
+        models: tuple[str, ...] = ()
+        try:
+            program = await asyncio.to_thread(self._programs, locator, self._env)
+            owner = self._owners().get(socket_address(upstream.host, upstream.port))
+            if owner:
+                state, detail = at_rest(installed=program is not None), f"{owner} is at that address"
+            else:
+                probed, tries = await self._probe(upstream, engine, locator)
+                circumstances = Circumstances(
+                    installed=program is not None,
+                    local=is_loopback(upstream.host),
+                    slow_over_ms=self._settings.health_latency_threshold_ms,
+                    tries=tries,
+                )
+                answering = identify(probed.answers, self._descriptors())
+                state, detail = classify(engine, probed, answering, circumstances)
+            if state in RUNNING:
+                version = locator.version(probed.answers)
+                listed = read_models(engine.profile.listings, probed.answers) or ()
+                models = tuple(model.id for model in listed)
+        except Exception as error:  # noqa: BLE001 - one engine that cannot be examined must not hide the others
+            logger.opt(exception=error).warning("cannot examine what answers at {}", upstream.url)
+            state, detail = EngineState.ERROR_API, f"cannot be examined: {explain(error)}"
         return Detection(
-            engine=profile.name,
-            title=profile.abilities.title,
+            engine=engine.name,
+            title=engine.title,
             state=state,
             address=upstream.url,
             detail=f"{detail} ({remark})" if remark else detail,
-            version=locator.version(answers),
-            models=tuple(model.id for model in models),
+            version=version,
+            models=models,
             latency_ms=round(latency_ms(probed.answers), 1) if probed.answers else None,
             program=program,
             at=self._clock.wall(),
         )
 
-    def _classify(
-        self, profile: Profile, probed: ProbeResult, upstream: Upstream, tries: int, program: str | None
-    ) -> Classification:
-        circumstances = Circumstances(
-            installed=program is not None,
-            local=is_loopback(upstream.host),
-            slow_over_ms=self._settings.health_latency_threshold_ms,
-            tries=tries,
-        )
-        return classify(profile, probed, circumstances)
+    def _descriptors(self) -> list[EngineDescriptor]:
+        return [engine for engine, _ in self._engines.values()]
 
-    async def _look_at(
-        self, upstream: Upstream, profile: Profile, locator: Locator
+    async def _probe(
+        self, upstream: Upstream, engine: EngineDescriptor, locator: Locator
     ) -> tuple[ProbeResult, int]:
-        """Ask what tells this engine, again while it cannot be reached; then what tells who else it is."""
-        paths = own_paths(profile, locator)
+        """Ask what identifies this engine, again while it cannot be reached; then what identifies others."""
+        paths = own_paths(engine, locator)
         probed, tries = await self._ask(upstream, paths), 1
         while is_unreachable(probed, upstream) and tries < self._settings.max_network_failures:
             await self._clock.sleep(RETRY_PAUSE)
             probed, tries = await self._ask(upstream, paths), tries + 1
-        if probed.trouble is None and is_stranger(probed.answers):
-            others = {path for other in LOCATORS.values() for path in own_paths(*other)} - paths
+        busy = any(answer.status in BUSY for answer in probed.answers.values())
+        if probed.trouble is None and not busy and identify(probed.answers, self._descriptors()) is None:
+            others = {path for other in self._engines.values() for path in own_paths(*other)} - paths
             more = await self._ask(upstream, others)
             probed = replace(probed, answers={**more.answers, **probed.answers})
         return probed, tries
@@ -185,29 +191,24 @@ class Detector:
                 return await get(self._session, upstream, path)
         except TimeoutError:
             return Trouble.NETWORK, f"no answer within {self._timeout:g} s"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong, it is what came of asking
             return trouble_of(error), explain(error)
 
 
-def own_paths(profile: Profile, locator: Locator) -> frozenset[str]:
-    """Return every path that an engine is asked for, to know it and its models."""
-    return frozenset((*locator.asks, *(listing.path for listing in profile.listings)))
+def own_paths(engine: EngineDescriptor, locator: Locator) -> frozenset[str]:
+    """Return every path that identifies an engine or lists its models."""
+    return frozenset((*locator.asks, *(listing.path for listing in engine.profile.listings)))
 
 
 def is_unreachable(probed: ProbeResult, upstream: Upstream) -> bool:
-    """Tell whether asking again may help: a closed port does not open for it, unless it is far away."""
+    """Return whether asking again may help: a closed port on this machine stays closed."""
     return probed.trouble is Trouble.NETWORK or (
         probed.trouble is Trouble.REFUSED and not is_loopback(upstream.host)
     )
 
 
-def is_stranger(answers: Answers) -> bool:
-    """Tell whether it takes more questions to know who answers."""
-    return identify(answers) is None and not any(answer.status in BUSY for answer in answers.values())
-
-
 def trouble_of(error: Exception) -> Trouble:
-    """Sort an error of the network.
+    """Return what kind of trouble an error is.
 
     >>> trouble_of(ConnectionRefusedError()), trouble_of(ConnectionResetError())
     (<Trouble.REFUSED: 'refused'>, <Trouble.NETWORK: 'network'>)
@@ -224,7 +225,7 @@ def trouble_of(error: Exception) -> Trouble:
 
 
 def worst(answers: Answers, troubles: Sequence[tuple[Trouble, str]]) -> ProbeResult:
-    """Return what came of asking several paths: one that went wrong counts more than those that went well."""
+    """Return what came of asking several paths: the worst trouble, if there is any."""
     for kind in (Trouble.GARBAGE, Trouble.NETWORK, Trouble.REFUSED):
         for trouble, detail in troubles:
             if trouble is kind:

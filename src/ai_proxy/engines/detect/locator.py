@@ -2,40 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ai_proxy.core.detection import is_loopback
 from ai_proxy.core.service import Upstream
-from ai_proxy.engines.answers import Answers
+from ai_proxy.engines.profile import Locator
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 """Of an address that names its scheme but no port, as Ollama has it (`envconfig/config.go`, `Host`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Locator:
-    """Where an engine is found on a machine, and by what it is known.
-
-    Attributes:
-        port: Where it listens unless told otherwise.
-        variable: Environment variable that tells where it listens: a port, `host:port` or a URL.
-        programs: What it is started with, as on PATH.
-        places: Where else its program lies, `~` being the user's folder.
-        asks: Paths it is known by, beside those on which it lists its models.
-        is_it: Tells from the answers whether they are this engine's.
-        version: Finds its version in them.
-    """
-
-    port: int
-    variable: str
-    programs: tuple[str, ...]
-    places: tuple[str, ...]
-    asks: tuple[str, ...]
-    is_it: Callable[[Answers], bool]
-    version: Callable[[Answers], str | None]
 
 
 def find_address(locator: Locator, env: Mapping[str, str]) -> tuple[Upstream, str]:
@@ -85,12 +61,12 @@ def find_program(locator: Locator, env: Mapping[str, str]) -> str | None:
     """Return where an engine's program lies: on PATH or at one of its known places; None when it is not."""
     search = env.get("PATH") or os.defpath
     on_path = (shutil.which(program, path=search) for program in locator.programs)
-    return next((found for found in (*on_path, *_at_places(locator.places, env)) if found), None)
+    return next((found for found in (*on_path, *_at_paths(locator.paths, env)) if found), None)
 
 
-def _at_places(places: Iterable[str], env: Mapping[str, str]) -> Iterable[str]:
+def _at_paths(paths: Iterable[str], env: Mapping[str, str]) -> Iterable[str]:
     home = env.get("HOME", "")
-    for place in places:
-        path = Path(place.replace("~", home, 1)) if place.startswith("~") else Path(place)
+    for text in paths:
+        path = Path(text.replace("~", home, 1)) if text.startswith("~") else Path(text)
         if path.is_absolute() and path.exists():
             yield str(path)
