@@ -88,7 +88,7 @@ def restore(
         "created": done.manifest.created if done.manifest else None,
         "program": done.manifest.program if done.manifest else None,
         "files": list(done.files),
-        "aside": str(done.aside) if done.aside else None,
+        "aside": str(done.replaced) if done.replaced else None,
     }
     show(ctx, output, data, lambda: typer.echo(_report(done, folder, local=database is not None)))
 
@@ -96,8 +96,8 @@ def restore(
 def _report(done: "Restored", folder: Path, *, local: bool) -> str:
     origin = f", made on {done.manifest.created} by ai-proxy {done.manifest.program}" if done.manifest else ""
     lines = [f"restored to {folder}{origin}:", *(f"  {name}" for name in done.files)]
-    if done.aside:
-        lines.append(f"the previous data is in {done.aside}; remove it when you no longer need it")
+    if done.replaced:
+        lines.append(f"the previous data is in {done.replaced}; remove it when you no longer need it")
     if not local:
         lines.append("the database in PostgreSQL is unchanged; restore it with pg_restore or psql")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What is told of API keys, to people and to programs."""
+"""API keys as the API and the command line show them."""
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -8,7 +8,7 @@ from ai_proxy.core.limits import Allowance
 
 
 class KeyState(StrEnum):
-    """Whether a key is good."""
+    """Whether a key is valid."""
 
     GOOD = "good"
     EXPIRED = "expired"
@@ -17,7 +17,7 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """What is told of a key, which is everything but the key itself. Moments are seconds since the epoch.
+    """A key as it is shown, without the key itself. Moments are seconds since the epoch.
 
     Attributes:
         id: Names it in lists, logs and the audit log; no secret.
@@ -25,7 +25,7 @@ class KeyFacts:
         state: Whether it is good.
         scopes: What it is good for.
         models: Which models may be asked, as names or patterns; empty for all.
-        rpm: Requests per minute; null for as the policy says, 0 for no limit.
+        rpm: Requests per minute; null for the policy's limit, 0 for no limit.
         burst: Requests at once; likewise, and 0 for a minute's worth.
         tpm: Tokens per minute, of prompts and answers together; likewise.
         concurrency: Requests in flight; likewise.
@@ -58,7 +58,7 @@ class MadeKey:
 
     Attributes:
         plain: The key itself, to be sent as `Authorization: Bearer ...`.
-        key: What is told of it from now on.
+        key: Its facts.
     """
 
     plain: str = field(repr=False)
@@ -73,7 +73,7 @@ def key_state(key: ApiKey, now: float) -> KeyState:
 
 
 def key_facts(key: ApiKey, now: float) -> KeyFacts:
-    """Return what is told of a key.
+    """Return a key as it is shown.
 
     Args:
         key: Of which.
@@ -99,7 +99,7 @@ def key_facts(key: ApiKey, now: float) -> KeyFacts:
 
 
 def limits(allowance: Allowance) -> str:
-    """Write what is said of limits; empty where nothing is.
+    """Write limits for people; empty without any.
 
     >>> limits(Allowance(rpm=60, concurrency=0))
     'rpm 60, concurrency 0'
@@ -108,7 +108,7 @@ def limits(allowance: Allowance) -> str:
 
 
 def described(grant: Grant) -> str:
-    """Say in a line what a grant is for.
+    """Write a grant in a line.
 
     >>> described(Grant("laptop", models=frozenset({"llama*"}), allowance=Allowance(rpm=60)))
     "'laptop' for inference, of llama*, with rpm 60"

@@ -1,8 +1,7 @@
-"""API keys: how they look, who holds which right, and for how long.
+"""API keys: their form, their rights and their validity.
 
-A key is `aip_<id>_<secret><checksum>`. The id names it in lists, logs and audits and is no secret; the
-secret has 256 bits, so that a fast hash suffices; the checksum lets a scanner of leaked secrets tell a key
-from noise without asking anybody.
+A key is `aip_<id>_<secret><checksum>`. The id names it in lists, logs and audits and is not secret; the
+secret has 256 bits, so a fast hash suffices; the checksum lets a scanner recognise a leaked key offline.
 """
 
 import hashlib
@@ -19,9 +18,9 @@ from ai_proxy.core.limits import MAX_LIMIT, UNSAID, Allowance
 PREFIX = b"aip_"
 ID_BYTES, SECRET_BYTES, PEPPER_BYTES = 6, 32, 32
 RANDOM_BYTES = ID_BYTES + SECRET_BYTES
-"""What a key is made of, in random bytes."""
+"""Random bytes in a key."""
 MAX_PRESENTED = 256
-"""Longest thing that is looked at as a key, in bytes."""
+"""Longest value that is looked up as a key, in bytes."""
 
 MAX_LABEL, MAX_MODEL = 100, 200
 """Longest label and name of a model, in characters."""
@@ -33,7 +32,7 @@ _SHAPE = re.compile(rb"aip_([0-9a-f]{12})_[0-9A-Za-z]{49}")
 
 
 class Scope(StrEnum):
-    """What a key is good for."""
+    """What a key may be used for."""
 
     INFERENCE = "inference"
     """Asking models, and `/service`."""
@@ -46,10 +45,10 @@ class Grant:
     """What the holder of a key may do.
 
     Attributes:
-        label: What people call the key.
-        scopes: What it is good for.
+        label: A name for people.
+        scopes: What the key may be used for.
         models: Which models may be asked, as names or patterns such as `llama*`; empty for all.
-        allowance: How much may be taken; what it leaves unsaid is as the policy says.
+        allowance: Rate limits; the policy sets those that it leaves open.
     """
 
     label: str
@@ -60,14 +59,14 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is known of a key, which is everything but the key itself. Moments are seconds since the epoch.
+    """The facts about a key, without the key itself. Moments are seconds since the epoch.
 
     Attributes:
         id: Names it.
-        digest: By which it is recognised.
+        digest: As `key_digest` returns it.
         grant: What it allows.
         created: When it was made.
-        expires: From when on it is no longer good; None for never.
+        expires: When it stops being valid; None for never.
         revoked: When it was revoked; None if it was not.
         rotated_from: Id of the key it took the place of; empty for none.
         last_used: When it was last seen, to within a batch; None for never.
@@ -85,7 +84,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class PlainKey:
-    """A key as its holder has it; exists only while it is made and shown.
+    """A key as its holder has it; exists only while it is created and shown.
 
     Attributes:
         id: Names it.
@@ -110,7 +109,7 @@ def plain_key(randomness: bytes) -> PlainKey:
 
 
 def key_id(presented: bytes) -> str:
-    """Return the id in what looks like a key and is whole; empty for anything else.
+    """Return the id in a complete key; empty for anything else.
 
     >>> key_id(plain_key(bytes(38)).text.encode()), key_id(b"aip_mistyped")
     ('000000000000', '')
@@ -131,10 +130,10 @@ def redacted(text: str) -> str:
 
 
 def key_digest(pepper: bytes, presented: bytes) -> bytes:
-    """Return what a key is recognised by: SHA-256 over a secret of this installation and the key.
+    """Return the digest that identifies a key: SHA-256 over a secret of this installation and the key.
 
-    The pepper comes first and has a fixed length, so no two pairs run together. Whoever steals the store
-    alone cannot even test a guess.
+    The pepper comes first and has a fixed length, so no two pairs concatenate to the same bytes. With the
+    store alone, a thief cannot even test a guess.
     """
     return hashlib.sha256(pepper + presented).digest()
 
@@ -153,9 +152,9 @@ class Presented:
 
 
 def presented_keys(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Presented, ...]:
-    """Return what looks like our keys in the headers that may carry one; usually one or none.
+    """Return the keys of ours in the headers that may carry one; usually one or none.
 
-    Any other value in such a header is somebody else's, and none of our business.
+    Any other value in such a header is for the backend, and ignored.
 
     Args:
         headers: Lower-case names, and values.
@@ -186,14 +185,14 @@ def presented_key(name: bytes, value: bytes) -> bytes:
 def rotate(
     key: ApiKey, fresh_id: str, fresh_digest: bytes, now: float, overlap: float
 ) -> tuple[ApiKey, ApiKey]:
-    """Return a key that is about to end, and the one that takes its place.
+    """Return a key that expires soon, and the one that takes its place.
 
     Args:
         key: As it was.
         fresh_id: Of the new one.
         fresh_digest: Of the new one.
         now: Seconds since the epoch.
-        overlap: Seconds for which both are good.
+        overlap: Seconds for which both are valid.
     """
     ends = now + overlap
     old = replace(key, expires=ends if key.expires is None else min(key.expires, ends))
@@ -201,10 +200,10 @@ def rotate(
 
 
 def check_grant(grant: Grant) -> None:
-    """Refuse a grant that makes no sense.
+    """Refuse a grant that is not valid.
 
     Raises:
-        InvalidRequestError: Says what is wrong.
+        InvalidRequestError: A field is missing, too long or out of range.
     """
     if not 1 <= len(grant.label) <= MAX_LABEL or not grant.label.isprintable():
         raise InvalidRequestError(f"a label has 1 to {MAX_LABEL} printable characters", "label")
@@ -219,7 +218,7 @@ def check_grant(grant: Grant) -> None:
 
 
 def check_valid(key: ApiKey, now: float) -> None:
-    """Refuse a key whose time is over.
+    """Refuse a key that is revoked or expired.
 
     Raises:
         InvalidKeyError: It was revoked, or has expired.
@@ -231,18 +230,18 @@ def check_valid(key: ApiKey, now: float) -> None:
 
 
 def check_scope(key: ApiKey, scope: Scope) -> None:
-    """Refuse a key that is not for this.
+    """Refuse a key that lacks a scope.
 
     Raises:
         ForbiddenError: It lacks the scope.
     """
     if scope not in key.grant.scopes:
         has = ", ".join(sorted(key.grant.scopes))
-        raise ForbiddenError(f"this takes an API key with the scope {scope!s}; {key.id} has {has}")
+        raise ForbiddenError(f"this request needs an API key with the scope {scope!s}; {key.id} has {has}")
 
 
 def check_model(key: ApiKey, *names: str) -> None:
-    """Refuse a model that the key is not for.
+    """Refuse a model that the key does not allow.
 
     Args:
         key: Whose it is.
@@ -256,7 +255,7 @@ def check_model(key: ApiKey, *names: str) -> None:
 
 
 def allows_model(key: ApiKey, *names: str) -> bool:
-    """Tell whether a key is for a model, by any of its names."""
+    """Tell whether a key allows a model, by any of its names."""
     allowed = key.grant.models
     if not allowed or any(name in allowed for name in names):
         return True
@@ -293,7 +292,7 @@ def matches(name: str, pattern: str) -> bool:
 
 def _not_for(key: ApiKey, name: str) -> ForbiddenError:
     listed = ", ".join(sorted(key.grant.models))
-    return ForbiddenError(f"the API key {key.id} is not for {name[:200]!r}; it is for {listed}")
+    return ForbiddenError(f"the API key {key.id} does not allow {name[:200]!r}; it allows {listed}")
 
 
 def _checksum(text: bytes) -> str:

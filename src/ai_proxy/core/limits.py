@@ -34,11 +34,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What may be taken. None is where nothing is said, and 0 is no limit.
+    """Limits of a client. None leaves a limit to another allowance, 0 is no limit.
 
     Attributes:
         rpm: Requests per minute.
-        burst: Requests at once; a minute's worth where nothing is said.
+        burst: Requests at once; a minute's worth if it is not set.
         tpm: Tokens per minute, of prompts and answers together.
         concurrency: Requests in flight.
     """
@@ -49,7 +49,7 @@ class Allowance:
     concurrency: int | None = None
 
     def over(self, base: "Allowance") -> "Allowance":
-        """Return this one, with what it leaves unsaid as in another.
+        """Return this one, with the limits that it leaves open from another.
 
         >>> Allowance(rpm=0).over(Allowance(rpm=60, tpm=1000))
         Allowance(rpm=0, burst=None, tpm=1000, concurrency=None)
@@ -74,7 +74,7 @@ class Allowance:
 
 
 UNSAID = Allowance()
-"""Leaves everything to others."""
+"""Leaves every limit to another."""
 
 
 class Bucket:

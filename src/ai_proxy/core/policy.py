@@ -1,4 +1,4 @@
-"""Who may call from where, and how much: the facts of the policy, and what they decide."""
+"""The policy: who may call from where, and how much."""
 
 import re
 from collections.abc import Sequence
@@ -44,13 +44,13 @@ class Cors:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What holds for every request, on every path.
+    """The rules for every request, on every path.
 
     Attributes:
         allowlist: Networks that clients may call from; empty for all.
         cors: Which web pages may call.
-        per_key: What a key may take, where it says nothing of its own.
-        per_ip: What an address may take.
+        per_key: Limits of a key, where it sets none of its own.
+        per_ip: Limits of an address.
         trusted_proxies: Networks whose `X-Forwarded-For` is believed.
         max_request_mb: Largest body of a request, in MB; 0 for no limit.
     """
@@ -91,7 +91,7 @@ def is_within(address: Address, networks: Sequence[Network]) -> bool:
 
 
 def is_allowed(address: Address | None, allowlist: Sequence[Network]) -> bool:
-    """Tell whether a client may call; what has no address may only where everybody may.
+    """Tell whether a client may call; one without an address only where everybody may.
 
     >>> from ipaddress import ip_network
     >>> [is_allowed(parse_address(a), [ip_network("10.0.0.0/8")]) for a in ("10.1.2.3", "::1", "?")]
@@ -169,7 +169,7 @@ def preflight(cors: Cors, origin: str, method: str, wanted: str = "") -> Preflig
 
 
 def cors_headers(cors: Cors, origin: str) -> Headers:
-    """Return what is added to the response of a request from a page; nothing for a page that may not call.
+    """Return the headers of a response to a request from a page; none for a page that may not call.
 
     >>> cors_headers(Cors(("*",), expose=()), "https://a.example")
     (('Access-Control-Allow-Origin', '*'),)
@@ -205,7 +205,7 @@ def is_own_page(origin: str, host: str) -> bool:
 
     Args:
         origin: Of the page.
-        host: As the request says it.
+        host: The `Host` header of the request.
 
     >>> is_own_page("http://gpu:11000", "gpu:11000"), is_own_page("http://localhost:3000", "127.0.0.1:11000")
     (True, True)

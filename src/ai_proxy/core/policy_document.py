@@ -1,4 +1,4 @@
-"""The policy as people write it: JSON, its schema, and what is wrong with it in words."""
+"""The policy as a JSON document: its schema, reading, writing and validation."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,8 +77,8 @@ POLICY_SCHEMA: Schema = {
                     "max_age": _number("Seconds for which a browser remembers the answer.", 600),
                 },
             ),
-            "per_key": _allowance("What a key may take, where it says nothing of its own."),
-            "per_ip": _allowance("What an address may take."),
+            "per_key": _allowance("Limits of a key, where it sets none of its own."),
+            "per_ip": _allowance("Limits of an address."),
             "trusted_proxies": _texts("Networks whose X-Forwarded-For is believed.", _NETWORK),
             "max_request_mb": _number("Largest body of a request, in MB; 0 for no limit."),
         },
@@ -88,10 +88,10 @@ POLICY_SCHEMA: Schema = {
 
 
 def parse_policy(document: object) -> Policy:
-    """Read a policy; what it leaves out is as by default.
+    """Read a policy; what it leaves out has its default.
 
     Raises:
-        InvalidPolicyError: With one line for each thing that is wrong.
+        InvalidPolicyError: One line for each violation.
 
     >>> parse_policy({"allowlist": ["10.0.0.0/8"]}).allowlist
     (IPv4Network('10.0.0.0/8'),)
@@ -138,7 +138,7 @@ def policy_document(policy: Policy) -> dict[str, Json]:
 
 
 def violations(value: object, schema: Schema, path: str = "") -> Iterator[str]:
-    """Say where a value is not as a schema wants it, for those words of JSON Schema that are used here."""
+    """Yield the violations of a schema, for the keywords of JSON Schema that are used here."""
     kind = schema["type"]
     if not _is_of(value, kind):
         yield f"{path or 'the policy'}: must be {_KINDS[str(kind)]}, not {_shown(value)}"
@@ -240,7 +240,7 @@ def _cors(document: Mapping[str, object], problems: list[str]) -> Cors:
     plain = Cors()
     origins = tuple(origin.lower() for origin in _list(document, "origins"))
     problems += [
-        f"cors.origins[{index}]: {_shown(origin)} is no origin; write it as https://chat.example.com"
+        f"cors.origins[{index}]: {_shown(origin)} is not an origin; write it as https://chat.example.com"
         for index, origin in enumerate(origins)
         if origin != ANY and not ORIGIN.fullmatch(origin)
     ]

@@ -1,6 +1,6 @@
-"""What is kept across restarts, and how it is asked for; implemented by the store.
+"""What the program keeps across restarts, as ports that the store implements.
 
-Moments are seconds since the epoch. Every method may raise StoreError, which says what to do.
+Moments are seconds since the epoch. Every method may raise StoreError, whose detail says what to do.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -22,12 +22,12 @@ class Instance:
         id: Names it.
         machine: On which it runs: several may share a store.
         pid: Of its process.
-        started: When that process began, as the system says: a pid alone may be another's by now.
+        started: When that process began: systems give pids out again.
         host: Address it listens on.
         port: Port it listens on.
         mode: How it serves: `local-http`, `dev-selfsigned`, `https-acme`.
         endpoints: Where people reach it, as URLs.
-        last_error: What went wrong last; empty if nothing did.
+        last_error: The last error; empty for none.
     """
 
     id: str
@@ -60,7 +60,7 @@ class PolicyRevision:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Something that was done, or refused.
+    """An entry of the audit log: an action, or a refused request.
 
     Attributes:
         at: When.
@@ -68,8 +68,8 @@ class AuditEntry:
         what: The action: `key.create`, `service.stop llama3`, `GET /v1/models`.
         where_from: The client's address; `local` for the owner's socket.
         result: `ok`, or the code of the error.
-        detail: In words; empty for nothing to add.
-        count: How many alike it stands for.
+        detail: Details; empty for none.
+        count: Of equal refusals in this entry.
         seq: Its place in the log, from 1; 0 before it is written.
     """
 
@@ -85,7 +85,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was used of a model with a key on a day.
+    """The use of a model with a key on a day.
 
     Attributes:
         key_id: The key; empty for requests without one.
@@ -105,10 +105,10 @@ class Usage:
 
 
 class SettingStore(Protocol):
-    """Settings changed at run time; values are whatever JSON can hold."""
+    """Settings changed at run time; values are any that JSON can hold."""
 
     async def all(self) -> Mapping[str, object]:
-        """Return every setting that was made."""
+        """Return every setting that was made and can be read."""
 
     async def get(self, name: str) -> object | None:
         """Return a setting; None when it was not made."""
@@ -117,7 +117,7 @@ class SettingStore(Protocol):
         """Make a setting."""
 
     async def drop(self, name: str) -> None:
-        """Go back to what holds without it."""
+        """Remove a setting: the configuration holds again."""
 
 
 class InstanceStore(Protocol):
@@ -159,7 +159,11 @@ class PolicyStore(Protocol):
     """Every policy that was ever set."""
 
     async def current(self) -> PolicyRevision | None:
-        """Return the one in force; None before the first."""
+        """Return the one in force; None before the first.
+
+        Raises:
+            InvalidPolicyError: It cannot be read.
+        """
 
     async def history(self, limit: int = 100) -> Sequence[PolicyRevision]:
         """Return the last ones, newest first."""
@@ -169,7 +173,7 @@ class PolicyStore(Protocol):
 
 
 class AuditStore(Protocol):
-    """The audit log, to which can only be added."""
+    """The audit log, which is append-only."""
 
     async def append(self, entries: Sequence[AuditEntry]) -> None:
         """Add entries, all or none; on return they are on disk."""
@@ -196,7 +200,7 @@ class AuditStore(Protocol):
 
 
 class UsageStore(Protocol):
-    """Counts of what was used."""
+    """Counts of requests and tokens."""
 
     async def add(self, usage: Sequence[Usage]) -> None:
         """Add to what is counted already, all or nothing."""

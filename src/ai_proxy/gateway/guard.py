@@ -270,7 +270,7 @@ class KeyGuard:
 
     def is_good(self, principal: Principal) -> bool:
         """Tell whether the key that a request came with stands: one that expires ends no request."""
-        return principal.key is None or self._security.keys.stands(principal.key.id)
+        return principal.key is None or self._security.keys.is_in_force(principal.key.id)
 
     def sweep(self) -> None:
         """Have heads looked at again when a key has expired since the last time."""

@@ -125,12 +125,12 @@ def _errors_passed_to(announcement: Announcement) -> Iterator[None]:
     """Pass on every error that is logged, in whatever thread."""
     loop = asyncio.get_running_loop()
 
-    def hear(message: "Message") -> None:
+    def pass_on(message: "Message") -> None:
         record = message.record
         text = f"{record['time']:%Y-%m-%d %H:%M:%S} {record['message']}"
         loop.call_soon_threadsafe(announcement.note, text[:LONGEST_ERROR])
 
-    sink = logger.add(hear, level="ERROR", format="{message}")
+    sink = logger.add(pass_on, level="ERROR", format="{message}")
     try:
         yield
     finally:

@@ -55,7 +55,7 @@ async def open_state(
         background: Runs what keeps the state and the store in step; None for one of its own.
 
     Raises:
-        StoreError: It cannot be used; says why and what to do.
+        StoreError: It cannot be used; the detail gives the reason and what to do.
     """
     folder = data_folder(env)
     url = store_url(config) or file_url(folder)

@@ -1,1 +1,1 @@
-"""What is kept across restarts: a database, and one repository for each thing in it."""
+"""The store: a database that keeps facts across restarts, its migrations and its backups."""

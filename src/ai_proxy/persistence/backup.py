@@ -1,4 +1,4 @@
-"""One file with everything that lasts: the database, the pepper, who this installation is, its TLS keys."""
+"""Backups: one file with the database, the pepper, the id of this installation and its TLS keys."""
 
 import contextlib
 import gzip
@@ -39,7 +39,7 @@ TLS = "tls"
 
 
 class BackupError(ProxyError):
-    """A backup can be neither made nor used; the detail says why and what to do."""
+    """A backup cannot be created or restored; the detail gives the reason and what to do."""
 
     code, title = "backup_failed", "Backup failed"
 
@@ -54,11 +54,11 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an archive says of itself.
+    """The manifest of an archive.
 
     Attributes:
         format: As FORMAT.
-        program: Version that made it.
+        program: Version of ai-proxy that made it.
         schema: Revision of the database's schema; None without a database.
         created: When, as ISO 8601.
         files: Every file, by its path in the data directory.
@@ -73,21 +73,21 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What came of a restoration.
+    """The result of a restore.
 
     Attributes:
         manifest: Of the archive; None for a bare copy of a database.
-        files: That were put in place.
-        aside: Where those that were there before are kept; None when there were none.
+        files: The files that were restored.
+        replaced: Folder that keeps the files that were there before; None when there were none.
     """
 
     manifest: Manifest | None
     files: tuple[str, ...]
-    aside: Path | None
+    replaced: Path | None
 
 
 def create_backup(data: Path, target: Path, *, database: Path | None, program: str, now: float) -> Manifest:
-    """Write everything that lasts into a new file of the owner's, all of it or nothing.
+    """Write a backup to a new file of the owner's, all of it or nothing.
 
     Args:
         data: The data directory; a proxy may be running on it.
@@ -97,8 +97,8 @@ def create_backup(data: Path, target: Path, *, database: Path | None, program: s
         now: Seconds since the epoch.
 
     Raises:
-        BackupError: There is nothing to keep, or it cannot be written.
-        StoreError: The database cannot be copied, or is not sound.
+        BackupError: The data directory is empty, or the backup cannot be written.
+        StoreError: The database cannot be copied, or is damaged.
     """
     if target.exists():
         raise BackupError(f"{target} exists already; name another file, or remove it first")
@@ -120,7 +120,7 @@ def create_backup(data: Path, target: Path, *, database: Path | None, program: s
 
 
 def _gather(data: Path, database: Path | None, staging: Path) -> str | None:
-    """Copy what lasts, and return the revision of the database's schema."""
+    """Copy the files of a backup, and return the revision of the database's schema."""
     for name in SINGLE_FILES:
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(data / name, staging / name)
@@ -149,7 +149,7 @@ def _content(file: Path) -> Content:
 
 
 def _pack(out: IO[bytes], manifest: Manifest, folder: Path, now: int) -> None:
-    """Write the manifest first: who reads knows from it what may follow."""
+    """Write the manifest first: a reader learns from it which files may follow."""
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
         text = msgspec.json.format(msgspec.json.encode(manifest))
         archive.addfile(_member(MANIFEST, len(text), now), BytesIO(text))
@@ -165,7 +165,7 @@ def _member(name: str, size: int, now: int) -> tarfile.TarInfo:
 
 
 def restore_backup(file: Path, data: Path, *, database: Path | None, force: bool, now: float) -> Restored:
-    """Put what a backup holds into the data directory, and what was there aside.
+    """Restore a backup to the data directory; the files that were there are kept in a folder.
 
     Everything is unpacked and checked before anything is touched.
 
@@ -173,12 +173,12 @@ def restore_backup(file: Path, data: Path, *, database: Path | None, force: bool
         file: As `create_backup` writes it, or a bare copy of a database from before a migration.
         data: The data directory, on which no proxy may run.
         database: As `persistence.database.database_file` returns it.
-        force: Whether to go on where something is there already.
+        force: Whether to replace files that are there already.
         now: Seconds since the epoch.
 
     Raises:
-        BackupError: It cannot be used, or something is there already; nothing has changed.
-        StoreError: Its database is not sound, is of a newer version, or the present one is in use.
+        BackupError: The backup cannot be used, or files are there already; nothing has changed.
+        StoreError: Its database is damaged or of a newer version, or the present one is in use.
     """
     with _explained(f"{data} cannot be written"):
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -187,24 +187,24 @@ def restore_backup(file: Path, data: Path, *, database: Path | None, force: bool
         _check_place(file, manifest, database)
         if (staging / FILE_NAME).exists():
             _check_database(staging / FILE_NAME, file)
-        aside = data / f"before-restore-{file_moment(now)}"
+        replaced = data / f"before-restore-{file_moment(now)}"
         places = _places(data, database, whole=manifest is not None)
-        there = [(place, aside / place.name) for place in places.values() if place.exists()]
+        there = [(place, replaced / place.name) for place in places.values() if place.exists()]
         coming = [(staging / name, place) for name, place in places.items() if (staging / name).exists()]
         if there and not force:
             raise BackupError(
                 f"{data} is in use already: there is {', '.join(place.name for place, _ in there)}; --force"
-                " restores the backup all the same, and keeps them aside"
+                " restores the backup all the same, and keeps these files in a folder"
             )
         with sole_use(database) if database else contextlib.nullcontext():
             _move_all([*there, *coming])
         return Restored(
-            manifest, tuple(manifest.files) if manifest else (FILE_NAME,), aside if there else None
+            manifest, tuple(manifest.files) if manifest else (FILE_NAME,), replaced if there else None
         )
 
 
 def _places(data: Path, database: Path | None, *, whole: bool) -> dict[str, Path]:
-    """Return where everything belongs that a backup replaces, by its name there."""
+    """Return the path of everything that a backup replaces, by its name in the backup."""
     places = {name: data / name for name in (*SINGLE_FILES, TLS)} if whole else {}
     if database is not None:
         places[FILE_NAME] = database
@@ -231,16 +231,16 @@ def _move_all(moves: Sequence[tuple[Path, Path]]) -> None:
 
 
 def _unpack(file: Path, folder: Path) -> Manifest | None:
-    """Unpack an archive, or copy a bare database; return what the archive says of itself.
+    """Unpack an archive, or copy a bare database; return the manifest of the archive.
 
     Raises:
-        BackupError: It is no backup, or was cut or changed.
+        BackupError: It is not a backup, or was truncated or changed.
     """
     try:
         with file.open("rb") as start:
             is_database = start.read(16) == b"SQLite format 3\0"
     except OSError as error:
-        raise BackupError(f"{file} cannot be read: {error.strerror}; name a backup") from error
+        raise BackupError(f"cannot read {file}: {error.strerror}; name a backup") from error
     if is_database:
         copy_database(file, folder / FILE_NAME)
         return None
@@ -251,7 +251,7 @@ def _unpack(file: Path, folder: Path) -> Manifest | None:
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _foreign(file, str(error)) from error
     if _contents(folder) != dict(manifest.files):
-        raise _foreign(file, "what it holds is not what it says")
+        raise _foreign(file, "its files differ from its manifest")
     for unpacked in folder.rglob("*"):
         unpacked.chmod(0o700 if unpacked.is_dir() else 0o600)
         fsync_path(unpacked)
@@ -267,7 +267,7 @@ def _read_manifest(archive: tarfile.TarFile, file: Path) -> Manifest:
     try:
         manifest = msgspec.json.decode(content.read(), type=Manifest)
     except msgspec.MsgspecError as error:
-        raise _foreign(file, f"its manifest cannot be read: {error}") from error
+        raise _foreign(file, f"cannot read its manifest: {error}") from error
     if manifest.format > FORMAT:
         raise BackupError(
             f"{file} was made by ai-proxy {manifest.program}, in a format that this one does not know yet;"
@@ -279,7 +279,7 @@ def _read_manifest(archive: tarfile.TarFile, file: Path) -> Manifest:
 
 
 def is_expected(name: str) -> bool:
-    """Tell whether a path can be one of the data directory's that a backup holds.
+    """Tell whether a path is one that a backup may hold.
 
     >>> [is_expected(name) for name in ("pepper", "tls/acme/x/account.pem", "ai-proxy.db")]
     [True, True, True]
@@ -293,16 +293,16 @@ def is_expected(name: str) -> bool:
 
 
 def _extract(archive: tarfile.TarFile, manifest: Manifest, folder: Path) -> None:
-    """Unpack what the manifest names, which must be plain files within the folder.
+    """Unpack the files that the manifest names, which must be plain files within the folder.
 
     Raises:
-        tarfile.TarError: Something else is there.
+        tarfile.TarError: The archive holds something else.
     """
     while (member := archive.next()) is not None:
         name = member.name.removeprefix(f"{ROOT}/")
         content = manifest.files.get(name)
         if content is None or not member.isreg() or member.size != content.size:
-            raise tarfile.ReadError(f"{member.name!r} is not what the manifest says")
+            raise tarfile.ReadError(f"{member.name!r} differs from the manifest")
         member.name = name
         archive.extract(member, folder, filter="data")
 
@@ -338,12 +338,12 @@ def _check_sound(database: Path, shown: Path) -> None:
 
 def _foreign(file: Path, reason: str) -> BackupError:
     return BackupError(
-        f"{file} is no sound backup of ai-proxy ({reason}); nothing has changed, choose another"
+        f"{file} is not a sound backup of ai-proxy ({reason}); nothing has changed, choose another"
     )
 
 
 def file_moment(now: float) -> str:
-    """Return a moment as names of files have it.
+    """Return a moment as file names contain it.
 
     >>> file_moment(1_700_000_000)
     '20231114T221320Z'
@@ -353,7 +353,7 @@ def file_moment(now: float) -> str:
 
 @contextmanager
 def _staging(parent: Path) -> Iterator[Path]:
-    """Make a folder of the owner's for what is half done."""
+    """Make a temporary folder of the owner's."""
     with tempfile.TemporaryDirectory(dir=parent, prefix=".ai-proxy-") as folder:
         yield Path(folder)
 

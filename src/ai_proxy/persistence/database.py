@@ -96,7 +96,7 @@ def parse_url(text: str) -> StoreUrl:
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
-        raise StoreError("the URL of the store cannot be read; write postgresql://user@host/name")
+        raise StoreError("cannot read the URL of the store; write postgresql://user@host/name")
     kind, _, _ = scheme.partition("+")
     if kind == "sqlite":
         name = rest.removeprefix("/")
@@ -117,7 +117,7 @@ def database_file(url: str | None, data: Path) -> Path | None:
         data: The data directory.
 
     Raises:
-        StoreError: The URL makes no sense.
+        StoreError: The URL is not valid.
 
     >>> database_file(None, Path("/data")), database_file("sqlite:////srv/x.db", Path("/data"))
     (PosixPath('/data/ai-proxy.db'), PosixPath('/srv/x.db'))

@@ -1,4 +1,4 @@
-"""What a database says when it fails, as errors that say what to do."""
+"""Failures of a database, as errors that say what to do."""
 
 import errno
 import sqlite3
@@ -19,7 +19,7 @@ RETRY_AFTER = 5.0
 
 @contextmanager
 def explained(where: str, errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)) -> Iterator[None]:
-    """Raise a database's failures in words.
+    """Raise the failures of a database as StoreErrors.
 
     Args:
         where: The store, as people know it: a path, or a URL without its password.
@@ -35,7 +35,7 @@ def explained(where: str, errors: tuple[type[Exception], ...] = (sqlite3.Error, 
 
 
 def explain(where: str, error: Exception) -> StoreError:
-    """Return what a failure means."""
+    """Return the StoreError for a failure."""
     if code := getattr(error, "sqlite_errorcode", None):
         make = _SQLITE.get(code) or _SQLITE.get(code & 0xFF, _failed)
     elif state := getattr(error, "sqlstate", None):
@@ -48,32 +48,32 @@ def explain(where: str, error: Exception) -> StoreError:
 
 
 def _failed(where: str, reason: str) -> StoreError:
-    return StoreError(f"the store {where} failed: {reason}; 'ai-proxy check' looks it over")
+    return StoreError(f"the store {where} failed: {reason}; run 'ai-proxy check'")
 
 
 def _unavailable(where: str, reason: str) -> StoreError:
     return StoreUnavailableError(
-        f"the store {where} cannot be reached: {reason}; see that its server runs and lets this user in",
+        f"cannot reach the store {where}: {reason}; check that its server runs and accepts this user",
         retry_after=RETRY_AFTER,
     )
 
 
 def _busy(where: str, reason: str) -> StoreError:
     return StoreUnavailableError(
-        f"the store {where} is held by another program ({reason}); end that one, or try again",
+        f"another program holds the store {where} ({reason}); end that program, or try again",
         retry_after=RETRY_AFTER,
     )
 
 
 def _full(where: str, reason: str) -> StoreError:
     return StoreFullError(
-        f"no room is left for the store {where} ({reason}); free some, nothing written so far is lost"
+        f"the disk of the store {where} is full ({reason}); free some space, nothing written so far is lost"
     )
 
 
 def _read_only(where: str, reason: str) -> StoreError:
     return StoreReadOnlyError(
-        f"the store {where} may not be written ({reason}); give this user the right to write the file and its"
+        f"cannot write the store {where} ({reason}); give this user the right to write the file and its"
         " folder, or choose another folder with AI_PROXY_DATA_DIR"
     )
 

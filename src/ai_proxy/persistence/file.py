@@ -1,4 +1,4 @@
-"""SQLite's file: private to its owner, copied whole, used by nobody else, looked over."""
+"""SQLite's file: made private, copied, locked and checked."""
 
 import contextlib
 import fcntl
@@ -25,7 +25,7 @@ def make_private(path: Path) -> None:
     """Make a database's folder and file, for the owner only; SQLite's files beside it inherit that.
 
     Raises:
-        StoreReadOnlyError: They can be neither made nor written.
+        StoreReadOnlyError: They cannot be made, or not written.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def make_private(path: Path) -> None:
             raise PermissionError(None, "the folder may not be written")
     except OSError as error:
         raise StoreReadOnlyError(
-            f"the store {path} cannot be used: {error.strerror}; give this user the right to write the file"
+            f"cannot use the store {path}: {error.strerror}; give this user the right to write the file"
             " and its folder, or choose another folder with AI_PROXY_DATA_DIR"
         ) from error
 
@@ -89,10 +89,10 @@ def copy_database(source: Path, target: Path) -> None:
 
 @contextmanager
 def sole_use(database: Path) -> Iterator[None]:
-    """Have a database to oneself: nobody has it open, and nobody can open it meanwhile.
+    """Lock a database: no other process has it open, and none can open it meanwhile.
 
-    Whoever has a database in WAL mode open holds a shared lock on it, from the first look to the last; a file
-    that is damaged can be locked all the same (sqlite.org/fileformat2.html, section 1.4).
+    A connection to a database in WAL mode holds a shared lock on it until it is closed; a damaged file can be
+    locked, too (sqlite.org/fileformat2.html, section 1.4).
 
     Raises:
         StoreUnavailableError: Another process has it open.
@@ -116,7 +116,7 @@ def sole_use(database: Path) -> Iterator[None]:
 
 
 def database_problems(file: Path, patience: float | None = None) -> Sequence[str]:
-    """Say what is wrong with a database file; nothing when it is sound.
+    """Return what is wrong with a database file; nothing when it is sound.
 
     Args:
         file: Is only read.
@@ -138,19 +138,19 @@ def database_problems(file: Path, patience: float | None = None) -> Sequence[str
             raise TimeoutError from error
         return [error.detail]
     problems = [row[0] for row in rows if row[0] != "ok"]
-    return problems or ([] if known else [f"{file} holds nothing of ai-proxy's"])
+    return problems or ([] if known else [f"{file} is not a database of ai-proxy"])
 
 
 def schema_in(file: Path) -> str:
     """Return the revision of a database's schema.
 
     Raises:
-        StoreError: It cannot be read, or holds nothing of ours.
+        StoreError: It cannot be read, or is not ours.
     """
     with _reading(file) as found:
         row = found.execute("SELECT version_num FROM alembic_version").fetchone()
     if row is None:
-        raise StoreDamagedError(f"{file} holds nothing of ai-proxy's")
+        raise StoreDamagedError(f"{file} is not a database of ai-proxy")
     return str(row[0])
 
 

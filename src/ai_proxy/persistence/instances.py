@@ -93,7 +93,7 @@ def read_instances(file: Path) -> Sequence[Instance] | None:
         file: Of the database.
 
     Returns:
-        None if that fails: to open the store brings it up to date, or says what is wrong.
+        None if that fails: opening the store then migrates it, or raises the reason.
     """
     try:
         if not file.exists():

@@ -44,7 +44,7 @@ class Policies:
         """Put one in force."""
 
         def add(tx: Transaction) -> PolicyRevision:
-            tx.lock("policy")  # so that nobody else takes the number
+            tx.lock("policy")  # so that no other process takes the number
             last = tx.value("SELECT max(number) AS last FROM policy")
             revision = PolicyRevision((last or 0) + 1, at, who, document)
             tx.run(

@@ -43,7 +43,7 @@ def skip(what: str, error: Exception, then: str) -> None:
 
     Args:
         what: The row: `the API key 0123`.
-        error: Why it cannot be read.
+        error: The reason.
         then: What follows, and what to do.
     """
     logger.error("cannot read {} in the store ({}: {}); {}", what, type(error).__name__, error, then)

@@ -67,7 +67,7 @@ class Sqlite:
         """Yield at once, and again whenever a connection has committed something.
 
         `PRAGMA data_version` compares a counter in the journal's shared memory: some microseconds, so it runs
-        on the event loop, on a connection of its own that waits for nobody.
+        on the event loop, on a connection of its own that waits for no lock.
         """
         with closing(sqlite3.connect(self._path, timeout=0, autocommit=True)) as connection:
             seen = None

@@ -1,4 +1,4 @@
-"""The store as a whole: opened once, and handed out in parts."""
+"""The store: a database, and one repository for each kind of fact in it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -44,7 +44,7 @@ class Store:
         return StoredEngineCache(self._database, clock, ttl)
 
     async def problems(self) -> Sequence[str]:
-        """Look the whole database over, and say what is wrong with it; takes long for a large one."""
+        """Check the whole database, and return what is wrong with it; slow for a large one."""
         if self._database.url.path is not None:
             return await asyncio.to_thread(database_problems, self._database.url.path)
         await self._database.read(lambda tx: tx.value("SELECT 1 AS one"))
@@ -63,7 +63,7 @@ async def open_store(
         patience: Seconds to wait for another process that writes to SQLite.
 
     Raises:
-        StoreError: It cannot be used; says why and what to do.
+        StoreError: It cannot be used; the detail gives the reason and what to do.
     """
     parsed = parse_url(url)
     if parsed.path is not None:

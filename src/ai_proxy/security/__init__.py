@@ -1,1 +1,1 @@
-"""Who may do what: API keys, the policy, limits, and the log of what was done and refused."""
+"""API keys, the policy, rate limits and the audit log: who may do what."""

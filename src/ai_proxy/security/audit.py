@@ -1,4 +1,4 @@
-"""The audit log: what was done, by whom, from where, and what was refused."""
+"""The audit log: management actions and refused requests, by whom and from where."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
@@ -13,18 +13,18 @@ from ai_proxy.security.text import storable
 PAGE = 500
 """Entries read at once."""
 POLL = 0.5
-"""Seconds between two looks for what others have written."""
+"""Seconds between two looks for entries that other processes wrote."""
 REFUSALS = Rate(per_minute=120, burst=600)
-"""Refusals that are written one by one. Those beyond are counted only: else who is refused fills the disk."""
+"""Refusals that get an entry each. Those beyond share one, or a refused client could fill the disk."""
 MAX_PENDING = 5_000
-"""Refusals kept apart until they are written: with a store that fails, they would fill memory."""
+"""Entries of refusals until they are written: with a store that fails, they would fill the memory."""
 MAX_TEXT = 300
 """Longest text of an entry, in characters."""
 EVERYBODY, EVERYTHING = "(several)", "(more refused requests)"
 
 
 class AuditLog:
-    """Writes down what is done at once, and what is refused in batches in which the same is counted.
+    """Records actions at once, and refusals in batches, equal ones counted in one entry.
 
     Args:
         store: Where to.
@@ -45,14 +45,14 @@ class AuditLog:
     async def record(
         self, who: str, what: str, where_from: str, result: str = "ok", detail: str = ""
     ) -> None:
-        """Write down what was done; on return it is on disk.
+        """Record an action; on return it is on disk.
 
         Args:
             who: A key's id, `owner` or `anonymous`.
             what: The action, and to what: `service.stop llama3`.
             where_from: The client's address; `local` for the owner's socket.
             result: `ok`, or the code of the error.
-            detail: In words; empty for nothing to add.
+            detail: Details; empty for none.
 
         Raises:
             StoreError: It could not be written.
@@ -60,14 +60,14 @@ class AuditLog:
         await self._store.append([self._entry(who, what, where_from, result, detail)])
 
     def refuse(self, who: str, what: str, where_from: str, result: str, detail: str = "") -> None:
-        """Note a refused request, to be written soon; immediate.
+        """Note a refused request, which the next `flush` writes; immediate.
 
         Args:
             who: A key's id, or `anonymous`.
             what: Method and path, without the query.
             where_from: The client's address.
             result: Code of the error.
-            detail: In words; of several alike, those of the first are kept.
+            detail: Details; of equal refusals, those of the first are kept.
         """
         name = (who, what[:MAX_TEXT], where_from, result)
         if name not in self._refused and not self._has_room():
@@ -81,10 +81,10 @@ class AuditLog:
         return not self._room.take(self._clock.now()) and len(self._refused) < MAX_PENDING
 
     async def flush(self) -> None:
-        """Write the refusals that have come together.
+        """Write the refusals noted since the last flush.
 
         Raises:
-            StoreError: They could not be written, and are kept for the next time.
+            StoreError: They could not be written, and are kept for the next flush.
         """
         refused, self._refused = self._refused, {}
         try:
@@ -99,7 +99,7 @@ class AuditLog:
     async def export(
         self, since: float | None = None, until: float | None = None
     ) -> AsyncIterator[AuditEntry]:
-        """Yield what was written, oldest first.
+        """Yield the entries, oldest first.
 
         Args:
             since: Leaves out what is older, in seconds since the epoch; None for nothing.
@@ -112,7 +112,7 @@ class AuditLog:
             seq = page[-1].seq
 
     async def follow(self, after: int | None = None) -> AsyncGenerator[AuditEntry]:
-        """Yield every entry from now on, also those that others write.
+        """Yield every entry from now on, also those that other processes write.
 
         Args:
             after: Begins behind this place in the log; None for its end.

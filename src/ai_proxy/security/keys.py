@@ -1,4 +1,4 @@
-"""The keys in force, in memory, for every request to look up."""
+"""The API keys, in memory, for every request to look up."""
 
 import asyncio
 import secrets
@@ -25,7 +25,7 @@ from ai_proxy.platform.listeners import Listeners
 
 
 class KeyRing:
-    """Knows keys by their digests, and keeps what becomes of them in the store.
+    """Finds keys by their digests, and writes their changes to the store.
 
     Args:
         store: Where they are kept.
@@ -62,9 +62,9 @@ class KeyRing:
         self._listeners.add(lambda _: listener())
 
     def find(self, presented: bytes) -> ApiKey | None:
-        """Return the key that was presented, whether or not it is still good; None for an unknown one.
+        """Return the key that was presented, whether or not it is still valid; None for an unknown one.
 
-        How long a look-up takes tells nothing: what is compared are digests that nobody outside can compute.
+        The time that a look-up takes reveals nothing: it compares digests that no client can compute.
         """
         if len(presented) > MAX_PRESENTED:
             return None
@@ -84,7 +84,9 @@ class KeyRing:
         """
         key = self.find(presented)
         if key is None:
-            raise InvalidKeyError("this API key is not known here; see that it is whole, or ask for another")
+            raise InvalidKeyError(
+                "this API key is not known here; check that it is complete, or ask for another"
+            )
         check_valid(key, now)
         self.note_use(key, now)
         return key
@@ -95,7 +97,7 @@ class KeyRing:
         self._changed()
 
     def all(self) -> Sequence[ApiKey]:
-        """Return every key, oldest first, with the last use that is known."""
+        """Return every key, oldest first, with its last use, written or not."""
         seen = self._last_used
         return [
             replace(key, last_used=seen[key.id]) if key.id in seen else key
@@ -113,15 +115,15 @@ class KeyRing:
             raise UnknownKeyError(key_id)
         return key
 
-    def stands(self, key_id: str) -> bool:
+    def is_in_force(self, key_id: str) -> bool:
         """Tell whether there is a key of that id, and it was not revoked."""
         key = self._by_id.get(key_id)
         return key is not None and key.revoked is None
 
     async def load(self) -> None:
-        """Take over what the store holds; what is being revoked here stays so.
+        """Load the keys from the store; those being revoked here stay revoked.
 
-        A key that the store cannot read is not good, but counts as one: the proxy goes on asking for keys.
+        A key that the store cannot read is not valid, but counts as one: the proxy goes on asking for keys.
         """
         async with self._changing:
             keys = await self._store.all()
@@ -129,15 +131,15 @@ class KeyRing:
             self._take(keys)
 
     async def create(self, grant: Grant, expires: float | None = None) -> tuple[PlainKey, ApiKey]:
-        """Make a key; the plain one exists only in what is returned.
+        """Create a key; the plain one exists only in the result.
 
         Args:
             grant: What its holder may do.
             expires: From when on it is no longer good, in seconds since the epoch; None for never.
 
         Raises:
-            InvalidRequestError: The grant makes no sense.
-            StoreError: It could not be kept, and is not good.
+            InvalidRequestError: The grant is not valid.
+            StoreError: The key could not be written, and is not valid.
         """
         check_grant(grant)
         plain = plain_key(secrets.token_bytes(RANDOM_BYTES))
@@ -149,7 +151,7 @@ class KeyRing:
         return plain, key
 
     async def rotate(self, key_id: str, overlap: float) -> tuple[PlainKey, ApiKey]:
-        """Make a key that takes the place of another; both are good for a while.
+        """Create a key that takes the place of another; both are valid for a while.
 
         Args:
             key_id: The old one.
@@ -157,8 +159,8 @@ class KeyRing:
 
         Raises:
             UnknownKeyError: There is none of that id.
-            InvalidRequestError: The old one is no longer good.
-            StoreError: It could not be kept, and nothing has changed.
+            InvalidRequestError: The old one is revoked or expired.
+            StoreError: The new key could not be written, and nothing has changed.
         """
         plain = plain_key(secrets.token_bytes(RANDOM_BYTES))
         async with self._changing:
@@ -166,7 +168,9 @@ class KeyRing:
             try:
                 check_valid(key, now)
             except InvalidKeyError as error:
-                raise InvalidRequestError(f"{key_id} cannot be rotated, it is over; create a key") from error
+                raise InvalidRequestError(
+                    f"cannot rotate {key_id}, which is revoked or expired; create a key"
+                ) from error
             old, fresh = rotate(key, plain.id, self._digest(plain), now, overlap)
             await self._store.rotate(old, fresh)
             others = (old if other.id == key_id else other for other in self._by_digest.values())
@@ -174,11 +178,11 @@ class KeyRing:
         return plain, fresh
 
     async def revoke(self, key_id: str) -> ApiKey:
-        """Revoke a key: no request gets through with it from now on, even if that cannot be kept.
+        """Revoke a key: every request with it is refused from now on, even if the store cannot be written.
 
         Raises:
             UnknownKeyError: There is none of that id.
-            StoreError: It is revoked here and now, but not in the store; that is tried again until this ends.
+            StoreError: It is revoked here, but not yet in the store; `flush` tries that again.
         """
         key = self.get(key_id)
         if key.revoked is not None and key_id not in self._revoking:
@@ -190,10 +194,10 @@ class KeyRing:
         return self.get(key_id)
 
     async def flush(self) -> None:
-        """Write when keys were last used, and what could not be written before.
+        """Write when keys were last used, and the revocations that could not be written before.
 
         Raises:
-            StoreError: It could not be written, and is kept for the next time.
+            StoreError: They could not be written, and are kept for the next flush.
         """
         await self._keep_revocations()
         seen, self._last_used = self._last_used, {}

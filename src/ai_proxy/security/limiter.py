@@ -13,15 +13,15 @@ from ai_proxy.core.policy import Policy, parse_address
 MAX_METERS = 20_000
 """Keys and addresses whose use is remembered at once."""
 RETRY_WHEN_BUSY = 1.0
-"""Seconds after which a place among concurrent requests may be free; nobody knows when."""
+"""Seconds after which a place among concurrent requests may be free; a guess."""
 
 
 class Meter:
     """How much one key or address has taken, and how much it may.
 
     Attributes:
-        own: What it is allowed of its own,
-        base: and where that says nothing.
+        own: The allowance of the key itself, and
+        base: that of the policy, for limits that the key does not set.
         limits: Whether there is any limit.
         active: Requests in flight, and
         places: how many there may be.
@@ -102,7 +102,7 @@ def rate_limit_headers(meters: Meters, now: float) -> bytes:
 
 
 class Limiter:
-    """Knows what counts the requests of whom.
+    """Holds the meters of keys and addresses.
 
     Args:
         policy: Returns the policy in force.
@@ -119,10 +119,10 @@ class Limiter:
         return f"<Limiter [{len(self._keys)} keys, {len(self._addresses)} addresses]>"
 
     def meters(self, key: ApiKey | None, address: str) -> Meters:
-        """Return what counts the requests of a client, for as long as neither its key nor the policy changes.
+        """Return the meters of a client, valid for as long as neither its key nor the policy changes.
 
         Args:
-            key: That they come with; None for none, or for one that is not good.
+            key: Of its requests; None without one, or for one that is not valid.
             address: Of the client.
         """
         policy = self._policy()

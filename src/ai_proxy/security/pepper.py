@@ -1,4 +1,4 @@
-"""The pepper: a secret beside the store, without which the digests in it tell nothing."""
+"""The pepper: a secret beside the store, without which the digests in the store are useless."""
 
 import errno
 import hashlib
@@ -16,12 +16,12 @@ SETTING = "security.pepper_fingerprint"
 
 
 def load_pepper(folder: Path) -> bytes:
-    """Return the pepper kept in the data directory, making it the first time, for the owner only.
+    """Return the pepper in the data directory; created the first time, readable by the owner only.
 
     Raises:
-        StoreReadOnlyError: It can be neither read nor kept.
-        StoreFullError: There is no room for it.
-        StoreDamagedError: The file holds something else.
+        StoreReadOnlyError: It cannot be read, or not written.
+        StoreFullError: The disk is full.
+        StoreDamagedError: The file does not hold a pepper.
     """
     file = folder / FILE_NAME
     try:
@@ -31,22 +31,22 @@ def load_pepper(folder: Path) -> bytes:
         pepper = bytes.fromhex(file.read_text(encoding="ascii").strip())
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise StoreFullError(f"there is no room for {file}; make room on its disk") from error
+            raise StoreFullError(f"cannot write {file}: the disk is full; free some space") from error
         raise StoreReadOnlyError(
-            f"the pepper {file} cannot be used: {error.strerror}; give this user the right to read and write"
+            f"cannot use the pepper {file}: {error.strerror}; give this user the right to read and write"
             " it, or choose another folder with AI_PROXY_DATA_DIR"
         ) from error
     except ValueError:
         pepper = b""
     if len(pepper) != PEPPER_BYTES:
         raise StoreDamagedError(
-            f"{file} holds no pepper; restore it from a backup, or remove it: every API key is then void"
+            f"{file} does not hold a pepper; restore it from a backup, or remove it to void every API key"
         )
     return pepper
 
 
 async def check_pepper(settings: SettingStore, pepper: bytes, *, has_keys: bool) -> None:
-    """Make sure that the keys in a store were made with this pepper: with another, none would be known.
+    """Check that the keys in a store were made with this pepper: with another, none would be found.
 
     Raises:
         StoreDamagedError: They were made with another.
@@ -64,7 +64,7 @@ async def check_pepper(settings: SettingStore, pepper: bytes, *, has_keys: bool)
 
 
 def _make(file: Path) -> None:
-    """Write a new pepper; whoever comes second takes what is there."""
+    """Write a new pepper, unless another process was faster."""
     fresh = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         with open(fresh, "x", encoding="ascii", opener=private_opener) as out:

@@ -38,7 +38,7 @@ class PolicyHolder:
         return f"<PolicyHolder [revision {self.number}]>"
 
     def permits(self, address: str) -> bool:
-        """Tell whether the allowlist lets an address call."""
+        """Tell whether the allowlist permits an address."""
         permitted = self._permitted.get(address)
         if permitted is None:
             if len(self._permitted) >= MAX_REMEMBERED:
@@ -52,10 +52,10 @@ class PolicyHolder:
         return self._listeners.add(listener)
 
     async def load(self) -> None:
-        """Take over what the store holds.
+        """Load the policy from the store.
 
         Raises:
-            InvalidPolicyError: It holds one that makes no sense; the last one stays in force.
+            InvalidPolicyError: It is not valid; the last one stays in force.
         """
         async with self._changing:
             revision = await self._store.current()
@@ -63,15 +63,15 @@ class PolicyHolder:
                 self._take(revision)
 
     async def set(self, document: object, who: str) -> PolicyRevision:
-        """Put a policy in force, at once and for good.
+        """Put a policy in force, here and in the store.
 
         Args:
             document: As `parse_policy` reads it.
-            who: Sets it.
+            who: The id of the key that sets it, or `owner`.
 
         Raises:
             InvalidPolicyError: It has errors, and nothing has changed.
-            StoreError: It could not be kept, and nothing has changed.
+            StoreError: It could not be written, and nothing has changed.
         """
         full = policy_document(parse_policy(document))
         async with self._changing:
@@ -80,7 +80,7 @@ class PolicyHolder:
         return revision
 
     def document(self) -> Mapping[str, Json]:
-        """Return the policy in force, as people write it."""
+        """Return the policy in force, as a document."""
         return policy_document(self.current)
 
     async def history(self, limit: int = 100) -> Sequence[PolicyRevision]:

@@ -1,4 +1,4 @@
-"""Keys, policy, limits and audit together, opened on a store."""
+"""Keys, policy, limits and audit log, in step with a store."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -28,7 +28,7 @@ from ai_proxy.security.usage import UsageLedger
 
 
 class SecurityStore(Protocol):
-    """What is needed of the store."""
+    """The repositories that security needs."""
 
     @property
     def settings(self) -> SettingStore:
@@ -48,23 +48,23 @@ class SecurityStore(Protocol):
 
     @property
     def usage(self) -> UsageStore:
-        """Counts of what was used."""
+        """Counts of requests and tokens."""
 
     @property
     def changes(self) -> ChangeFeed:
-        """What tells of changes."""
+        """Changes by other processes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """Who may do what.
+    """Decides who may do what, and records it.
 
     Attributes:
         keys: The keys in force.
         policy: The policy in force.
-        limiter: What was taken.
-        audit: What was done.
-        usage: What was used.
+        limiter: Rate limits.
+        audit: The audit log.
+        usage: Counts of requests and tokens.
     """
 
     keys: KeyRing
@@ -92,8 +92,8 @@ async def open_security(
         background: Runs what keeps them in step; None for one of their own.
 
     Raises:
-        StoreError: They cannot be read, or the pepper is another's.
-        InvalidPolicyError: The policy in the store makes no sense.
+        StoreError: They cannot be read, or were made with another pepper.
+        InvalidPolicyError: The policy in the store is not valid.
     """
     pending = asyncio.Event()
     keys = KeyRing(store.keys, pepper, clock, pending.set)

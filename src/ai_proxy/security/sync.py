@@ -1,4 +1,4 @@
-"""Keeps memory and the store in step: batches are written, and changes by others are loaded."""
+"""Keeps memory and the store in step: writes batches, and loads changes by other processes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,11 +21,11 @@ WRITE_EVERY = 2.0
 async def write_batches(
     pending: asyncio.Event, flushes: Sequence[Step], clock: Clock, writing: asyncio.Lock
 ) -> None:
-    """Write what has come together, for as long as this runs; what fails is tried with the next batch.
+    """Write batches until cancelled; a part that fails is tried again with the next batch.
 
     Args:
         pending: Set when there is something to write. An idle proxy has nothing, and does not wake up.
-        flushes: Write it.
+        flushes: Write the parts of a batch.
         clock: Tells the time.
         writing: Held during a batch. Hold it to end this: a batch cut short would be written twice.
     """
@@ -41,7 +41,7 @@ async def write_batches(
 
 
 async def flush_all(flushes: Sequence[Step], *, quiet: bool = False) -> bool:
-    """Write what has come together; tell whether any of it failed, which is logged unless `quiet`."""
+    """Write a batch; return whether a part of it failed, which is logged unless `quiet`."""
     failing = False
     for flush in flushes:
         try:
@@ -56,13 +56,13 @@ async def flush_all(flushes: Sequence[Step], *, quiet: bool = False) -> bool:
 
 
 async def follow_changes(changes: ChangeFeed, loads: Mapping[str, Step], clock: Clock) -> None:
-    """Load again what others have changed in the store, for as long as this runs.
+    """Load what other processes change in the store, until cancelled.
 
-    What cannot be loaded stays as it is, is logged once, and is tried again.
+    A failure is logged once; what was loaded before holds until another attempt succeeds.
 
     Args:
         changes: Counts changes.
-        loads: Load what has changed, by its name.
+        loads: Load the facts whose count has risen, by name.
         clock: Tells the time.
     """
     loaded: dict[str, int] = {}
@@ -99,5 +99,5 @@ async def _load_changed(
 def _log_once(name: str, error: Exception, failing: set[str]) -> None:
     if name not in failing:
         what = f"changes of the {name}" if name else "changes"
-        logger.error("cannot load {} that others make; what was loaded last holds: {}", what, error)
+        logger.error("cannot load {} by other processes; what was loaded last holds: {}", what, error)
         failing.add(name)

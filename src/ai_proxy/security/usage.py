@@ -1,4 +1,4 @@
-"""Counts what keys use of models, and writes it in batches."""
+"""Counts requests and tokens by key and model, and writes the counts in batches."""
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -10,11 +10,11 @@ from ai_proxy.core.usage import RequestRecord
 from ai_proxy.security.text import storable
 
 MAX_PENDING = 2000
-"""Pairs of a key and a model that are counted apart between two writes: clients make up models."""
+"""Pairs of a key and a model that are counted apart between two writes: clients can invent model names."""
 MAX_NAME = 200
 """Longest name of a model that is kept, in characters."""
 MAX_TOKENS = 10**9
-"""Most tokens that one request is believed to have used: backends say what they like."""
+"""Most tokens that are counted for one request: a backend may report any number."""
 OTHER_MODELS = "(other)"
 
 
@@ -22,7 +22,7 @@ class UsageLedger:
     """Keeps counts in memory until they are written; a crash loses those of the last seconds.
 
     Args:
-        store: Where they are added up.
+        store: Adds them up.
         clock: Tells the time.
         changed: Called when there is something for `flush` to write.
     """
@@ -37,7 +37,7 @@ class UsageLedger:
         return f"<UsageLedger [{len(self._pending)} pending]>"
 
     def note_all(self, requests: Iterable[RequestRecord]) -> None:
-        """Count those of some finished requests that came with a key and found somebody to answer."""
+        """Count the finished requests that came with a key and reached a service."""
         if not (with_key := [one for one in requests if one.key_id]):
             return
         today = self._today()
@@ -70,10 +70,10 @@ class UsageLedger:
         counts[2] += min(max(0, tokens_out), MAX_TOKENS)
 
     async def flush(self) -> None:
-        """Write what has come together.
+        """Write the counts since the last flush.
 
         Raises:
-            StoreError: It could not be written, and is kept for the next time.
+            StoreError: They could not be written, and are kept for the next flush.
         """
         pending, self._pending = self._pending, {}
         if not pending:

@@ -319,4 +319,4 @@ async def test_a_key_that_is_gone_from_the_store_is_one_that_does_not_stand(hous
     house.security.keys._take(others)
 
     assert (await client.response()).error_code == b"invalid_api_key"
-    assert not house.security.keys.stands(key.id)
+    assert not house.security.keys.is_in_force(key.id)

@@ -57,7 +57,7 @@ def back_up(data: Path, target: Path) -> Path:
 
 def put_back(file: Path, data: Path, *, force: bool = False) -> Path | None:
     restored = restore_backup(file, data, database=data / "ai-proxy.db", force=force, now=NOW)
-    return restored.aside
+    return restored.replaced
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -221,7 +221,7 @@ async def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     file = back_up(data, tmp_path / "backup.tar.gz")
     changed = repacked(file, tmp_path / "changed.tar.gz", {"pepper": lambda text: b"0" * len(text)})
 
-    with pytest.raises(BackupError, match="not what it says"):
+    with pytest.raises(BackupError, match="differ from its manifest"):
         put_back(changed, tmp_path / "fresh")
 
     assert snapshot(tmp_path / "fresh") == {}

@@ -39,7 +39,7 @@ async def test_a_full_disk_loses_no_key_that_was_made_and_none_is_made_that_is_l
         ring = KeyRing(store.keys, b"p" * 32, FakeClock())
         await ring.create(Grant("laptop"))
         fill(small_disk)
-        with pytest.raises(StoreFullError, match=r"no room is left for the store .*; free some"):
+        with pytest.raises(StoreFullError, match=r"the disk of the store .* is full .*; free some"):
             await create_many(ring)
         made = {key.id for key in ring.all()}
         assert made
@@ -103,7 +103,7 @@ async def test_a_store_that_another_program_holds_can_be_read_and_is_written_lat
         await store.settings.put("kept", 1)
         with closing(sqlite3.connect(tmp_path / "ai-proxy.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StoreUnavailableError, match="held by another program") as refused:
+            with pytest.raises(StoreUnavailableError, match="another program holds the store") as refused:
                 await store.settings.put("new", 2)
             assert await store.settings.all() == {"kept": 1}
             assert refused.value.retry_after
@@ -144,5 +144,5 @@ async def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Pat
         async with open_store(url):
             pass
 
-    assert "see that its server runs" in refused.value.detail
+    assert "check that its server runs" in refused.value.detail
     assert "hunter2" not in str(refused.value)

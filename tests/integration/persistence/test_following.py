@@ -38,13 +38,13 @@ async def until(security: Security, true: Callable[[], bool]) -> None:
 
 
 async def until_revoked(security: Security, key: ApiKey) -> None:
-    await until(security, lambda: not security.keys.stands(key.id))
+    await until(security, lambda: not security.keys.is_in_force(key.id))
 
 
 async def test_a_revocation_by_another_instance(url: str) -> None:
     async with instance(url) as here, instance(url) as there:
         _, key = await here.keys.create(Grant("laptop"))
-        await until(there, lambda: there.keys.stands(key.id))
+        await until(there, lambda: there.keys.is_in_force(key.id))
 
         await there.keys.revoke(key.id)
 

@@ -112,9 +112,9 @@ async def test_while_another_holds_the_store_keys_are_good_and_a_revocation_is_k
                 found = security.keys.find(revoked)
                 assert found is not None
 
-                with pytest.raises(StoreUnavailableError, match="held by another program"):
+                with pytest.raises(StoreUnavailableError, match="another program holds the store"):
                     await security.keys.revoke(found.id)
-                with pytest.raises(StoreUnavailableError, match="held by another program"):
+                with pytest.raises(StoreUnavailableError, match="another program holds the store"):
                     await security.keys.create(Grant("new"))
 
                 assert (is_good(security, plain), is_good(security, revoked)) == (True, False)
@@ -159,8 +159,8 @@ async def test_a_header_that_was_overwritten_is_told_with_the_way_back_which_wor
 
     async with vault_in(data) as state:
         assert is_good(state.security, plain)
-    assert restored.aside is not None
-    assert (restored.aside / "ai-proxy.db").read_bytes() == damaged
+    assert restored.replaced is not None
+    assert (restored.replaced / "ai-proxy.db").read_bytes() == damaged
 
 
 KILLED = """

@@ -80,7 +80,7 @@ def test_what_is_no_backup_is_told_in_a_line(command: Command, tmp_path: Path) -
     code, _, err = command("backup", "restore", "holiday.jpg")
 
     assert code == 1
-    assert err.startswith("Error: holiday.jpg is no sound backup of ai-proxy")
+    assert err.startswith("Error: holiday.jpg is not a sound backup of ai-proxy")
     assert err.count("\n") == 1
 
 

@@ -119,7 +119,7 @@ def test_a_key_is_for_the_models_it_names_by_name_or_pattern() -> None:
     check_model(key, "coder")
     check_model(key, "box/llama3", "llama3")
     check_model(KEY, "anything")
-    with pytest.raises(ForbiddenError, match="is for coder, llama"):
+    with pytest.raises(ForbiddenError, match="it allows coder, llama"):
         check_model(key, "gpt")
 
 
@@ -143,7 +143,7 @@ def test_a_key_is_for_a_whole_service_only_where_it_says_so(models: set[str], wh
     if whole:
         check_service(key, "box")
     else:
-        with pytest.raises(ForbiddenError, match="is not for 'box'"):
+        with pytest.raises(ForbiddenError, match="does not allow 'box'"):
             check_service(key, "box")
 
 

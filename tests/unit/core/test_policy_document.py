@@ -76,9 +76,9 @@ def test_the_schema_is_one() -> None:
         ({"allowlist": ["example.com"]}, "allowlist[0]: 'example.com' is not of the right form"),
         (
             {"cors": {"origins": ["https://a.example/path"]}},
-            "is no origin; write it as https://chat.example.com",
+            "is not an origin; write it as https://chat.example.com",
         ),
-        ({"cors": {"origins": ["null"]}}, "is no origin"),
+        ({"cors": {"origins": ["null"]}}, "is not an origin"),
         ({"cors": {"origins": ["*"], "credentials": True}}, "cors.credentials: not with the origin *"),
         ({"cors": {"methods": ["GET\r\nX: y"]}}, "cors.methods[0]"),
         ({"cors": {"headers": ["x-ok\n"]}}, "cors.headers[0]"),
