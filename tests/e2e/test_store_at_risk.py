@@ -115,9 +115,9 @@ def test_check_tells_of_a_full_disk_and_of_a_read_only_one(proxy_on_small_disk: 
     disks.make_writable(disk)
 
     assert (full.returncode, read_only.returncode) == (1, 1)
-    assert "keys and revocations cannot be kept -> make room there" in full.stdout
+    assert "keys and revocations cannot be saved -> free space on it" in full.stdout
     assert "the disk of the store" in full.stdout
-    assert "cannot be written -> give this user the right to write there" in read_only.stdout
+    assert "is not writable -> give this user write permission" in read_only.stdout
 
 
 def ask(proxy: Proxy, key: str, method: str, path: str, body: object = None) -> Answer:
