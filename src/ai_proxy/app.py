@@ -43,7 +43,7 @@ from ai_proxy.tls.serve import serve_certificates
 
 
 def serve(options: ServeOptions) -> int:
-    """Serve until told to end; return the exit code.
+    """Serve until a signal ends it; return the exit code.
 
     Raises:
         InvalidConfigError: The configuration has errors.
@@ -189,12 +189,12 @@ async def _watch(path: Path, plane: ControlPlane) -> None:
 def _announce(parts: Parts, path: Path | None) -> None:
     guard, address = parts.guard, parts.addresses.http
     if isinstance(guard, KeyGuard):
-        whoever = (
+        who = (
             "clients need an API key"
             if guard.asks_for_keys
-            else "there is no API key: whoever reaches the proxy may use it"
+            else "every client is served: there is no API key"
         )
-        logger.log("WARNING" if guard.is_open_to_others else "INFO", "{}", whoever)
+        logger.log("WARNING" if guard.is_open_to_others else "INFO", "{}", who)
     logger.info(
         "serving {} services on {} (configuration: {}; API documentation: {}/docs)",
         len(parts.plane.services()),

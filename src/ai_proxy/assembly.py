@@ -82,7 +82,7 @@ class Parts:
         background: Owns the work that goes on as long as the proxy does.
         settings: How it is to behave, once the command line had its say.
         state: What it keeps across restarts; or why that cannot be used.
-        announcement: Tells others of this proxy.
+        announcement: Announces this proxy to others.
         guard: Decides about clients.
         telemetry: Measures.
         plane: Runs the services.
@@ -290,7 +290,7 @@ def _guard(state: ProxyState | StoreError, settings: SecuritySettings, host: str
 def _gateway(
     plane: ControlPlane, telemetry: Telemetry, limits: Limits, guard: Guard, management: Path
 ) -> Gateway:
-    """Build the data plane, and tie it to what it asks and tells."""
+    """Build the data plane, and connect it to what it asks and informs."""
     upstream = Upstream("localhost", 80, unix_path=str(management))
     gateway = Gateway(plane.scheduler, telemetry.recorder, limits, upstream)
     gateway.tracing = telemetry.tracing

@@ -24,21 +24,21 @@ MAX_SOON = 60.0
 """Longest time, in seconds, until the next look at such an engine."""
 
 CHANGES = frozenset({Event.START, Event.EXITED})
-"""Events of a service that the proxy runs, after which its engine stands differently."""
+"""Events of a service that the proxy runs, after which its engine is in another state."""
 
 type Declare = Callable[[Mapping[str, str]], Sequence[Service]]
 """Returns the services for engines found, given their URLs."""
 
 
 def is_offered(detection: Detection, *, already: bool) -> bool:
-    """Tell whether an engine is to be offered: a healthy one, a slow one, and a busy one that was before."""
+    """Return whether to offer an engine: a healthy or slow one, and a busy one that was offered before."""
     if detection.state is EngineState.RUNNING_DEGRADED:
         return already or bool(detection.models)
     return detection.state is EngineState.RUNNING_HEALTHY
 
 
 def is_unsure(detection: Detection, *, known: bool) -> bool:
-    """Tell whether to look again soon: at one that is busy or loads, and at one that was there before."""
+    """Return whether to look again soon: at a busy or loading one, and at one that was there before."""
     if detection.state is EngineState.RUNNING_DEGRADED:
         return True
     return known and detection.state is not EngineState.RUNNING_HEALTHY
@@ -67,8 +67,8 @@ class Discovery:
         plane: Offers them.
         detector: Finds them.
         declare: Makes services of them.
-        clock: Tells the time.
-        settings: Whether to look at all, and how often.
+        clock: Returns the time.
+        settings: Whether to look for engines, and how often.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Discovery:
         return f"<Discovery [{', '.join(self._offered)}]>"
 
     def adapt(self, settings: EngineSettings) -> None:
-        """Go by other settings from now on; what may no longer be looked for is no longer offered."""
+        """Use other settings from now on; what may no longer be looked for is no longer offered."""
         self._settings = settings
         self._news.set()
 

@@ -230,11 +230,11 @@ class ControlPlane:
         await supervisor.detach()
 
     def services(self) -> Sequence[ServiceView]:
-        """Return every service as it stands."""
+        """Return a snapshot of every service."""
         return [self._view(supervisor) for supervisor in self._supervisors.values()]
 
     def service(self, service_id: str) -> ServiceView:
-        """Return one service as it stands.
+        """Return a snapshot of one service.
 
         Raises:
             UnknownServiceError: It is not declared.

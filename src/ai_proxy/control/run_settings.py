@@ -1,4 +1,4 @@
-"""The settings that hold while the proxy runs, and who wants to know when they change."""
+"""The settings in effect while the proxy runs, and a publisher of their changes."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -13,15 +13,15 @@ from ai_proxy.platform.listeners import Listeners
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting as it stands.
+    """A setting and its value now.
 
     Attributes:
         name: As in the configuration: section and key.
-        value: What holds; durations in seconds. Null where nothing is said.
-        otherwise: What holds without what was made at run time: as the configuration says.
-        made: Whether it was made at run time.
-        kind: What its value is.
-        range: Which values there are, in words.
+        value: The value in effect; durations in seconds. Null where none is set.
+        otherwise: The value without a change at run time: the one of the configuration.
+        made: Whether it was changed at run time.
+        kind: The kind of its value.
+        range: The values it can have, in words.
         description: What it does.
     """
 
@@ -35,19 +35,19 @@ class Setting:
 
 
 def written(setting: Setting) -> str:
-    """Return a setting's value as people write it; `-` where nothing is said."""
+    """Return a setting's value as people write it; `-` where none is set."""
     return "-" if setting.value is None else KNOBS[setting.name].write(setting.value)
 
 
 class SettingsHolder:
-    """Holds the settings that the store and the configuration make together; the store's come first.
+    """Holds the settings of the store and of the configuration; the store's come first.
 
     Args:
-        store: Where settings are kept.
-        base: As the configuration says.
+        store: Keeps the settings that were changed at run time.
+        base: The settings of the configuration.
 
     Attributes:
-        current: The settings that hold.
+        current: The settings in effect.
     """
 
     def __init__(self, store: SettingStore, base: RunSettings) -> None:
@@ -66,10 +66,10 @@ class SettingsHolder:
         return self._listeners.add(listener)
 
     def get(self, name: str) -> Setting:
-        """Return a setting as it stands.
+        """Return a setting and its value.
 
         Raises:
-            UnknownSettingError: None is called that.
+            UnknownSettingError: There is no setting of that name.
         """
         one = knob(name)
         return Setting(
@@ -83,25 +83,25 @@ class SettingsHolder:
         )
 
     def all(self) -> list[Setting]:
-        """Return every setting as it stands."""
+        """Return every setting and its value."""
         return [self.get(name) for name in KNOBS]
 
     async def load(self) -> None:
-        """Take over what the store holds."""
+        """Read the settings that the store keeps."""
         async with self._changing:
             await self._take()
 
     async def put(self, name: str, given: object) -> Setting:
-        """Make a setting, at once and for good.
+        """Change a setting, at once and for good.
 
         Args:
             name: Of the setting.
-            given: Its value, or a text that says it.
+            given: Its value, or a text that can be read as one.
 
         Raises:
-            UnknownSettingError: None is called that.
-            InvalidSettingError: It cannot have that value.
-            StoreError: It could not be kept, and nothing has changed.
+            UnknownSettingError: There is no setting of that name.
+            InvalidSettingError: The setting cannot have that value.
+            StoreError: The store could not keep it; nothing has changed.
         """
         value = knob(name).read(given)
         async with self._changing:
@@ -110,11 +110,11 @@ class SettingsHolder:
         return self.get(name)
 
     async def drop(self, name: str) -> Setting:
-        """Go back to what the configuration says; no error where that holds already.
+        """Return a setting to the value of the configuration; no error where it has that value already.
 
         Raises:
-            UnknownSettingError: None is called that.
-            StoreError: It could not be kept, and nothing has changed.
+            UnknownSettingError: There is no setting of that name.
+            StoreError: The store could not keep it; nothing has changed.
         """
         knob(name)
         async with self._changing:
@@ -127,7 +127,7 @@ class SettingsHolder:
         self._made = made(stored)
         for name in sorted(KNOBS.keys() & stored.keys() - self._made.keys()):
             logger.warning(
-                "{} in the store is not {}; what the configuration says holds", name, KNOBS[name].range
+                "{} in the store is not {}; using the value of the configuration", name, KNOBS[name].range
             )
         before, self.current = self.current, overlaid(self._base, stored)
         if self.current != before:

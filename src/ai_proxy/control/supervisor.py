@@ -202,7 +202,7 @@ class Supervisor:
         self._intent.end(Ending.DRAIN, reason)
 
     def retire(self, reason: str) -> None:
-        """End it for good; `gone` tells when there is proof that nothing runs."""
+        """End it for good; `gone` returns once there is proof that nothing runs."""
         self._intent.retired = True
         self._intent.start = None
         self._intent.next = None
@@ -362,7 +362,7 @@ class Supervisor:
         return Event.LAUNCHED, f"runs ({handle.ref}), not ready yet"
 
     async def _loading(self) -> tuple[Event, str]:
-        # What runs by itself loads nothing for us: once it has failed, one look tells whether it is back.
+        # What runs by itself loads nothing for us: once it has failed, one probe shows whether it is back.
         patience = self.service.start_timeout if self.is_owned or not self.failures else 0.0
         deadline = self._began + patience
         intervals = iter(PROBE_INTERVALS)

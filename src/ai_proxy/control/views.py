@@ -1,4 +1,4 @@
-"""What the control plane tells about itself: immutable snapshots for the API, the CLI and metrics."""
+"""Immutable snapshots of services and models, for the API, the CLI and metrics."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from ai_proxy.core.service import ResourceUsage, StartPolicy
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """One service as it stands.
+    """One service, its state and its load.
 
     Attributes:
         id: Its name.
@@ -18,8 +18,8 @@ class ServiceView:
         engine: The software that answers.
         runtime: How it is run.
         start: When it is started.
-        state: Where it stands.
-        reason: Why, in words.
+        state: Its state.
+        reason: Why it is in that state, in words.
         since: When it entered its state, in seconds since the epoch.
         held: Stopped by hand until started by hand.
         models: Names it answers to: those declared, else its id and those the engine listed when last ready.
@@ -35,8 +35,8 @@ class ServiceView:
         log_tail: Last log lines at the time of the last failure.
         retry_in: Seconds until a request may start it again after a failure; 0 when it may.
         load_time: Seconds from start to ready, learned from the last start.
-        idle_stop_in: Seconds until it is stopped for want of use; None when it will not be.
-        stats: What it uses; None when that is not known.
+        idle_stop_in: Seconds until it is stopped because nobody uses it; None when it will not be.
+        stats: The resources it uses; None when they are not known.
     """
 
     id: str
@@ -74,7 +74,7 @@ class ModelView:
         service_id: Who answers.
         engine: The software that answers.
         state: Of the service.
-        target: What the engine calls it, as far as is known.
+        target: The name by which its engine is asked for it, as far as is known.
         context_length: In tokens; None when the engine has not said.
         kind: `chat`, `embeddings`, ...; empty when the engine has not said.
         since: When the service was first known, in seconds since the epoch.
@@ -105,7 +105,7 @@ class ReloadReport:
         restarted: Changed in a way that a running instance must be replaced for.
         updated: Changed in settings that apply without a restart.
         unchanged: Left alone.
-        needs_restart: Settings of the server itself that changed, and take effect only when it is restarted.
+        needs_restart: Changed settings that take effect only when the proxy itself is restarted.
     """
 
     added: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ class ReloadReport:
 def service_view(
     supervisor: Supervisor, offer: Offer, waiting: int, wait_reason: str, now: float
 ) -> ServiceView:
-    """Return a service as it stands.
+    """Return a snapshot of a service.
 
     Args:
         supervisor: Drives it.
@@ -160,7 +160,7 @@ def service_view(
 
 
 def model_view(route: ModelRoute, supervisor: Supervisor) -> ModelView:
-    """Return a model as it stands.
+    """Return a snapshot of a model.
 
     Args:
         route: Where it is.

@@ -14,8 +14,8 @@ class ServiceEvent:
         at: Seconds since the epoch.
         service_id: The service.
         event: What moved it.
-        state: Where it stands now.
-        reason: Why, in words.
+        state: Its state now.
+        reason: Why it moved, in words.
     """
 
     seq: int

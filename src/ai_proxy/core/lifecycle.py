@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a service stands. STOPPED and FAILED are entered only with proof that nothing runs."""
+    """The state of a service. STOPPED and FAILED are entered only with proof that nothing runs."""
 
     UNKNOWN = "unknown"
     STOPPED = "stopped"

@@ -13,7 +13,7 @@ from ai_proxy.core.service import Handle, Lease, Outcome, Report, Service, Upstr
 from ai_proxy.core.usage import RequestRecord
 
 type Tell = Callable[[str], None]
-"""Takes words for people about something under way."""
+"""Takes the progress of something under way, in words for people."""
 
 
 class Clock(Protocol):
@@ -169,7 +169,7 @@ class EngineDetector(Protocol):
     """Finds the engines that run by themselves."""
 
     async def detect(self, engine: str | None = None, *, fresh: bool = False) -> Sequence[Detection]:
-        """Return how each engine stands. Never fails: what cannot be asked is told as a state.
+        """Return the state of each engine. Never fails: an engine that cannot be asked has a state, too.
 
         Args:
             engine: The only one to look at; None for all.
@@ -212,7 +212,7 @@ class Admission(Protocol):
         """
 
     def stands(self, lease: Lease) -> bool:
-        """Tell whether what a lease was given for still runs: else its address may be another's by now."""
+        """Return whether the instance of a lease still runs: else its address may be another's by now."""
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Give a lease back."""

@@ -50,7 +50,7 @@ class Offer:
         """Return what the engine calls what clients call `name`.
 
         An engine with one model is asked for that one, whatever clients call it; an engine that has never
-        told its models is asked for the name itself.
+        listed its models is asked for the name itself.
         """
         alias = self.service.aliases.get(name)
         if alias is not None or self.find(name):
@@ -58,13 +58,13 @@ class Offer:
         return self.listed[0].id if len(self.listed) == 1 and not self.abilities.any_name else name
 
     def knows(self, name: str) -> bool:
-        """Tell whether a name, said together with this service's own, is one of its models."""
+        """Return whether a name, given together with this service's own, is one of its models."""
         service = self.service
         declared = name in service.models or name in service.aliases or name == service.id
         return declared or self.find(name) is not None
 
     def may_know(self, name: str) -> bool:
-        """Tell whether it can be one: an engine that has never run has not told its models."""
+        """Return whether it can be one: an engine that has never run has not listed its models."""
         return not self.listed or self.knows(name)
 
 
@@ -97,8 +97,8 @@ class ModelRoute:
     def modalities(self) -> frozenset[Modality]:
         """What it takes beside text, as it says itself, else as its engine does."""
         model = self.model
-        told = model.modalities if model is not None else None
-        return self.offer.abilities.modalities if told is None else told
+        listed = model.modalities if model is not None else None
+        return self.offer.abilities.modalities if listed is None else listed
 
 
 class Claim(IntEnum):

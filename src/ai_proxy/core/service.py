@@ -1,4 +1,4 @@
-"""What a service is: the facts the proxy is told, and the proof of a running one."""
+"""What a service is: its declaration, and the proof of a running instance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -194,7 +194,7 @@ class Service:
         models: Names it answers to; empty for its id and what the engine lists.
         aliases: More names it answers to, each with what its engine is asked for instead.
         api_key: Sent to the backend instead of the client's key.
-        health_path: Path that tells readiness; None when accepting a connection is enough.
+        health_path: Path whose status shows readiness; None when accepting a connection is enough.
         idle_timeout: Unused time after which it is stopped; 0 for never.
         start_timeout: Longest time from start to ready.
         stop_grace: Time between the polite and the forced end.
@@ -206,7 +206,7 @@ class Service:
         set_params: Put into every request to a model, in place of what the client says.
         default_params: Put into every request to a model that does not say otherwise.
         drop_params: Taken out of every request to a model.
-        heartbeat: Whether the client of a stream is told of a load under way while it waits.
+        heartbeat: Whether the client of a stream gets a comment now and then while its service starts.
     """
 
     id: str
@@ -250,7 +250,7 @@ class Handle:
         service_id: The service it belongs to.
         config_hash: Of the declaration it was started with.
         ref: What the runtime calls it: a pid, a container id, a URL.
-        started: Start time as the system tells it, in seconds since the epoch; with `ref` it names one
+        started: Start time according to the system, in seconds since the epoch; with `ref` it names one
             instance for ever, since pids are used again.
         upstreams: Where it answers.
         version: In which it was written.
@@ -301,7 +301,7 @@ class ResourceUsage:
         network_received: Since its start.
         network_sent: Since its start.
         pids: Processes and threads.
-        gpu_memory: Held on all GPUs together; None where that cannot be told.
+        gpu_memory: Held on all GPUs together; None where it cannot be measured.
     """
 
     at: float

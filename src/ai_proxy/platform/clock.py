@@ -28,7 +28,7 @@ async def wait_any(clock: Clock, *futures: asyncio.Future[Any], until: float | N
     """Return when one of the futures is done, or when the time has come.
 
     Args:
-        clock: Tells the time.
+        clock: Returns the time.
         futures: None of them is cancelled.
         until: Monotonic seconds; None to wait for the futures alone.
     """
