@@ -9,7 +9,7 @@ from ai_proxy.core.service import DockerLaunch, Service
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
-from ai_proxy.testing.runtime_contract import OwningRuntimeContract, Play, Stage
+from ai_proxy.testing.contracts import OwningRuntimeContract, Play, Stage
 
 PYTHON = ("python3", "-u", "-c")
 SLEEP = "import time; time.sleep(60)"

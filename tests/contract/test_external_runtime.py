@@ -2,7 +2,7 @@ import pytest
 
 from ai_proxy.core.service import ExternalLaunch, Service, Upstream
 from ai_proxy.runtimes.external import ExternalRuntime
-from ai_proxy.testing.runtime_contract import Play, RuntimeContract, Stage, start
+from ai_proxy.testing.contracts import Play, RuntimeContract, Stage, start
 
 UPSTREAMS = (Upstream("127.0.0.1", 8080), Upstream("127.0.0.1", 8081))
 

@@ -7,9 +7,8 @@ import pytest
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import ProcessLaunch, Service
 from ai_proxy.platform import tasks
-from ai_proxy.testing.clock import FakeClock
-from ai_proxy.testing.fake_runtime import Behaviour, FakeRuntime
-from ai_proxy.testing.runtime_contract import OwningRuntimeContract, Play, Stage
+from ai_proxy.testing.contracts import OwningRuntimeContract, Play, Stage
+from ai_proxy.testing.fakes import Behaviour, FakeClock, FakeRuntime
 
 BEHAVIOURS = {
     Play.EXITS: Behaviour.EXITS_AT_ONCE,

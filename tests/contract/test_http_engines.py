@@ -8,7 +8,7 @@ from tests.rigs.recorded_engine import Mood, recorded_engine
 from ai_proxy.core.service import Upstream
 from ai_proxy.engines.catalog import BUILT_IN
 from ai_proxy.engines.http import HttpEngine
-from ai_proxy.testing.engine_contract import EngineContract, Serve, Subject
+from ai_proxy.testing.contracts import EngineContract, Serve, Subject
 from ai_proxy.testing.fake_engine import Behaviour, running_fake_engine
 
 MOODS = {

@@ -7,7 +7,7 @@ from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import ProcessLaunch, Service
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
-from ai_proxy.testing.runtime_contract import OwningRuntimeContract, Play, Stage
+from ai_proxy.testing.contracts import OwningRuntimeContract, Play, Stage
 
 COMMANDS = {
     Play.RUNS: ("sh", "-c", "echo hello; exec sleep 60"),

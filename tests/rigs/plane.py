@@ -13,7 +13,7 @@ from ai_proxy.core.logring import LogRing
 from ai_proxy.core.ports import Model
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, near_names
 from ai_proxy.core.service import ExternalLaunch, RuntimeKind, Service, StartPolicy
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 
 def view(service_id: str, state: State = State.STOPPED, **facts: object) -> ServiceView:

@@ -11,7 +11,7 @@ from loguru import logger
 
 from ai_proxy.config.schema import Config
 from ai_proxy.instances.state import open_state
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 
 async def _open(folder: Path) -> None:

@@ -19,7 +19,7 @@ from ai_proxy.platform import tasks
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.docker.access import find_own_container, own_container
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
-from ai_proxy.testing.runtime_contract import exit_of, start
+from ai_proxy.testing.contracts import exit_of, start
 
 
 def llamacpp() -> Service:

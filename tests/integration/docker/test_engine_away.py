@@ -10,8 +10,8 @@ from tests.rigs.docker_engine import DockerEngine
 from ai_proxy.core.errors import RuntimeUnavailableError
 from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
-from ai_proxy.testing.clock import settle
-from ai_proxy.testing.runtime_contract import exit_of, start
+from ai_proxy.testing.contracts import exit_of, start
+from ai_proxy.testing.fakes import settle
 
 COUNTS = """
 import http.server as h, threading, time

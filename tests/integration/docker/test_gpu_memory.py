@@ -5,7 +5,7 @@ from collections.abc import Collection
 from tests.integration.docker.conftest import Open, measured, sleeper
 from tests.rigs.docker_engine import DockerEngine
 
-from ai_proxy.testing.runtime_contract import start
+from ai_proxy.testing.contracts import start
 
 GIB = 2**30
 

@@ -24,7 +24,7 @@ from ai_proxy.core.placement import AS_DECLARED
 from ai_proxy.core.ports import Tell
 from ai_proxy.platform import tasks
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
-from ai_proxy.testing.runtime_contract import exit_of, start
+from ai_proxy.testing.contracts import exit_of, start
 
 GIVEN_UP = "pull after error: context canceled"
 """What the engine says of a pull that it was told to end."""

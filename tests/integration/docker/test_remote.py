@@ -17,7 +17,7 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
-from ai_proxy.testing.runtime_contract import start
+from ai_proxy.testing.contracts import start
 
 
 @dataclass(frozen=True, slots=True)

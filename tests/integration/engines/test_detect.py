@@ -18,7 +18,7 @@ from ai_proxy.engines.catalog import BUILT_IN
 from ai_proxy.engines.detect.cache import MemoryCache
 from ai_proxy.engines.detect.detector import Detector
 from ai_proxy.platform.clock import SystemClock
-from ai_proxy.testing.engine_contract import closed_port
+from ai_proxy.testing.contracts import closed_port
 
 TITLES = {name: engine.title for name, engine in BUILT_IN.items() if engine.locator is not None}
 LOCATORS = {name: engine.locator for name, engine in BUILT_IN.items() if engine.locator is not None}

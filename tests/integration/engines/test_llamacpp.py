@@ -18,7 +18,7 @@ from ai_proxy.engines.http import HttpEngine
 from ai_proxy.engines.llamacpp import LLAMACPP
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
-from ai_proxy.testing.runtime_contract import exit_of, start
+from ai_proxy.testing.contracts import exit_of, start
 
 pytest.importorskip("xllamacpp", reason="the extra 'llamacpp' is not installed")
 

@@ -23,7 +23,7 @@ from ai_proxy.persistence.database import FILE_NAME, file_url
 from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 SETTINGS = SecuritySettings(hosts=("test",))
 """Requests of these tests come to the host `test`."""

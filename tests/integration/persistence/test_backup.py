@@ -18,7 +18,7 @@ from ai_proxy.persistence.file import back_up_before
 from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import open_security
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 NOW = 1_700_000_000.0
 

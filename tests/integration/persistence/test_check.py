@@ -9,7 +9,7 @@ from ai_proxy.doctor.store import check_store
 from ai_proxy.persistence.store import open_store
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import open_security
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 
 def installation(folder: Path, url: str) -> Installation:

@@ -20,7 +20,7 @@ from ai_proxy.core.keys import Grant
 from ai_proxy.persistence.database import file_url
 from ai_proxy.persistence.store import open_store
 from ai_proxy.security.keys import KeyRing
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from ai_proxy.core.keys import ApiKey, Grant, Scope
 from ai_proxy.core.limits import Allowance
 from ai_proxy.core.store_ports import AuditEntry, Instance, Usage
 from ai_proxy.persistence.store import Store, open_store
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 KEY = ApiKey(
     "k1",

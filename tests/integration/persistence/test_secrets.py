@@ -9,7 +9,7 @@ from ai_proxy.persistence.file import copy_database
 from ai_proxy.persistence.store import open_store
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import open_security
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 
 async def test_no_file_holds_a_key_or_can_be_read_by_others(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ai_proxy.core.service import ProcessLaunch, Service
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
-from ai_proxy.testing.runtime_contract import exit_of, start
+from ai_proxy.testing.contracts import exit_of, start
 
 TALKER = "n=0; while :; do n=$((n+1)); echo line $n; sleep 0.01; done"
 

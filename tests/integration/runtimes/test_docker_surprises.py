@@ -17,7 +17,7 @@ from ai_proxy.core.service import DockerLaunch, Exit, Handle, ResourceUsage, Ser
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
-from ai_proxy.testing.runtime_contract import exit_of, start
+from ai_proxy.testing.contracts import exit_of, start
 
 INSPECTED = {
     "Id": "c1",

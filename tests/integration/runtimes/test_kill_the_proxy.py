@@ -7,7 +7,7 @@ from pathlib import Path
 from ai_proxy.core.logring import LogRing
 from ai_proxy.runtimes.process import session
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
-from ai_proxy.testing.runtime_contract import exit_of
+from ai_proxy.testing.contracts import exit_of
 
 PROXY = Path(__file__).with_name("proxy_to_be_killed.py")
 

@@ -18,8 +18,8 @@ from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.process import session
 from ai_proxy.runtimes.process.records import Records, make_handle
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
+from ai_proxy.testing.contracts import exit_of, start
 from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command
-from ai_proxy.testing.runtime_contract import exit_of, start
 
 SLEEP = ProcessLaunch(("sh", "-c", "echo hello; exec sleep 60"))
 

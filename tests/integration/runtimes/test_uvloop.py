@@ -8,8 +8,8 @@ import uvloop
 from ai_proxy.core.service import Exit, ProcessLaunch, Service
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.process.runtime import ProcessRuntime
+from ai_proxy.testing.contracts import exit_of, start
 from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command
-from ai_proxy.testing.runtime_contract import exit_of, start
 
 
 async def live(runtime: ProcessRuntime, behaviour: Behaviour, *, stop: bool = True) -> Exit:

@@ -10,7 +10,7 @@ import uvloop
 from loguru import logger
 from tests.integration.tls.pebble import Pebble, pebble_with, reason_for_none
 
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 from ai_proxy.tls.certificates import PemFiles
 
 

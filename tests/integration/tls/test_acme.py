@@ -16,7 +16,7 @@ from tests.rigs.wire_rig import eventually
 
 from ai_proxy.core.settings import AcmeSettings, TlsMode, TlsSettings
 from ai_proxy.platform.tasks import Background
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 from ai_proxy.tls.acme import AcmeIssuer
 from ai_proxy.tls.certificates import PemFiles, read_certificate
 from ai_proxy.tls.errors import AcmeError

@@ -13,7 +13,7 @@ from tests.rigs.wire_rig import eventually
 
 from ai_proxy.core.settings import TlsMode, TlsSettings
 from ai_proxy.platform.tasks import Background
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 from ai_proxy.tls.certificates import PemFiles, read_certificate
 from ai_proxy.tls.context import LiveContext
 from ai_proxy.tls.errors import CertificateError, CertificateKeyMismatchError

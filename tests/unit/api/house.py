@@ -16,7 +16,7 @@ from ai_proxy.api.sockets import serve_unix
 from ai_proxy.config.schema import Config
 from ai_proxy.core.store_ports import AuditEntry
 from ai_proxy.instances.state import ProxyState, open_state
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 CLIENT = {"X-AI-Proxy-Principal": "0123456789ab", "X-AI-Proxy-Client": "192.0.2.7"}
 """What the gateway says of a client."""

@@ -13,7 +13,7 @@ from ai_proxy.api.middleware import Middleware, owner_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.core.detection import EngineState
 from ai_proxy.platform.run_folder import create_instance_folder
-from ai_proxy.testing.engine_contract import closed_port
+from ai_proxy.testing.contracts import closed_port
 
 
 @pytest.fixture

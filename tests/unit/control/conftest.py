@@ -7,8 +7,7 @@ from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import ProcessLaunch, RuntimeKind, Service, StartPolicy
 from ai_proxy.telemetry.recorder import NullRecorder
-from ai_proxy.testing.clock import FakeClock
-from ai_proxy.testing.fake_runtime import FakeProbeEngine, FakeRuntime, Machine
+from ai_proxy.testing.fakes import FakeClock, FakeProbeEngine, FakeRuntime, Machine
 
 
 def declare(name: str = "svc", config_hash: str = "1", start: StartPolicy = StartPolicy.ON_DEMAND) -> Service:

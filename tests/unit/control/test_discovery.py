@@ -29,8 +29,7 @@ from ai_proxy.core.settings import EngineSettings
 from ai_proxy.platform.tasks import Background, cancel, spawn
 from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.telemetry.recorder import NullRecorder
-from ai_proxy.testing.clock import FakeClock
-from ai_proxy.testing.fake_runtime import FakeProbeEngine, FakeRuntime
+from ai_proxy.testing.fakes import FakeClock, FakeProbeEngine, FakeRuntime
 
 S = EngineState
 INTERVAL = 300.0

@@ -33,8 +33,7 @@ from ai_proxy.core.service import (
 from ai_proxy.platform.tasks import spawn
 from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.telemetry.recorder import NullRecorder
-from ai_proxy.testing.clock import FakeClock, settle
-from ai_proxy.testing.fake_runtime import Behaviour, FakeProbeEngine, Machine
+from ai_proxy.testing.fakes import Behaviour, FakeClock, FakeProbeEngine, Machine, settle
 
 
 @pytest.fixture

@@ -20,8 +20,7 @@ from ai_proxy.core.ports import Model
 from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import DockerLaunch, Lease, Outcome, Service, StartPolicy
 from ai_proxy.platform.tasks import spawn
-from ai_proxy.testing.clock import FakeClock, settle
-from ai_proxy.testing.fake_runtime import Behaviour, Machine
+from ai_proxy.testing.fakes import Behaviour, FakeClock, Machine, settle
 
 
 def ask(stage: Stage, name: str = "svc") -> "asyncio.Task[Lease]":

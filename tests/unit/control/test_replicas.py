@@ -6,8 +6,7 @@ from ai_proxy.core.service import ExternalLaunch, Lease, Outcome, RuntimeKind, S
 from ai_proxy.platform.tasks import spawn
 from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.telemetry.recorder import NullRecorder
-from ai_proxy.testing.clock import FakeClock
-from ai_proxy.testing.fake_runtime import FakeProbeEngine
+from ai_proxy.testing.fakes import FakeClock, FakeProbeEngine
 
 ONE, TWO, THREE = (Upstream("127.0.0.1", port) for port in (1001, 1002, 1003))
 

@@ -5,7 +5,7 @@ from ai_proxy.control.run_settings import SettingsHolder
 from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.instances.state import open_state
 from ai_proxy.persistence.sqlite import LOOK_EVERY
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 
 async def test_a_setting_made_by_another_instance_holds_here_and_is_told(data: Path) -> None:

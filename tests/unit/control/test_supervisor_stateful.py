@@ -21,8 +21,7 @@ from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import Lease, Outcome, ProcessLaunch, RuntimeKind, Service, StartPolicy
 from ai_proxy.platform.tasks import spawn
 from ai_proxy.telemetry.recorder import NullRecorder
-from ai_proxy.testing.clock import FakeClock, settle
-from ai_proxy.testing.fake_runtime import Behaviour, FakeProbeEngine, FakeRuntime
+from ai_proxy.testing.fakes import Behaviour, FakeClock, FakeProbeEngine, FakeRuntime, settle
 
 NAMES = ("alpha", "beta")
 names = st.sampled_from(NAMES)

@@ -23,7 +23,7 @@ from tests.unit.dialects.streams import (
 from ai_proxy.core.errors import UpstreamClosedError, UpstreamInvalidError
 from ai_proxy.dialects import ollama
 from ai_proxy.dialects.translation import Translation
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOOLS = (

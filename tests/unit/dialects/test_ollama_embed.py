@@ -8,7 +8,7 @@ from ai_proxy.core.abilities import Endpoint
 from ai_proxy.core.errors import UpstreamInvalidError
 from ai_proxy.dialects import ollama
 from ai_proxy.dialects.translation import Translation
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 
 def embed(clock: FakeClock | None = None, **request: object) -> Translation:

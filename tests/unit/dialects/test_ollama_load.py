@@ -6,7 +6,7 @@ from tests.unit.dialects.streams import recorded
 from ai_proxy.core.abilities import Endpoint
 from ai_proxy.core.errors import UpstreamInvalidError
 from ai_proxy.dialects import ollama
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 MOMENT = "2023-11-14T22:30:00.000000Z"
 

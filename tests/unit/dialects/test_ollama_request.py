@@ -11,7 +11,7 @@ from ai_proxy.core.abilities import Endpoint
 from ai_proxy.core.errors import InvalidRequestError
 from ai_proxy.dialects import ollama
 from ai_proxy.dialects.translation import Translation
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 OPENAI: TypeAdapter[CompletionCreateParams] = TypeAdapter(CompletionCreateParams)
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}}

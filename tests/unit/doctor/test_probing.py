@@ -27,7 +27,7 @@ from ai_proxy.persistence.store import open_store
 from ai_proxy.platform.run_folder import create_instance_folder, lock_instance
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import open_security
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 from ai_proxy.tls.acme import directory_folder, directory_url
 from ai_proxy.tls.authority import self_signed
 from ai_proxy.tls.files import write_private

@@ -1,7 +1,7 @@
 from tests.rigs.fake_detector import detection
 
 from ai_proxy.engines.detect.cache import MemoryCache
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 
 async def test_what_was_found_is_remembered_for_its_time_to_live() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ai_proxy.persistence.database import FILE_NAME, file_url
 from ai_proxy.persistence.store import Store, open_store
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 
 async def _make_store(folder: Path) -> None:

@@ -8,7 +8,7 @@ from ai_proxy.core.keys import RANDOM_BYTES, plain_key
 from ai_proxy.core.store_ports import AuditEntry
 from ai_proxy.persistence.store import Store
 from ai_proxy.security.audit import EVERYTHING, MAX_TEXT, PAGE, POLL, REFUSALS, AuditLog
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 
 @pytest.fixture

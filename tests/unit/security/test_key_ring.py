@@ -12,7 +12,7 @@ from ai_proxy.core.errors import (
 from ai_proxy.core.keys import MAX_PRESENTED, Grant
 from ai_proxy.persistence.store import Store
 from ai_proxy.security.keys import KeyRing
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 PEPPER = b"p" * 32
 GRANT = Grant("laptop")

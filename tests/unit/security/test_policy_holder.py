@@ -4,7 +4,7 @@ from ai_proxy.core.errors import InvalidPolicyError
 from ai_proxy.core.policy import Policy
 from ai_proxy.persistence.store import Store
 from ai_proxy.security.policy import PolicyHolder
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 
 @pytest.fixture

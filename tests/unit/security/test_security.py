@@ -12,7 +12,7 @@ from ai_proxy.persistence.sqlite import LOOK_EVERY
 from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.security.security import open_security
 from ai_proxy.security.sync import WRITE_EVERY
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 PEPPER = b"p" * 32
 

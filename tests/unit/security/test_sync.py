@@ -5,7 +5,7 @@ from ai_proxy.core.errors import InvalidPolicyError, StoreUnavailableError
 from ai_proxy.core.ports import Clock
 from ai_proxy.platform.tasks import cancel, spawn
 from ai_proxy.security.sync import RETRY_AFTER, WRITE_EVERY, follow_changes, write_batches
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 
 class Feed:

@@ -7,7 +7,7 @@ from ai_proxy.core.store_ports import Usage
 from ai_proxy.core.usage import UNKNOWN
 from ai_proxy.persistence.store import Store
 from ai_proxy.security.usage import MAX_PENDING, OTHER_MODELS, UsageLedger
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 
 DAY = "2023-11-14"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 from ai_proxy.tls.certificates import PemFiles
 
 

@@ -8,7 +8,7 @@ import pytest
 from loguru import logger
 from tests.unit.tls.fake_issuer import FakeIssuer
 
-from ai_proxy.testing.clock import FakeClock
+from ai_proxy.testing.fakes import FakeClock
 from ai_proxy.tls.authority import authority_files
 from ai_proxy.tls.certificates import Certificate, PemFiles, read_certificate
 from ai_proxy.tls.errors import AcmeError, CertificateDateError

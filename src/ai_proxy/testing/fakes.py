@@ -1,10 +1,12 @@
-"""A runtime and an engine that do as they are told, in memory, so that tests can rehearse any misfortune.
+"""A clock, a runtime and an engine that do as they are told, in memory, so that tests can rehearse any fault.
 
 Time is a clock's that the test holds; nothing sleeps for real. The `Machine` knows what really runs, whatever
 the runtime says: two runtimes on one machine are a proxy before and after its restart.
 """
 
 import asyncio
+import heapq
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,50 @@ from ai_proxy.core.ports import Clock, Model, Probe, RuntimeCapabilities, Tell
 from ai_proxy.core.service import Exit, Handle, Report, Service, Upstream
 from ai_proxy.platform.clock import wait_any
 from ai_proxy.platform.tasks import cancel, spawn
+
+__all__ = ["Behaviour", "FakeClock", "FakeProbeEngine", "FakeRuntime", "Machine", "settle"]
+
+
+class FakeClock:
+    """Time stands still until `advance` is called."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self._now = now
+        self._order = itertools.count()
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return self._now
+
+    def wall(self) -> float:
+        """Return seconds since the epoch, which began long before the monotonic clock."""
+        return 1_700_000_000.0 + self._now
+
+    async def sleep(self, seconds: float) -> None:
+        """Return once the clock has been advanced that far."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._now + max(0.0, seconds), next(self._order), future))
+        await future
+
+    async def advance(self, seconds: float) -> None:
+        """Move time on, waking each sleeper at its moment and letting the woken work settle."""
+        end = self._now + seconds
+        await settle()
+        while self._sleepers and self._sleepers[0][0] <= end:
+            when, _, future = heapq.heappop(self._sleepers)
+            self._now = max(self._now, when)
+            if not future.done():
+                future.set_result(None)
+            await settle()
+        self._now = end
+        await settle()
+
+
+async def settle(rounds: int = 50) -> None:
+    """Let every task that can run do so."""
+    for _ in range(rounds):
+        await asyncio.sleep(0)
 
 
 class Behaviour(StrEnum):
