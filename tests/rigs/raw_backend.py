@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from tests.rigs.raw_http import PATIENCE, Message, RawConnection, TruncatedError, read_request
 
 from ai_proxy.core.service import Upstream
-from ai_proxy.platform.tasks import cancel
+from ai_proxy.platform.tasks import cancel, spawn
 
 
 class BackendConnection(RawConnection):
@@ -77,6 +77,15 @@ def answer_and_close(response: bytes, *, reset: bool = False) -> Script:
     return run
 
 
+async def all_accepted() -> None:
+    """Let the servers of this loop get the connections that have been accepted for them.
+
+    asyncio takes three turns to hand one over; a server that is closed meanwhile leaves its socket open.
+    """
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 class RawBackend:
     """Runs a script for every connection; an error in a script fails `close`.
 
@@ -116,13 +125,13 @@ class RawBackend:
                 await self._connected.wait()
         return self.connections[number - 1]
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = BackendConnection(reader, writer, len(self.connections) + 1)
         self.connections.append(connection)
         self._connected.set()
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.append(task)
+        self._tasks.append(spawn(self._play(connection), "backend"))
+
+    async def _play(self, connection: BackendConnection) -> None:
         try:
             await self.script(connection)
         except (ConnectionError, asyncio.CancelledError):
@@ -130,7 +139,7 @@ class RawBackend:
         except Exception as error:  # noqa: BLE001 - told by close
             self._errors.append(error)
         finally:
-            writer.close()
+            connection.writer.close()
 
     async def stop(self) -> None:
         """Stop listening; connections that stand go on."""
@@ -139,6 +148,7 @@ class RawBackend:
 
     async def close(self) -> None:
         """End everything, and raise what went wrong in a script."""
+        await all_accepted()
         await self.stop()
         await cancel(*self._tasks)
         for connection in self.connections:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.rigs.admission import FakeAdmission
-from tests.rigs.raw_backend import RawBackend
+from tests.rigs.raw_backend import RawBackend, all_accepted
 from tests.rigs.raw_http import PATIENCE, Message, RawClient
 from tests.rigs.recorder import CollectingRecorder
 
@@ -79,6 +79,7 @@ class WireRig:
         """End the clients, then the gateway, then the backends."""
         for client in self._clients:
             client.writer.transport.abort()
+        await all_accepted()
         await self.gateway.close()
         for backend in (*self.backends.values(), self.management):
             await backend.close()

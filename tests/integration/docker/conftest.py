@@ -56,7 +56,7 @@ async def log_line(runtime: DockerRuntime, name: str, part: str) -> str:
 def engine(docker_engine: DockerEngine) -> Iterator[DockerEngine]:
     """The private engine; a test must leave nothing on it."""
     yield docker_engine
-    deadline = time.monotonic() + 60.0  # a removal may be under way
+    deadline = time.monotonic() + 20.0  # a removal may be under way
     while (left := docker_engine.containers()) and time.monotonic() < deadline:
         time.sleep(0.05)
     if left:
