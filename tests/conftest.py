@@ -69,9 +69,24 @@ def _insist_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.outcome, report.longrepr = "failed", f"nothing is skipped where CI=true: {reason}"
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     distributes = config.option.tx and config.option.dist != "no"
     signal.signal(signal.SIGTERM, _leave_last if distributes else _leave)
+    if distributes:
+        config.pluginmanager.register(FailuresAtOnce(config.pluginmanager.get_plugin("terminalreporter")))
+
+
+class FailuresAtOnce:
+    """Names each failure when it happens; pytest shows them all, in full, at the end."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._terminal.ensure_newline()
+            self._terminal.write_line(f"FAILED {report.nodeid}", red=True)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,6 +9,8 @@ from tests.e2e.sdk.conftest import House
 
 from ai_proxy.data import DEMO_SENTENCE
 
+pytestmark = pytest.mark.xdist_group("sdk")  # one proxy serves them all
+
 HELLO: list[MessageParam] = [{"role": "user", "content": "hello"}]
 LOOK: list[ToolParam] = [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]
 GREEDY = {"temperature": 0}

@@ -13,6 +13,8 @@ from ai_proxy.api.ollama import VERSION
 from ai_proxy.cli.main import app
 from ai_proxy.data import DEMO_SENTENCE
 
+pytestmark = pytest.mark.xdist_group("sdk")  # one proxy serves them all
+
 PAGE = (Path(__file__).parents[3] / "docs" / "clients.md").read_text(encoding="utf-8")
 
 

@@ -11,6 +11,8 @@ from tests.e2e.sdk.conftest import House
 
 from ai_proxy.data import DEMO_SENTENCE
 
+pytestmark = pytest.mark.xdist_group("sdk")  # one proxy serves them all
+
 
 @pytest.fixture
 async def model(house: House) -> AsyncIterator[ChatOpenAI]:

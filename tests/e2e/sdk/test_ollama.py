@@ -8,6 +8,8 @@ from tests.e2e.sdk.conftest import House
 
 from ai_proxy.data import DEMO_SENTENCE
 
+pytestmark = pytest.mark.xdist_group("sdk")  # one proxy serves them all
+
 HELLO = [{"role": "user", "content": "hello"}]
 OPTIONS = {"temperature": 0}
 
