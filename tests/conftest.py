@@ -73,8 +73,9 @@ def _insist_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     distributes = config.option.tx and config.option.dist != "no"
     signal.signal(signal.SIGTERM, _leave_last if distributes else _leave)
-    if distributes:
-        config.pluginmanager.register(FailuresAtOnce(config.pluginmanager.get_plugin("terminalreporter")))
+    terminal: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
+    if distributes and terminal is not None:
+        config.pluginmanager.register(FailuresAtOnce(terminal))
 
 
 class FailuresAtOnce:
