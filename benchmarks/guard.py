@@ -20,14 +20,15 @@ from ai_proxy.core.keys import Grant
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Service, Upstream
 from ai_proxy.core.settings import Limits, SecuritySettings
-from ai_proxy.gateway.connection import ClientConnection
-from ai_proxy.gateway.entries import OPENAI
 from ai_proxy.gateway.guard import KeyGuard
-from ai_proxy.gateway.listener import Gateway
-from ai_proxy.gateway.upstream import UpstreamConnection
+from ai_proxy.gateway.http.client import ClientConnection
+from ai_proxy.gateway.http.upstream import UpstreamConnection
+from ai_proxy.gateway.listener import Gateway, Listener
+from ai_proxy.gateway.routing.endpoints import OPENAI
 from ai_proxy.persistence.database import file_url
 from ai_proxy.persistence.store import open_store
 from ai_proxy.platform.clock import SystemClock
+from ai_proxy.platform.tasks import Background
 from ai_proxy.security.pepper import load_pepper
 from ai_proxy.security.security import Security, open_security
 from ai_proxy.telemetry.metrics import Metrics
@@ -75,7 +76,7 @@ def data_plane() -> Gateway:
     """Return a gateway with one service, whose connection is kept."""
     metrics = Metrics()
     metrics.state("svc", "ready")
-    gateway = Gateway(FakeAdmission({"svc": BACKEND}), metrics, Limits(), BACKEND)
+    gateway = Gateway(FakeAdmission({"svc": BACKEND}), metrics, Limits(), BACKEND, Background())
     service = Service("svc", "generic", "generic", ExternalLaunch((BACKEND,)), "hash")
     gateway.publish([Offer(service, Abilities("Generic", TEXT_ENDPOINTS))])
     return gateway
@@ -83,9 +84,10 @@ def data_plane() -> Gateway:
 
 def requester(gateway: Gateway, path: bytes, header: bytes) -> Callable[[], float]:
     """Return what makes a round of requests on one connection, and returns the seconds that one took."""
-    backend, client = UpstreamConnection(gateway.pools.of(BACKEND)), ClientConnection(gateway, OPENAI)
+    backend = UpstreamConnection(gateway.shared.pools.of(BACKEND))
+    client = ClientConnection(Listener(gateway, OPENAI))
     CountingTransport(backend)
-    gateway.pools.of(BACKEND).put(backend)
+    gateway.shared.pools.of(BACKEND).put(backend)
     transport = CountingTransport(client)
     lines = (
         *(b"POST %b HTTP/1.1" % path, b"host: localhost", b"content-type: application/json"),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_proxy.gateway import connection
+from ai_proxy.gateway.http import client
 from benchmarks.messages import KEY
 
 PREFIX = "/service/bench"
@@ -96,7 +96,7 @@ _LITELLM_ENVIRONMENT = {
 }
 
 
-COMPILED = not str(connection.__file__).endswith(".py")
+COMPILED = not str(client.__file__).endswith(".py")
 """Whether the data plane is compiled: then this was run by `scripts/compile`."""
 
 

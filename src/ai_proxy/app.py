@@ -29,9 +29,9 @@ from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.options import LogLevel, ServeOptions, overridden
 from ai_proxy.core.settings import TlsSettings
-from ai_proxy.gateway.entries import OLLAMA, OPENAI, Front
 from ai_proxy.gateway.guard import KeyGuard
 from ai_proxy.gateway.listener import Gateway
+from ai_proxy.gateway.routing.endpoints import OLLAMA, OPENAI, Frontend
 from ai_proxy.platform import run_folder
 from ai_proxy.platform.addresses import local_url
 from ai_proxy.platform.clock import SystemClock
@@ -145,11 +145,13 @@ async def _listen(stack: AsyncExitStack, parts: Parts, certificates: TlsSettings
     return port
 
 
-async def _bind(gateway: Gateway, host: str, port: int, front: Front, tls: ssl.SSLContext | None) -> int:
+async def _bind(
+    gateway: Gateway, host: str, port: int, frontend: Frontend, tls: ssl.SSLContext | None
+) -> int:
     try:
-        return await gateway.listen(host, port, tls, front)
+        return await gateway.listen(host, port, tls, frontend)
     except OSError as error:
-        setting = "--host and --port" if front is OPENAI else "server.ollama_port"
+        setting = "--host and --port" if frontend is OPENAI else "server.ollama_port"
         raise ListenError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with {setting}"
         ) from error

@@ -158,7 +158,7 @@ async def assemble(
         background,
         max_held=settings.limits.max_waiting_bodies,
     )
-    gateway = _gateway(plane, telemetry, settings.limits, guard, folder / CLIENT_SOCKET)
+    gateway = _gateway(plane, telemetry, settings.limits, guard, background, folder / CLIENT_SOCKET)
     stack.push_async_callback(close, plane, gateway)
     plane.load = _loader(path, config, options)
     addresses = Addresses()
@@ -288,12 +288,17 @@ def _guard(state: ProxyState | StoreError, settings: SecuritySettings, host: str
 
 
 def _gateway(
-    plane: ControlPlane, telemetry: Telemetry, limits: Limits, guard: Guard, management: Path
+    plane: ControlPlane,
+    telemetry: Telemetry,
+    limits: Limits,
+    guard: Guard,
+    background: Background,
+    management: Path,
 ) -> Gateway:
     """Build the data plane, and connect it to what it asks and informs."""
     upstream = Upstream("localhost", 80, unix_path=str(management))
-    gateway = Gateway(plane.scheduler, telemetry.recorder, limits, upstream)
-    gateway.tracing = telemetry.tracing
+    gateway = Gateway(plane.scheduler, telemetry.recorder, limits, upstream, background)
+    gateway.shared.tracing = telemetry.tracing
     gateway.protect(guard)
     plane.offers_changed.add(gateway.publish)
     plane.events.listen(EventLog())

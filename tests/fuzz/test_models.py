@@ -24,7 +24,7 @@ from ai_proxy.core.abilities import EVERYTHING, Abilities, Endpoint, Rule, Treat
 from ai_proxy.core.ports import Model
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Service
-from ai_proxy.gateway.entries import OLLAMA
+from ai_proxy.gateway.routing.endpoints import OLLAMA
 
 ID = b"X-Request-ID: fixed"
 JSON = b"Content-Type: application/json"
@@ -81,7 +81,7 @@ def said(body: bytes) -> bytes:
 def play(rig: WireRig, script: Script) -> None:
     """Have the backend do something else from now on."""
     rig.backend.script = script
-    rig.gateway.pools.of(rig.admission.upstreams["svc"]).sweep(0)
+    rig.gateway.shared.pools.of(rig.admission.upstreams["svc"]).sweep(0)
 
 
 async def parrot(connection: BackendConnection) -> None:
@@ -94,7 +94,7 @@ def asked(fuzzed: tuple[asyncio.Runner, WireRig]) -> Iterator[tuple[asyncio.Runn
     runner, rig = fuzzed
 
     async def prepare() -> None:
-        rig.ollama_port = await rig.gateway.listen("127.0.0.1", 0, front=OLLAMA)
+        rig.ollama_port = await rig.gateway.listen("127.0.0.1", 0, frontend=OLLAMA)
         await rig.gateway.accept()
 
     runner.run(prepare())
@@ -185,7 +185,7 @@ async def listen(rig: WireRig, target: bytes, version: bytes, *, loads: bool) ->
         await client.send(request)
         if loads:
             await rig.admission.wait_for_waiting(1)
-            await asyncio.sleep(rig.gateway.heartbeat * 1.5)
+            await asyncio.sleep(rig.gateway.shared.heartbeat * 1.5)
             rig.admission.open("svc")
         return await asyncio.wait_for(read_response(client.reader, b"POST"), 60)
     except (TruncatedError, EOFError, ConnectionError):

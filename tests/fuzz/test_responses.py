@@ -94,7 +94,7 @@ def test_cuts_between_reads_change_nothing(
         seen = []
         for script in (in_pieces(response, []), in_pieces(response, cuts)):
             rig.backend.script = script
-            rig.gateway.pools.of(rig.admission.upstreams["svc"]).sweep(0)
+            rig.gateway.shared.pools.of(rig.admission.upstreams["svc"]).sweep(0)
             answered = await ask(rig)
             assert answered is not None
             seen.append(answered)
@@ -135,7 +135,7 @@ def test_a_mutated_response_is_passed_on_refused_or_truncated(
 
     async def run() -> None:
         rig.backend.script = script
-        rig.gateway.pools.of(rig.admission.upstreams["svc"]).sweep(0)
+        rig.gateway.shared.pools.of(rig.admission.upstreams["svc"]).sweep(0)
         for seen in await asyncio.gather(*(ask(rig) for _ in cases)):
             assert seen is None or seen.error_code or 200 <= seen.status <= 999, seen
             assert seen is None or len(seen.all(b"x-request-id")) == 1

@@ -16,8 +16,10 @@ from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Service, Upstream
 from ai_proxy.core.settings import Limits
-from ai_proxy.gateway.connection import ClientConnection
+from ai_proxy.gateway.exchange import Exchange
+from ai_proxy.gateway.http.client import ClientConnection
 from ai_proxy.gateway.listener import Gateway
+from ai_proxy.platform.tasks import Background
 
 SWEEP = 0.02
 """Seconds between two looks for overdue connections."""
@@ -30,6 +32,12 @@ async def eventually(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
+
+
+def exchange_of(connection: ClientConnection) -> Exchange:
+    """Return what is being answered on a connection."""
+    assert isinstance(connection.current, Exchange)
+    return connection.current
 
 
 class WireRig:
@@ -57,7 +65,7 @@ class WireRig:
     @property
     def connections(self) -> list[ClientConnection]:
         """The gateway's side of its clients' connections."""
-        return list(self.gateway._connections)
+        return self.gateway.connections
 
     @property
     def backend(self) -> RawBackend:
@@ -109,7 +117,13 @@ async def wire_rig(
         control = await management.listen_unix(str(Path(folder) / "m.sock"))
         admission, recorder = FakeAdmission(upstreams), CollectingRecorder()
         gateway = Gateway(
-            admission, recorder, limits or Limits(shutdown_timeout=0.5), control, SWEEP, HEARTBEAT
+            admission,
+            recorder,
+            limits or Limits(shutdown_timeout=0.5),
+            control,
+            Background(),
+            SWEEP,
+            HEARTBEAT,
         )
         gateway.publish(
             Offer(

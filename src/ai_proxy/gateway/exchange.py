@@ -1,11 +1,23 @@
-"""One request and its response on the wire: route, admit, forward, account."""
+"""One request and its response, in the order in which they travel.
+
+The rooms are: guard, route, admit, forward, relay, account.
+
+`plan` decides what the head alone decides. An `Exchange` does the rest: the client's connection feeds it the
+request and says when its turn has come, the backend's connection feeds it the response. Its parts are chosen
+from the head: the resolver finds a model, the body is held or streamed, the rewriter and the usage meter take
+what passes. Without them, bytes go through as they come.
+"""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from enum import IntEnum, auto
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import Any
+
+from loguru import logger
 
 from ai_proxy.core.errors import (
-    BodyTooLargeError,
     ProxyError,
     RateLimitedError,
     UnknownPathError,
@@ -14,30 +26,137 @@ from ai_proxy.core.errors import (
 )
 from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import Lease, Outcome
-from ai_proxy.gateway.entries import dialect_of
-from ai_proxy.gateway.memo import RequestMemo
-from ai_proxy.gateway.pool import Pool
-from ai_proxy.gateway.request import Request
-from ai_proxy.gateway.respond import JSON, problem, refusal
-from ai_proxy.gateway.route import Destination
-from ai_proxy.gateway.upstream import UpstreamConnection
-from ai_proxy.gateway.wire import BUSY, CLIENT, CONTINUE, PRINCIPAL, without_cors
+from ai_proxy.core.usage import UNKNOWN, LiveRequest, Progress, RequestRecord
+from ai_proxy.gateway.guard import Access, Guard
+from ai_proxy.gateway.http.body import (
+    IN_CONFIGURATION,
+    IN_POLICY,
+    LAST_CHUNK,
+    Body,
+    HeldBody,
+    StreamedBody,
+    frame_chunk,
+    too_large,
+)
+from ai_proxy.gateway.http.multipart import is_multipart
+from ai_proxy.gateway.http.pool import Pool
+from ai_proxy.gateway.http.request import Request
+from ai_proxy.gateway.http.respond import JSON, LocalResponse, error_response, stream_head
+from ai_proxy.gateway.http.response import outcome_of
+from ai_proxy.gateway.http.timeouts import UNLIMITED, Pending, Wait
+from ai_proxy.gateway.http.wire import CLIENT, CONTINUE, PRINCIPAL, Header, origin_form, without_cors
+from ai_proxy.gateway.inference.form import FormBody
+from ai_proxy.gateway.inference.resolver import FormResolver, PromptResolver, Resolver
+from ai_proxy.gateway.inference.rewriter import ResponseRewriter, WholeResponse, is_event_stream, warning_line
+from ai_proxy.gateway.inference.usage import UsageMeter, known
+from ai_proxy.gateway.ports import ClientSide, Shared, UpstreamSide
+from ai_proxy.gateway.routing.endpoints import Frontend, ModelEndpoint
+from ai_proxy.gateway.routing.table import Destination
 from ai_proxy.platform.tasks import spawn
 from ai_proxy.security.limiter import Meters, enter, leave, rate_limit_headers
-
-if TYPE_CHECKING:
-    from ai_proxy.gateway.connection import ClientConnection
-    from ai_proxy.gateway.listener import Gateway
 
 CLIENT_GONE = 499
 BROKEN_OFF = 599
 SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """May be sent again although the backend may have acted on them (RFC 9110 section 9.2.1)."""
+AT_ONCE = 0.25
+"""Seconds within which a kept connection that the backend had closed is noticed: later, it has worked."""
 SMALL_BODY = 64 * 1024
 """A rejected request's body up to this size is read to its end, so that the connection can go on."""
-IN_CONFIGURATION = "server.limits in the configuration"
 STREAM_AHEAD = 256 * 1024
 """Bytes of a streamed body that are held while there is no connection to send them on."""
+CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie"})
+"""Headers by which a client of a model proves who it is: to the proxy, never to a backend."""
+REPLACED = CREDENTIALS | {b"content-type", b"accept-encoding"}
+"""Headers that a request to a model loses: a compressed answer could not be read for its usage."""
+CHUNKED = b"transfer-encoding: chunked\r\n"
+EVENT_ENDS = (b"\n\n\r\n", b"\r\n\r\n\r\n")
+"""How a piece ends where both an event and the chunk that holds it are complete."""
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """All that the head of a request decides; kept with the head, for when the same one comes again.
+
+    Attributes:
+        frontend: What the listener answers.
+        request: The head.
+        access: What the guard decided.
+        endpoint: The path on which a model is asked; None for any other.
+        destination: Where a request to any other path goes; None where the body decides.
+        path: To ask there.
+        error: Why the request is refused; None when it is not.
+        streams_body: Whether the body is passed on as it arrives.
+        is_form: Whether the body is a multipart form that names a model.
+        traceparent: The client's, where the proxy traces and so does not forward it.
+        rendered: The head for a backend, without its framing and what concerns one exchange only.
+        rendered_for: The pool, destination and path that it was rendered for.
+    """
+
+    frontend: Frontend
+    request: Request
+    access: Access
+    endpoint: ModelEndpoint | None = None
+    destination: Destination | None = None
+    path: bytes = b""
+    error: ProxyError | None = None
+    streams_body: bool = False
+    is_form: bool = False
+    traceparent: bytes = b""
+    rendered: bytes = b""
+    rendered_for: tuple[Pool, Destination | None, bytes] | None = None
+
+
+def plan(
+    shared: Shared, frontend: Frontend, guard: Guard, request: Request, headers: list[Header], peer: str
+) -> Plan:
+    """Decide what the head of a request decides: who calls, whether they may, and where it goes.
+
+    Args:
+        shared: What all exchanges share.
+        frontend: What the listener answers.
+        guard: Decides who may call there.
+        request: The head, read.
+        headers: All headers that came, in their order.
+        peer: Address of the other end of the connection.
+    """
+    target = request.target
+    access = guard.inspect(request, headers, peer, frontend.scope(target))
+    found = Plan(frontend, request, access, error=request.error or access.error)
+    found.endpoint = frontend.endpoint(target) if request.method == b"POST" else None
+
+    if found.endpoint is None:
+        found.streams_body = request.has_body and not request.is_json
+        if found.error is None and access.preflight is None:
+            try:
+                found.destination, found.path = frontend.resolve(shared.table, target)
+                if service_id := found.destination.service_id:
+                    access.principal.check_service(service_id)
+            except ProxyError as error:
+                found.error = error
+    else:
+        found.path = origin_form(target)
+        content_type = request.header(b"content-type")
+        found.is_form = found.streams_body = not request.is_json and is_multipart(content_type)
+        dropped = REPLACED
+        if shared.tracing is not None:
+            found.traceparent = request.header(b"traceparent")
+            dropped |= {b"traceparent"}
+        request.drop(dropped)
+        request.lines += (b"content-type", b": ", content_type if found.is_form else JSON, b"\r\n")
+        access.backend_credentials = True
+
+    limit = shared.limits.max_json_body
+    if request.length > limit and not found.streams_body:
+        found.error = found.error or too_large(limit, IN_CONFIGURATION)
+    return found
+
+
+def refused(frontend: Frontend, error: ProxyError) -> Plan:
+    """Return the plan for something that never became a request."""
+    nothing = Request(b"", b"")
+    nothing.close = True
+    return Plan(frontend, nothing, Access(), error=error)
 
 
 class Phase(IntEnum):
@@ -51,109 +170,170 @@ class Phase(IntEnum):
 
 
 READING, ADMITTING, FORWARDING, RESPONDING, DONE = Phase
+PROGRESS = {READING: Progress.READING, ADMITTING: Progress.WAITING, FORWARDING: Progress.FORWARDING}
 
 
 class Exchange:
-    """One request and its response.
-
-    The client connection feeds it the request and tells it when its turn to answer has come; the upstream
-    connection feeds it the response. Whatever happens, it ends in `_finish`, once.
-    """
+    """One request and its response. Whatever happens, it ends in `_finish`, once."""
 
     __slots__ = (
+        "begun",
         "body",
         "client",
         "close",
         "destination",
         "error",
+        "error_code",
         "first_byte",
-        "gateway",
+        "first_token",
+        "forwarded",
+        "framed",
         "id",
         "lease",
         "meters",
-        "path",
+        "original",
+        "payload",
         "phase",
+        "plan",
+        "pool",
         "received",
         "request",
         "request_done",
+        "resolver",
+        "rewriter",
         "sent",
+        "shared",
         "started",
         "status",
-        "streamed",
         "task",
+        "traceparent",
         "unframed",
         "upstream",
+        "usage",
+        "waited",
     )
 
-    def __init__(self, client: "ClientConnection", gateway: "Gateway", request: Request) -> None:
+    def __init__(self, shared: Shared, client: ClientSide, plan: Plan) -> None:
+        request = plan.request
+        self.shared = shared
         self.client = client
-        self.gateway = gateway
+        self.plan = plan
         self.request = request
-        self.started = gateway.now()
-        self.phase = READING
-        self.close = request.close
-        self.error = request.error
         self.id = request.request_id
-        self.destination: Destination | None = None
-        self.path = b""
-        self.body: bytes | bytearray = b""
-        self.streamed = False
-        self.unframed = request.is_http10
-        self.request_done = False
+        self.started = shared.now()
+        self.phase = READING
+        self.error = plan.error
+        self.close = request.close  # the connection, after the response
+        # The request.
+        self.body: Body | None = None
+        self.payload: bytes | bytearray = b""  # what is to be sent of the body, and not sent yet
+        self.original: bytes | bytearray = b""  # what it was made of, until there is a lease
         self.received = 0
-        self.sent = 0
-        self.status = 0
-        self.first_byte = -1.0
+        self.request_done = False
+        self.resolver: Resolver | None = None
+        self.destination = plan.destination
+        self.traceparent = b""
+        # The way to the backend.
+        self.meters: Meters = ()  # that count the request, while it is counted
+        self.waited = 0.0  # for a lease, if there was none at once; negative while it waits
         self.lease: Lease | None = None
-        self.meters: Meters = ()  # while it is counted
-        self.upstream: UpstreamConnection | None = None
         self.task: asyncio.Task[None] | None = None
+        self.upstream: UpstreamSide | None = None
+        self.pool: Pool | None = None  # of a kept connection that it was sent on
+        self.forwarded = 0.0  # when that was
+        # The response.
+        self.begun = False  # whether the client has a head: the backend's, or one of ours before it
+        self.unframed = request.is_http10  # whether the body is wanted without chunk framing
+        self.framed = False  # whether it is passed on with it
+        self.rewriter: ResponseRewriter | None = None
+        self.usage: UsageMeter | None = None
+        self.status = 0
+        self.sent = 0
+        self.first_byte = -1.0
+        self.first_token = -1.0
+        self.error_code = ""
+
+        endpoint = plan.endpoint
+        if endpoint is None:
+            if plan.access.principal.counts_tokens:
+                self.usage = UsageMeter(counts_events=True)
+        elif plan.is_form:
+            self.body = form = FormBody(plan.request.header(b"content-type"), chunked=request.chunked)
+            self.resolver = FormResolver(endpoint, plan.access.principal, plan.path, form)
+            self.error = self.error or form.error
+        else:
+            self.resolver = PromptResolver(endpoint, plan.access.principal, plan.path)
 
     def __repr__(self) -> str:
         return f"<Exchange [{self.request!r}, {self.phase.name.lower()}, {self.sent} bytes sent]>"
 
-    def route(self) -> None:
-        """Find the destination and choose how the body is taken; an error is noted, for its turn."""
-        request = self.request
-        try:
-            if request.error is None:
-                self.destination, self.path = self.client.front.resolve(self.gateway.table, request.target)
-                if service_id := self.destination.service_id:
-                    request.principal.check_service(service_id)
-        except ProxyError as error:
-            self.error = self.error or error
-        if request.length or request.chunked:
-            if not request.is_json:
-                self.streamed = True
-            else:
-                self._limit(request.length)
-
-    def _limit(self, length: int) -> None:
-        """Note when a body that is held is larger than one may be."""
-        limit = self.gateway.limits.max_json_body
-        if length > limit:
-            self.error = self.error or _too_large(limit, IN_CONFIGURATION)
-
     def request_id(self) -> bytes:
-        """Return the request's id: the client's own, if it gave a sane one, else a new one."""
+        """Return the request's id: the client's own, if it sent a sane one, else a new one."""
         if not self.id:
-            self.id = self.gateway.next_request_id()
+            self.id = self.shared.next_request_id()
         return self.id
 
-    def repeat(self, memo: RequestMemo, body: bytes) -> None:
-        """Begin with a request whose head is known, and whose body is here."""
-        self.destination = memo.destination
-        self.path = memo.path
-        self.body = body
-        self.received = len(body)
-        self.request_done = True
-        self.begin()
+    # The request arrives: its body is held, or passed on.
 
-    def is_plain(self) -> bool:
-        """Tell whether all there is to know of the request is in its head and a body that is held."""
-        request = self.request
-        special = self.error or self.streamed or self.close or request.upgrade or request.expects_continue
-        return not (special or request.chunked or self.destination is self.gateway.management)
+    def add_body(self, data: bytes) -> None:
+        """Take a piece of the request's body."""
+        self.received += len(data)
+        limit = self.plan.access.max_body
+        if 0 < limit < self.received:
+            self.client.discard()
+            self.break_off(too_large(limit, IN_POLICY))
+            return
+        if self.error is not None:
+            return
+        if self.body is None:
+            self.body = self._new_body()
+        try:
+            ahead = self.body.add(data)
+        except ProxyError as error:
+            self.error = error
+            return
+        if ahead:
+            self._pass_on(ahead)
+
+    def _new_body(self) -> Body:
+        if self.plan.streams_body:
+            return StreamedBody(chunked=self.request.chunked)
+        return HeldBody(self.shared.limits.max_json_body)
+
+    def end_body(self) -> None:
+        """Take the end of the request."""
+        if self.error is None and (self.body is not None or self.request.has_body):
+            self.body = self.body or self._new_body()
+            try:
+                ahead = self.body.end()
+            except ProxyError as error:
+                self.error = error
+            else:
+                if ahead:
+                    self._pass_on(ahead)
+        self.body = None
+        self.request_done = True
+
+    def _pass_on(self, data: bytes | bytearray) -> None:
+        """Send a piece of the body, or keep it until there is a connection."""
+        if self.upstream is not None:
+            self.upstream.transport.write(data)
+        elif self.phase < RESPONDING:
+            if self.payload:
+                self.payload = bytearray(self.payload) if isinstance(self.payload, bytes) else self.payload
+                self.payload += data
+            else:
+                self.payload = data
+            if self.plan.streams_body and len(self.payload) > STREAM_AHEAD:
+                self.client.pause_request()
+
+    def break_off(self, error: ProxyError) -> None:
+        """Refuse a request that cannot be read to its end, or may not go on; in its turn."""
+        self.close = True
+        if self.phase is READING:
+            self.error = error
+        else:
+            self.fail(error)
 
     @property
     def is_ready(self) -> bool:
@@ -166,217 +346,259 @@ class Exchange:
         if self.error is not None:
             request = self.request
             return self.close or request.chunked or request.expects_continue or request.length > SMALL_BODY
-        return self.streamed
+        return self.plan.streams_body and (self.body is None or self.body.is_known)
 
     def wants_continue(self) -> bool:
-        """Tell, once, whether the client waits for a 100 before it sends its body (RFC 9110 10.1.1)."""
+        """Return, once, whether the client waits for a 100 before it sends the body (RFC 9110 10.1.1)."""
         wants = self.request.expects_continue and not self.received
         self.request.expects_continue = False
         return wants
 
     @property
-    def begun(self) -> bool:
-        """Whether the client has had the head of a response."""
-        return self.phase is RESPONDING
+    def has_begun(self) -> bool:
+        """Whether its turn has come and it is being answered."""
+        return self.phase is not READING
 
     @property
-    def progress(self) -> int:
-        """A number that changes whenever something comes of the response."""
-        return self.sent
+    def is_cacheable(self) -> bool:
+        """Whether all there is to know of the request was in its head and a body that was held."""
+        request, found = self.request, self.plan
+        special = self.error or found.streams_body or self.close or found.access.preflight
+        return not (
+            special
+            or request.upgrade
+            or request.expects_continue
+            or request.chunked
+            or found.destination is self.shared.table.management
+        )
 
-    def add_body(self, data: bytes) -> None:
-        """Take a piece of the request's body."""
-        self.received += len(data)
-        if 0 < self.request.max_body < self.received:
-            self.client.break_off(self, _too_large(self.request.max_body, "the policy (max_request_mb)"))
-            return
-        if not self.streamed:
-            self._hold(data)
-            return
-        if self.request.chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        self._send_or_hold(data)
+    @property
+    def cacheable_body(self) -> int:
+        """Most bytes of a body that may follow the same head."""
+        limits = (self.shared.limits.max_json_body, self.plan.access.max_body)
+        return min(limit for limit in limits if limit)
 
-    def _hold(self, data: bytes) -> None:
-        """Keep a piece of a body that is forwarded whole."""
-        limit = self.gateway.limits.max_json_body
-        if self.error is not None:
-            return
-        if len(self.body) + len(data) > limit:
-            self.body = b""
-            self.error = _too_large(limit, IN_CONFIGURATION)
-        elif self.body:
-            self.body = bytearray(self.body) if isinstance(self.body, bytes) else self.body
-            self.body += data
-        else:
-            self.body = data
+    # Guard and route, as far as they take more than the head: limits, and the model in the body.
 
-    def _send_or_hold(self, data: bytes) -> None:
-        """Pass on a piece of a streamed body, or keep it until there is a connection."""
-        if self.upstream is not None:
-            self.upstream.transport.write(data)
-        elif self.phase < RESPONDING and self.error is None:
-            self.body = bytearray(self.body) if isinstance(self.body, bytes) else self.body
-            self.body += data
-            if len(self.body) > STREAM_AHEAD:
-                self.client.pause_request()
-
-    def upload(self, data: bytes) -> None:
-        """Pass on what the client says in a tunnel."""
-        if self.upstream is not None:
-            self.received += len(data)
-            self.upstream.transport.write(data)
-
-    def end_body(self) -> None:
-        """The request has arrived whole."""
-        if self.streamed and self.request.chunked:
-            self._send_or_hold(b"0\r\n\r\n")
+    def begin_whole(self, body: bytes) -> None:
+        """Begin with a request whose head is known, and whose body is here."""
+        self.payload = body
+        self.received = len(body)
         self.request_done = True
-
-    def enter(self, meters: Meters, now: float) -> None:
-        """Be counted; an error is noted."""
-        try:
-            enter(meters, now)
-            self.meters = meters
-        except RateLimitedError as error:
-            self.error = error
+        self.begin()
 
     def begin(self) -> None:
-        """Its turn has come: answer an error, or get a connection to the backend and forward."""
-        destination = self.destination
-        if self.error is not None or destination is None:
-            self.fail(self.error or UnknownPathError("nothing answers on this path"))
-        elif destination.service_id:
-            lease = self.gateway.admission.acquire(destination.service_id)
-            if lease is not None:
-                self._forward(destination, lease)
-            else:
-                self.phase = ADMITTING
-                self.task = spawn(self._admit(destination), f"admit to {destination.service_id}")
-        else:
-            self._name_caller()
-            self._send(destination.pool)
-
-    async def _admit(self, destination: Destination) -> None:
-        try:
-            lease = await self.gateway.admission.admit(Ask(destination.service_id))
-        except ProxyError as error:
-            self.fail(error)
+        """Its turn has come: count the request, find out who answers, and go there."""
+        meters = self.plan.access.principal.meters
+        if meters and not self.meters:
+            try:
+                enter(meters, self.shared.now())
+                self.meters = meters
+            except RateLimitedError as error:
+                self.error = error
+        if self.error is None and self.plan.access.preflight is not None:
+            self._respond(self.plan.access.preflight)
             return
-        self._forward(destination, lease)
+        if self.error is None and self.resolver is not None:
+            try:
+                self._resolve(self.resolver)
+            except ProxyError as error:
+                self.error = error
+            except Exception as error:  # noqa: BLE001 - a surprising request must not end its connection unanswered
+                self.error = self._unexpected(error)
+            if self.error is not None and not self.is_ready:
+                return  # until the rest of a small upload has come
+        destination = self.destination
+        if self.error is not None:
+            self.fail(self.error)
+        elif self.resolver is not None and self.resolver.unload is not None:
+            self.shared.admission.unload(destination.service_id if destination is not None else "")
+            self._write_whole(WholeResponse(200, self.resolver.unload.answer))
+            self.response_done()
+        elif destination is None:
+            self.fail(UnknownPathError("nothing answers on this path"))
+        else:
+            self._admit(destination)
+
+    def _resolve(self, resolver: Resolver) -> None:
+        """Find the model that is asked for, and fit the request to its engine."""
+        if self.shared.tracing is not None and not self.traceparent:
+            own = self.shared.tracing.begin(self.plan.traceparent) or self.plan.traceparent
+            if own:
+                self.traceparent = b"traceparent: %b\r\n" % own
+        self.original = self.payload
+        self.payload = resolver.resolve(self.shared, self.original, self.request_id)
+        self._follow(resolver)
+
+    def _follow(self, resolver: Resolver) -> None:
+        """Go by what the resolver has found."""
+        if resolver.found is not None:
+            self.destination = resolver.found.destination
+        self.usage = UsageMeter(counts_events=resolver.streaming)
+        if resolver.translation is not None or self.begun:
+            self._rewrite(resolver)
+
+    def _rewrite(self, resolver: Resolver) -> ResponseRewriter:
+        """Have the response rewritten."""
+        self.unframed = True
+        self.rewriter = ResponseRewriter(resolver.translation, streaming=resolver.streaming)
+        return self.rewriter
+
+    def _respond(self, response: LocalResponse) -> None:
+        """Answer from the head alone."""
+        head_only = self.request.method == b"HEAD"
+        written, self.sent = response.render(self.request_id(), head_only=head_only, close=self.close)
+        self.status = response.status
+        self.client.transport.write(written)
+        self._finish(Outcome.OK)
+
+    # Admit: a lease on an upstream, at once or after a wait.
+
+    def _admit(self, destination: Destination) -> None:
+        service_id = destination.service_id
+        if not service_id:  # the management app needs no lease
+            self._send(destination.pool)
+        elif (lease := self.shared.admission.acquire(service_id)) is not None:
+            self._forward(destination, lease)
+        else:
+            self.phase = ADMITTING
+            self.waited = -1.0
+            self._work(partial(self._wait_for_lease, destination), f"admit to {service_id}")
+
+    async def _wait_for_lease(self, destination: Destination) -> None:
+        service_id, principal = destination.service_id, self.plan.access.principal
+        ask = Ask(service_id, principal.key_id or principal.address, held=len(self.payload))
+        resolver = self.resolver
+        comments = None
+        if resolver is not None and self._wants_comments(resolver):
+            comments = spawn(self._comment_while_waiting(resolver, service_id), "heartbeat")
+        try:
+            lease = await self.shared.admission.admit(ask)
+        finally:
+            if comments is not None:
+                comments.cancel()
+        self.lease = lease  # at once: from here on it is given back whatever happens
+        self.waited = self.shared.now() - self.started
+        if resolver is not None:
+            payload = resolver.resolve_again(self.shared, self.original, self.request_id)
+            if payload is not None:
+                self.payload = payload
+                self.rewriter, self.unframed = None, self.request.is_http10
+            self._follow(resolver)
+        self._forward(self.destination or destination, lease)
+
+    def _wants_comments(self, resolver: Resolver) -> bool:
+        """Return whether the client of a stream can be sent comments while it waits."""
+        if not resolver.streaming or not resolver.endpoint.heartbeat or self.request.is_http10:
+            return False
+        return resolver.found is not None and resolver.found.route.offer.service.heartbeat
+
+    async def _comment_while_waiting(self, resolver: Resolver, service_id: str) -> None:
+        """Say from time to time, in a comment, what the client waits for; until cancelled."""
+        shared = self.shared
+        while True:
+            await asyncio.sleep(shared.heartbeat)
+            if not self.begun:
+                self._begin_stream(self._rewrite(resolver).media_type)
+            expected = shared.admission.load_time(service_id)
+            reason = shared.admission.wait_reason(service_id).replace("\n", " ")
+            self._write_stream(
+                b": loading %b %d%b s%b\n\n"
+                % (
+                    service_id.encode(),
+                    round(shared.now() - self.started),
+                    b"/%d" % round(expected) if expected else b"",
+                    b"; " + reason.encode() if reason else b"",
+                )
+            )
+
+    # Forward: on a connection to the upstream, a kept one or a new one.
 
     def _forward(self, destination: Destination, lease: Lease) -> None:
         self.lease = lease
+        self.original = b""
         if destination.upstream is not lease.upstream:
-            destination.pool = self.gateway.pools.of(lease.upstream)
+            destination.pool = self.shared.pools.of(lease.upstream)
             destination.upstream = lease.upstream
         self._send(destination.pool)
 
-    def _name_caller(self) -> None:
-        """Tell the management app what only we may tell it: who calls, under which id."""
-        request = self.request
-        if not request.request_id:
-            request.lines += (b"x-request-id: ", self.request_id(), b"\r\n")
-        principal = request.principal
-        who, where = principal.name.encode("latin-1"), principal.address.encode("latin-1", "replace")
-        request.lines += (PRINCIPAL, b": ", who, b"\r\n", CLIENT, b": ", where, b"\r\n")
-
     def _send(self, pool: Pool) -> None:
-        """Send on a kept connection when a failure of it could be repaired, else on a new one."""
+        """Send on a kept connection when its loss could be repaired, else on a new one."""
         self.phase = FORWARDING
-        request = self.request
-        if self.request_done and not self.unframed and not request.upgrade:
+        if self.request_done and not self.request.upgrade:
             connection = pool.take()
             if connection is not None:
-                self.upstream = connection
+                self.upstream, self.pool = connection, pool
+                self.forwarded = self.shared.now()
                 connection.send(self, self._render(pool))
                 return
-        self.task = spawn(self._connect_anew(pool), "connect upstream")
+        self._work(partial(self._connect, pool), "connect upstream")
 
-    async def _connect_anew(self, pool: Pool) -> None:
+    async def _connect(self, pool: Pool) -> None:
+        """Send on a new connection."""
         try:
-            timeout = self.gateway.limits.connect_timeout
-            connection = await pool.connect(timeout, dechunk=self.unframed)
+            connection = await pool.connect(self.shared.limits.connect_timeout)
         except ProxyError as error:
             if not self._move(Outcome.CONNECT_FAILED):
                 self.fail(error, Outcome.CONNECT_FAILED)
             return
-        if self.lease is not None and not self.gateway.admission.stands(self.lease):
+        if self.lease is not None and not self.shared.admission.stands(self.lease):
             connection.abort()
-            self.fail(UpstreamClosedError(f"{self._who()} ended before it answered"))
+            self.fail(UpstreamClosedError(f"{self._backend()} ended before it answered"))
             return
         self.upstream = connection
-        request = self._render(pool)
-        if self.streamed:
-            self.body = b""
+        beginning = self._render(pool)
+        if self.plan.streams_body:
+            self.payload = b""
             self.client.resume_request()
             if self.wants_continue():
                 self.client.transport.write(CONTINUE)
-        connection.send(self, request)  # last, since it may pause the client again
+        connection.send(self, beginning)  # last, since it may pause the client again
 
     def _move(self, outcome: Outcome, retry_after: float = 0.0) -> bool:
         """Go on with another replica, if there is one to try."""
         lease, destination = self.lease, self.destination
         if lease is None or destination is None:
             return False
-        if not self.gateway.admission.move(lease, outcome, retry_after):
+        if not self.shared.admission.move(lease, outcome, retry_after):
             return False
         self._forward(destination, lease)
         return True
 
     def _render(self, pool: Pool) -> bytes:
         """Return the request as it goes to the backend, with what is here of its body."""
-        request = self.request
-        body = self.body
-        length = len(body)
-        if self.streamed:
-            length = -1 if request.chunked else request.length
-        head = request.rendered if request.rendered_for is pool else self._render_head(pool)
-        return b"".join((head, request.framing(length), body))
+        found, request, resolver = self.plan, self.request, self.resolver
+        path = found.path if resolver is None else resolver.path
+        if found.rendered_for != (pool, self.destination, path):
+            found.rendered_for = (pool, self.destination, path)
+            found.rendered = self._render_head(pool, path)
+        payload = self.payload
+        if not found.streams_body:
+            return b"".join((found.rendered, self.traceparent, request.framing(len(payload)), payload))
+        beginning, growth = (b"", 0) if resolver is None else (resolver.beginning, resolver.growth)
+        framing = request.framing(-1 if request.chunked else request.length + growth)
+        return b"".join((found.rendered, self.traceparent, framing, beginning, payload))
 
-    def _render_head(self, pool: Pool) -> bytes:
-        """Return all of the head but its framing, and keep it for when the request comes again."""
-        request = self.request
-        parts = (request.method, b" ", pool.base_path, self.path, pool.host_line, *request.lines)
-        if request.takes_credentials and self.destination is not None:
-            parts += (self.destination.credentials,)
-        request.rendered_for = pool
-        request.rendered = b"".join(parts)
-        return request.rendered
+    def _render_head(self, pool: Pool, path: bytes) -> bytes:
+        """Return all of the head but its framing and what concerns this exchange only."""
+        request, access, destination = self.request, self.plan.access, self.destination
+        parts = [request.method, b" ", pool.base_path, path, pool.host_line, *request.lines]
+        if destination is not None and access.backend_credentials:
+            parts.append(destination.credentials)
+        if destination is self.shared.table.management:
+            # The app believes these, since nobody else can send them (http/request.py drops them).
+            principal = access.principal
+            if not request.request_id:
+                parts += (b"x-request-id: ", self.request_id(), b"\r\n")
+            parts += (PRINCIPAL, b": ", principal.name.encode("latin-1"), b"\r\n")
+            parts += (CLIENT, b": ", principal.address.encode("latin-1", "replace"), b"\r\n")
+        return b"".join(parts)
 
-    def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
-        """Send the head of the response, with what came of its body, in one write."""
-        client = self.client
-        request = self.request
-        gateway = self.gateway
-        self.phase = RESPONDING
-        self.status = status
-        self.first_byte = gateway.now() - self.started
-        self.sent = len(body)
-        self.body = b""
-        end = b"\r\n\r\n"
-        if self.close or gateway.closing or request.upgrade:
-            end = self._last_words(status)
-        if request.principal.cors:
-            head[:] = without_cors(head), request.principal.cors
-        self.id = self.id or gateway.next_request_id()
-        head += (b"x-request-id: ", self.id, end, body)
-        client.transport.write(b"".join(head))
-        if status == 101:
-            client.open_tunnel(self)
-        if client.write_paused and self.upstream is not None:
-            self.upstream.pause()
-
-    def _last_words(self, status: int) -> bytes:
-        """Return the end of a head after which the connection ends, unless it becomes a tunnel."""
-        if status == 101:
-            return b"\r\n\r\n"
-        self.close = True
-        return b"\r\nconnection: close\r\n\r\n"
+    # Relay: the response, as it comes or rewritten.
 
     def response_declined(self, retry_after: float) -> bool:
-        """A replica has no room for the request: try another, if the request can be sent again."""
-        if not self.request_done or self.streamed:
+        """Try another replica, since this one has no room; False where the request cannot be sent again."""
+        if not self.request_done or self.plan.streams_body:
             return False
         upstream, self.upstream = self.upstream, None
         if self._move(Outcome.OVERLOADED, retry_after):
@@ -384,86 +606,145 @@ class Exchange:
         self.upstream = upstream
         return False
 
+    def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
+        """Send the head of the response, with what came of its body, in one write; or have it rewritten."""
+        self.first_byte = self.shared.now() - self.started
+        rewriter, resolver = self.rewriter, self.resolver
+        if rewriter is not None:
+            self._rewrite_head(rewriter, status, head)
+            if body:
+                self.response_body(body)
+            return
+        if resolver is not None and head[-1] == CHUNKED:
+            unasked = status == 200 and not resolver.streaming and not self.plan.streams_body
+            if unasked and is_event_stream(head):
+                detail = f"{self._backend()} answers with a stream that nobody asked for"
+                self.fail(UpstreamInvalidError(detail), Outcome.BROKEN)
+                return
+            self.framed = True
+        if body and self.usage is not None:
+            self.first_token = self.first_byte
+            self.usage.see(body)
+        self._write_head(status, head, body)
+
+    def _write_head(self, status: int, head: list[bytes], body: bytes) -> None:
+        client, shared, request = self.client, self.shared, self.request
+        self.phase = RESPONDING
+        self.begun = True
+        self.status = status
+        self.sent = len(body)
+        self.payload = b""
+        if self.resolver is not None and self.resolver.warnings:
+            head.append(self._warning(self.resolver))
+        end = b"\r\n\r\n"
+        if (self.close or shared.closing or request.upgrade) and status != 101:
+            self.close = True
+            end = b"\r\nconnection: close\r\n\r\n"
+        cors = self.plan.access.principal.cors
+        if cors:
+            head[:] = without_cors(head), cors
+        self.id = self.id or shared.next_request_id()
+        head += (b"x-request-id: ", self.id, end, body)
+        client.transport.write(b"".join(head))
+        if status == 101:
+            client.open_tunnel(self)
+        if client.write_paused and self.upstream is not None:
+            self.upstream.pause()
+
     def response_body(self, data: bytes) -> None:
-        """Send bytes of the body on."""
-        self.sent += len(data)
-        self.client.transport.write(data)
+        """Send bytes of the body, as they come or rewritten."""
+        usage, rewriter = self.usage, self.rewriter
+        if usage is not None:
+            usage.see(data)
+            if self.first_token < 0:
+                self.first_token = self.shared.now() - self.started
+        if rewriter is None:
+            self.sent += len(data)
+            self.client.transport.write(data)
+        elif self.phase is not DONE:
+            try:
+                self._write_stream(rewriter.body(data))
+            except ProxyError as error:
+                self.fail(error, rewriter.outcome)
 
     def response_done(self) -> None:
         """The response is complete: the client may go on with its next request."""
         self.upstream = None
+        if self.phase is DONE or (self.rewriter is not None and not self._rewrite_end(self.rewriter)):
+            return
         if not self.request_done or self.request.upgrade:
             self.close = True
         self._finish(Outcome.OK if self.status < 429 else outcome_of(self.status))
 
-    def response_lost(self, detail: str, *, stale: bool) -> None:
-        """Try once more when only an old connection was at fault; else tell the client."""
-        upstream, self.upstream = self.upstream, None
-        if stale and upstream is not None:
-            self.task = spawn(self._connect_anew(upstream.pool), "reconnect upstream")
+    def _rewrite_head(self, rewriter: ResponseRewriter, status: int, head: list[bytes]) -> None:
+        """Begin a rewritten stream; anything else is written when it is complete."""
+        self.payload = b""
+        try:
+            rewriter.head(status, head)
+        except ProxyError as error:
+            self.fail(error, rewriter.outcome)
             return
-        asked_only = self.request.method in SAFE_METHODS and self.phase is FORWARDING
-        if asked_only and self._move(Outcome.BROKEN):
-            return
-        self.fail(UpstreamClosedError(f"{self._who()} ended before it answered: {detail}"), Outcome.BROKEN)
+        if rewriter.streams:
+            self.phase = RESPONDING
+            if not self.begun:
+                self._begin_stream(rewriter.media_type)
+            if self.client.write_paused and self.upstream is not None:
+                self.upstream.pause()
 
-    def response_invalid(self, detail: str) -> None:
-        """What the backend sends cannot be passed on."""
-        self.upstream = None
-        self.fail(UpstreamInvalidError(f"{self._who()}: {detail}"), Outcome.BROKEN)
+    def _rewrite_end(self, rewriter: ResponseRewriter) -> bool:
+        """Write what is left of a rewritten response; False where that has no good end."""
+        try:
+            end = rewriter.end(begun=self.begun)
+        except ProxyError as error:
+            self.fail(error, rewriter.outcome)
+            return False
+        if isinstance(end, WholeResponse):
+            self._write_whole(end)
+        else:
+            self._write_stream(end)
+            if not self.request.is_http10:
+                self.client.transport.write(LAST_CHUNK)
+        return True
 
-    def _who(self) -> str:
-        name = self.destination.service_id if self.destination else ""
-        return f"the backend of {name!r}" if name else "the management API"
+    def _begin_stream(self, media_type: bytes) -> None:
+        """Write the head of a stream that the proxy begins."""
+        self.begun = True
+        self.status = 200
+        self.close = self.close or self.shared.closing or self.request.is_http10
+        extra = self.plan.access.principal.cors
+        if self.resolver is not None and self.resolver.warnings:
+            extra += self._warning(self.resolver)
+        head = stream_head(
+            media_type, self.request_id(), extra, is_http10=self.request.is_http10, close=self.close
+        )
+        self.client.transport.write(head)
 
-    def fail(self, error: ProxyError, outcome: Outcome = Outcome.OK) -> None:
-        """End with an error: a response of our own, or, when one has begun, a visible truncation of it."""
-        if self.phase is DONE:
-            return
-        self._drop_upstream()
-        if self.begun:
-            self.status = BROKEN_OFF
-            self.client.truncate(self)
-            self._finish(outcome)
-            return
-        if not self.request_done or self.request.upgrade or self.gateway.closing:
-            self.close = True
-        self.gateway.guard.refused(self.request, error)
-        head_only = self.request.method == b"HEAD"
-        response, self.sent = self._refusal(error, head_only=head_only)
-        self.status = error.status
-        self.client.transport.write(response)
-        self._finish(outcome)
+    def _warning(self, resolver: Resolver) -> bytes:
+        """Log what was changed of the request; return the header line that says so."""
+        service_id = self.destination.service_id if self.destination is not None else ""
+        logger.bind(request_id=self.request_id().decode(), service=service_id).info(
+            "{}: {}", resolver.endpoint.path, "; ".join(resolver.warnings)
+        )
+        return warning_line(resolver.warnings)
 
-    def _refusal(self, error: ProxyError, *, head_only: bool) -> tuple[bytes, int]:
-        """Return a response that tells of an error, and how many bytes of it are its body."""
-        dialect = dialect_of(self.client.front, self.request.target)
-        request_id, extra = self.request_id(), self.extra_lines(error)
-        if dialect is None:
-            return problem(error, request_id, head_only=head_only, close=self.close, extra=extra)
-        body = dialect.body(error, request_id.decode())
-        return refusal(error, request_id, body, JSON, head_only=head_only, close=self.close, extra=extra)
+    def _write_stream(self, data: bytes) -> None:
+        if data:
+            self.sent += len(data)
+            self.client.transport.write(data if self.request.is_http10 else frame_chunk(data))
 
-    def extra_lines(self, error: ProxyError) -> bytes:
-        """Return the header lines that a response of our own has for this caller."""
-        principal = self.request.principal
-        if isinstance(error, RateLimitedError):
-            return rate_limit_headers(principal.meters, self.gateway.now()) + principal.cors
-        return principal.cors
+    def _write_whole(self, response: WholeResponse) -> None:
+        head = [
+            b"HTTP/1.1 %d \r\n" % response.status,
+            b"content-type: application/json\r\n",
+            b"content-length: %d\r\n" % len(response.body),
+        ]
+        self._write_head(response.status, head, response.body)
 
-    def client_gone(self) -> None:
-        """The client has left: nothing more is asked of the backend."""
-        if self.phase is DONE:
-            return
-        self._drop_upstream()
-        if self.status != 101:
-            self.status = CLIENT_GONE
-        self._finish(Outcome.CLIENT_GONE)
-
-    def _drop_upstream(self) -> None:
-        upstream, self.upstream = self.upstream, None
-        if upstream is not None:
-            upstream.abort()
+    def send_tunnel(self, data: bytes) -> None:
+        """Pass on what the client says in a tunnel."""
+        if self.upstream is not None:
+            self.received += len(data)
+            self.upstream.transport.write(data)
 
     def pause_request(self) -> None:
         """The backend does not keep up with the body, or with the tunnel."""
@@ -475,51 +756,208 @@ class Exchange:
         if not self.request_done or self.status == 101:
             self.client.resume_request()
 
-    def _finish(self, outcome: Outcome) -> None:
-        """Account, and make room for the next exchange of this connection. Always runs, once."""
-        self.phase = DONE
-        if self.task is not None:
-            self._end_task(self.task)
-        if self.lease is not None:
-            self.gateway.admission.release(self.lease, outcome)
-        now = self.gateway.now()
-        self._record(now - self.started)
-        if self.meters:
-            leave(self.meters, now, self.tokens_used() if self.request.principal.counts_tokens else 0)
-        self.client.exchange_done(self)
+    def pause_response(self) -> None:
+        """The client does not keep up."""
+        if self.upstream is not None:
+            self.upstream.pause()
 
-    def _record(self, seconds: float) -> None:
-        """Account for the exchange, which took that long."""
+    def resume_response(self) -> None:
+        """The client keeps up again."""
+        if self.upstream is not None:
+            self.upstream.resume()
+
+    # What goes wrong on the way.
+
+    def response_lost(self, detail: str, *, unanswered: bool) -> None:
+        """Try again when nothing can have come of the first try; else tell the client."""
+        self.upstream = None
+        at_once = self.shared.now() - self.forwarded < AT_ONCE
+        if unanswered and at_once and self.pool is not None:
+            self._work(partial(self._connect, self.pool), "reconnect upstream")
+            return
+        repeatable = self.request.method in SAFE_METHODS and self.phase is FORWARDING
+        if repeatable and self._move(Outcome.BROKEN):
+            return
+        error = UpstreamClosedError(f"{self._backend()} ended before it answered: {detail}")
+        self.fail(error, Outcome.BROKEN)
+
+    def response_invalid(self, detail: str) -> None:
+        """Refuse to pass on what the backend sends."""
+        self.upstream = None
+        self.fail(UpstreamInvalidError(f"{self._backend()}: {detail}"), Outcome.BROKEN)
+
+    def time_out(self, error: ProxyError) -> None:
+        """Give up on a backend that has been silent for too long."""
+        self.fail(error, Outcome.TIMEOUT)
+
+    def client_gone(self) -> None:
+        """Ask nothing more of the backend: the client has left."""
+        if self.phase is DONE:
+            return
+        self._drop_upstream()
+        if self.status != 101:
+            self.status = CLIENT_GONE
+        self._finish(Outcome.CLIENT_GONE)
+
+    def fail(self, error: ProxyError, outcome: Outcome = Outcome.OK) -> None:
+        """End with an error: a response of our own, or, when one has begun, a visible truncation of it."""
+        if self.phase is DONE:
+            return
+        self.error_code = error.code
+        self._drop_upstream()
+        if self.begun:
+            if event := self._error_event(error):
+                self.client.transport.write(frame_chunk(event))
+            self.status = BROKEN_OFF
+            self.client.truncate(self)
+            self._finish(outcome)
+            return
+        if not self.request_done or self.request.upgrade or self.shared.closing:
+            self.close = True
+        principal = self.plan.access.principal
+        self.shared.guard.refused(principal, self.request, error)
+        dialect = self.plan.frontend.dialect(self.request.target)
+        extra = principal.cors
+        if isinstance(error, RateLimitedError):
+            extra = rate_limit_headers(principal.meters, self.shared.now()) + extra
+        response, self.sent = error_response(
+            error,
+            self.request_id(),
+            dialect.body(error, self.request_id().decode()) if dialect is not None else None,
+            head_only=self.request.method == b"HEAD",
+            close=self.close,
+            extra=extra,
+        )
+        self.status = error.status
+        self.client.transport.write(response)
+        self._finish(outcome)
+
+    def _error_event(self, error: ProxyError) -> bytes:
+        """Return what ends a stream with an error; empty where that would break its framing."""
+        resolver = self.resolver
+        if resolver is None or not resolver.streaming or self.request.is_http10:
+            return b""
+        event = resolver.endpoint.dialect.event(error, self.request_id().decode())
+        if self.rewriter is not None:
+            return self.rewriter.error_event(event, error)
+        latest = self.usage.latest if self.usage is not None else b""
+        at_boundary = self.framed and (not latest or latest.endswith(EVENT_ENDS))
+        return event if at_boundary else b""
+
+    def _unexpected(self, error: Exception) -> ProxyError:
+        """Log an error that nobody foresaw; return what the client is told."""
+        request_id = self.request_id().decode()
+        logger.opt(exception=error).bind(request_id=request_id).error("request {} failed", request_id)
+        return ProxyError("the proxy failed to handle this request; its log says why")
+
+    def _work(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Go on in a task, which this exchange owns: an error in it ends the exchange."""
+        self.task = spawn(self._owned(work), name)
+
+    async def _owned(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await work()
+        except ProxyError as error:
+            self.fail(error)
+        except Exception as error:  # noqa: BLE001 - the client is to hear of it, whatever it is
+            self.fail(self._unexpected(error))
+
+    def _backend(self) -> str:
+        name = self.destination.service_id if self.destination is not None else ""
+        return f"the backend of {name!r}" if name else "the management API"
+
+    def _drop_upstream(self) -> None:
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.abort()
+
+    # Account: give everything back, let the connection go on, then record what happened.
+
+    def pending(self) -> Pending:
+        """Return what it waits for, once the request is read."""
         destination = self.destination
-        self.gateway.recorder.exchange(
-            destination.service_id if destination is not None else "",
-            self.status,
-            seconds,
-            self.first_byte,
-            self.received,
+        if destination is None or self.status == 101:
+            return UNLIMITED
+        if self.phase is FORWARDING:
+            return Wait.BACKEND, self.received, destination.response_timeout
+        if self.phase is RESPONDING:
+            progress = self.sent if self.rewriter is None else self.rewriter.taken
+            return Wait.STREAM, progress, destination.stream_idle_timeout
+        return UNLIMITED
+
+    def live(self, now: float) -> LiveRequest | None:
+        """Return how far a request to a model has come; None for any other."""
+        resolver = self.resolver
+        if resolver is None:
+            return None
+        return LiveRequest(
+            self.request_id().decode(),
+            resolver.endpoint.path,
+            resolver.model,
+            self.destination.service_id if self.destination is not None else "",
+            PROGRESS.get(self.phase, Progress.STREAMING),
+            self.shared.epoch + self.started,
+            now - self.started,
             self.sent,
         )
 
-    def tokens_used(self) -> int:
-        """Return what counts against a limit of tokens; 0 where nothing is known of them."""
-        return 0
-
-    def _end_task(self, task: asyncio.Task[None]) -> None:
-        self.task = None
-        if not task.done() and task is not asyncio.current_task():
+    def _finish(self, outcome: Outcome) -> None:
+        """End. Runs once, whatever happened."""
+        self.phase = DONE
+        task, self.task = self.task, None
+        if task is not None and not task.done() and task is not asyncio.current_task():
             task.cancel()
+        shared = self.shared
+        if self.lease is not None:
+            shared.admission.release(self.lease, outcome)
+        now = shared.now()
+        tokens = self._tokens()
+        if self.meters:
+            leave(self.meters, now, known(tokens) if self.plan.access.principal.counts_tokens else 0)
+        self.client.handler_done(self)
+        try:
+            self._record(now - self.started, tokens)
+        except Exception as error:  # noqa: BLE001 - what is only recorded must not hurt what is served
+            logger.opt(exception=error).error("a finished request could not be recorded")
 
+    def _tokens(self) -> tuple[int, int]:
+        if self.usage is None:
+            return UNKNOWN, UNKNOWN
+        try:
+            return self.usage.tokens()
+        except Exception as error:  # noqa: BLE001 - an engine's strange answer must not keep a lease or a limit
+            logger.opt(exception=error).error("the tokens of a response could not be counted")
+            return UNKNOWN, UNKNOWN
 
-def outcome_of(status: int) -> Outcome:
-    """Say what a status tells of the replica that answered it.
-
-    >>> outcome_of(404), outcome_of(429), outcome_of(500)
-    (<Outcome.OK: 'ok'>, <Outcome.OVERLOADED: 'overloaded'>, <Outcome.SERVER_ERROR: 'server_error'>)
-    """
-    if status in BUSY:
-        return Outcome.OVERLOADED
-    return Outcome.SERVER_ERROR if status >= 500 else Outcome.OK
-
-
-def _too_large(limit: int, where: str) -> BodyTooLargeError:
-    return BodyTooLargeError(f"the body may have {limit} bytes at most; {where} can raise that")
+    def _record(self, seconds: float, tokens: tuple[int, int]) -> None:
+        service_id = self.destination.service_id if self.destination is not None else ""
+        resolver, recorder = self.resolver, self.shared.recorder
+        if resolver is None:
+            recorder.exchange(service_id, self.status, seconds, self.first_byte, self.received, self.sent)
+            return
+        found = resolver.found
+        waited = seconds if self.waited < 0 else self.waited
+        recorder.finished(
+            RequestRecord(
+                self.request_id().decode("latin-1"),
+                self.plan.access.principal.key_id,
+                resolver.endpoint.path,
+                resolver.model,
+                service_id,
+                found.route.offer.service.engine if found is not None else "",
+                resolver.streaming,
+                self.status,
+                self.error_code,
+                self.shared.epoch + self.started,
+                seconds,
+                waited,
+                self.first_byte,
+                self.first_token,
+                *tokens,
+                waited > 0,
+                self.received,
+                self.sent,
+                self.traceparent[13:-2].decode("latin-1"),
+                self.plan.traceparent.decode("latin-1"),
+            )
+        )

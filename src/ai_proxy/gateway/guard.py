@@ -1,10 +1,10 @@
 """Whether a request may go on: decided from its head, before anything is done for it.
 
-What is found out about a head is kept with it, and holds until the keys or the policy change.
+The decision is kept with the head, and holds until the keys or the policy change.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from ai_proxy.core.errors import (
@@ -31,13 +31,14 @@ from ai_proxy.core.policy import (
 )
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.settings import MB, SecuritySettings
-from ai_proxy.gateway.principal import ANONYMOUS, Principal
-from ai_proxy.gateway.request import Request
-from ai_proxy.gateway.wire import Header, origin_form
+from ai_proxy.gateway.http.request import Request
+from ai_proxy.gateway.http.respond import LocalResponse
+from ai_proxy.gateway.http.wire import Header, origin_form
+from ai_proxy.gateway.principal import ANONYMOUS, NOBODY, Principal
 from ai_proxy.security.security import Security
 
 REFUSALS = (MissingKeyError, InvalidKeyError, ForbiddenError, RateLimitedError)
-"""Errors that are refusals, and so belong in the audit log."""
+"""Errors that belong in the audit log."""
 
 _READ = frozenset(
     {
@@ -46,7 +47,7 @@ _READ = frozenset(
         *(b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest"),
     }
 )
-"""Headers by which it is decided."""
+"""Headers that the decision depends on."""
 
 _OWN_SITES = ("", "none", "same-origin")
 """What a browser says of a request that no page of another origin has made (W3C, Fetch Metadata)."""
@@ -55,45 +56,66 @@ type Noted = Mapping[bytes, Sequence[bytes]]
 """The values of those headers, by their names in lower case."""
 
 
+@dataclass(slots=True)
+class Access:
+    """What the guard decided about a head.
+
+    Attributes:
+        principal: Who calls.
+        error: Why they may not go on; None when they may.
+        max_body: Most bytes of the body that the policy allows; 0 for any number.
+        backend_credentials: Whether the backend gets the service's own key, since none of the client's is
+            forwarded.
+        preflight: The answer to a browser that asks before it calls (Fetch standard); None for any other.
+    """
+
+    principal: Principal = NOBODY
+    error: ProxyError | None = None
+    max_body: int = 0
+    backend_credentials: bool = False
+    preflight: LocalResponse | None = None
+
+
 class Guard(Protocol):
-    """Decides about every request. What it says of a head holds until it calls who listens."""
+    """Decides about every request. A decision about a head holds until the guard reports a change."""
 
     def listen(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called whenever what was said of heads no longer holds."""
+        """Have `changed` called whenever earlier decisions no longer hold."""
 
-    def inspect(self, request: Request, headers: Sequence[Header], peer: str, scope: Scope | None) -> None:
-        """Note who calls, keep our own keys from the backends, and note an error for whoever may not go on.
+    def inspect(self, request: Request, headers: Sequence[Header], peer: str, scope: Scope | None) -> Access:
+        """Decide who calls and whether they may; drop our own keys from what is forwarded.
 
         Args:
             request: Already read.
             headers: All that came, in their order.
             peer: Address of the other end of the connection.
-            scope: What the request is for; None for what everybody may.
+            scope: The scope that a key needs; None where no key is needed.
         """
 
-    def refused(self, request: Request, error: ProxyError) -> None:
-        """Hear of a request that is answered with an error."""
+    def refused(self, principal: Principal, request: Request, error: ProxyError) -> None:
+        """Take note of a request that is answered with an error."""
 
     def seen(self, principal: Principal) -> None:
-        """Hear that a head that was inspected before has come again, once or more often."""
+        """Take note that a head that was inspected before has come again, once or more often."""
 
     def is_good(self, principal: Principal) -> bool:
-        """Tell whether whoever began a request may have the rest of it."""
+        """Return whether a request that was begun may go on."""
 
     def sweep(self) -> None:
         """Look after what ends by itself, such as keys that expire; called about once a second."""
 
 
 class OpenGuard:
-    """Lets everybody in: a gateway that was given no other."""
+    """Lets everybody in: the guard of a gateway that was given no other."""
 
     def listen(self, changed: Callable[[], None]) -> None:
         """Nothing ever changes."""
 
-    def inspect(self, request: Request, headers: Sequence[Header], peer: str, scope: Scope | None) -> None:
-        """Let it go on."""
+    def inspect(self, request: Request, headers: Sequence[Header], peer: str, scope: Scope | None) -> Access:  # noqa: ARG002
+        """Let the request go on."""
+        return Access()
 
-    def refused(self, request: Request, error: ProxyError) -> None:
+    def refused(self, principal: Principal, request: Request, error: ProxyError) -> None:
         """Do nothing."""
 
     def seen(self, principal: Principal) -> None:
@@ -108,7 +130,7 @@ class OpenGuard:
 
 
 class ClosedGuard(OpenGuard):
-    """Lets nobody in but for what everybody may: who is who cannot be told.
+    """Refuses everything that needs a key, since keys cannot be checked.
 
     Args:
         error: Says why.
@@ -117,14 +139,13 @@ class ClosedGuard(OpenGuard):
     def __init__(self, error: ProxyError) -> None:
         self._error = error
 
-    def inspect(self, request: Request, headers: Sequence[Header], peer: str, scope: Scope | None) -> None:  # noqa: ARG002
-        """Refuse it."""
-        if scope is not None:
-            request.error = request.error or self._error
+    def inspect(self, request: Request, headers: Sequence[Header], peer: str, scope: Scope | None) -> Access:  # noqa: ARG002
+        """Refuse the request."""
+        return Access(error=self._error if scope is not None else None)
 
 
 class KeyGuard:
-    """Lets in whom the policy and the keys allow.
+    """Lets in those whom the policy and the keys allow.
 
     Args:
         security: Keys, policy, limits and audit.
@@ -157,57 +178,56 @@ class KeyGuard:
         return self._exposed and not self.asks_for_keys
 
     def listen(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called whenever what was said of heads no longer holds."""
+        """Have `changed` called whenever earlier decisions no longer hold."""
         self._changed = changed
 
-    def inspect(self, request: Request, headers: Sequence[Header], peer: str, scope: Scope | None) -> None:
-        """Note who calls, or why they may not go on: allowlist, key, and what the key is for."""
+    def inspect(self, request: Request, headers: Sequence[Header], peer: str, scope: Scope | None) -> Access:
+        """Decide in this order: allowlist, size, preflight, key, and what the key is for."""
         security = self._security
         noted = _noted(headers)
         policy = security.policy.current
         forwarded = [value.decode("latin-1") for value in noted.get(b"x-forwarded-for", ())]
         address = client_address(peer, forwarded, policy.trusted_proxies)
-        request.principal = Principal(ANONYMOUS, address)
+        access = Access(Principal(ANONYMOUS, address))
         try:
             if not security.policy.permits(address):
                 raise AddressRefusedError(f"the policy's allowlist does not name {address}")
-            request.principal = replace(
-                request.principal,
-                meters=security.limiter.meters(None, address),
-                cors=_lines(cors_headers(policy.cors, _value(noted, b"origin")))
-                if policy.cors.origins
-                else b"",
-            )
-            self._check_request(request)
-            if not self._is_preflight(request, noted):
-                self._identify(request, noted, scope)
+            cors = b""
+            if policy.cors.origins:
+                cors = _lines(cors_headers(policy.cors, _value(noted, b"origin")))
+            meters = security.limiter.meters(None, address)
+            access.principal = Principal(ANONYMOUS, address, meters=meters, cors=cors)
+            if request.method == b"TRACE":
+                raise ForbiddenError("TRACE is refused: it shows what the proxy adds for a backend")
+            access.max_body = policy.max_request_mb * MB
+            if 0 < access.max_body < request.length:
+                raise BodyTooLargeError(f"the policy allows requests of at most {policy.max_request_mb} MB")
+            access.preflight = self._preflight(request, noted)
+            if access.preflight is None:
+                self._identify(access, request, noted, scope)
         except ProxyError as error:
-            request.error = request.error or error
+            access.error = error
+        return access
 
-    def _check_request(self, request: Request) -> None:
-        if request.method == b"TRACE":
-            raise ForbiddenError("TRACE is refused: it shows what the proxy adds for a backend")
-        limit = self._security.policy.current.max_request_mb
-        request.max_body = limit * MB
-        if limit and request.length > request.max_body:
-            raise BodyTooLargeError(f"the policy allows requests of at most {limit} MB")
+    def _preflight(self, request: Request, noted: Noted) -> LocalResponse | None:
+        """Answer a browser that asks before it calls, where the policy says anything about that.
 
-    def _is_preflight(self, request: Request, noted: Noted) -> bool:
-        """Answer a browser that asks before it calls, where the policy says anything about that."""
+        Raises:
+            OriginRefusedError: The policy does not allow the call.
+        """
         cors, wanted = self._security.policy.current.cors, _value(noted, b"access-control-request-method")
         origin = _value(noted, b"origin")
         if request.method != b"OPTIONS" or not (wanted and origin and cors.origins):
-            return False
+            return None
         if request.has_body or request.upgrade:
-            return False  # no browser asks so
+            return None  # no browser asks so
         answer = preflight(cors, origin, wanted, _value(noted, b"access-control-request-headers"))
         if not answer.allowed:
             raise OriginRefusedError(answer.reason)
-        request.preflight = _lines(answer.headers)
-        return True
+        return LocalResponse(204, _lines(answer.headers))
 
-    def _identify(self, request: Request, noted: Noted, scope: Scope | None) -> None:
-        """Find out whose key came with a request, and whether it will do."""
+    def _identify(self, access: Access, request: Request, noted: Noted, scope: Scope | None) -> None:
+        """Find the key that a request came with, and check what it is for."""
         security = self._security
         if not self.asks_for_keys:
             self._check_page(noted)
@@ -221,16 +241,15 @@ class KeyGuard:
             raise InvalidKeyError("two different API keys came with this request; send one")
         key = security.keys.verify(presented[0].key, self._clock.wall())
         request.drop({one.header for one in presented})
-        request.takes_credentials = not request.header(b"authorization")
-        address = request.principal.address
-        request.principal = replace(
-            request.principal, name=key.id, key=key, meters=security.limiter.meters(key, address)
-        )
+        access.backend_credentials = not request.header(b"authorization")
+        before = access.principal
+        meters = security.limiter.meters(key, before.address)
+        access.principal = Principal(key.id, before.address, key, meters, before.cors)
         if scope is not None:
             check_scope(key, scope)
 
     def _check_page(self, noted: Noted) -> None:
-        """Refuse what a web page asks on its own account: its visitor's machine is no key.
+        """Refuse what a web page asks by itself: that it runs on its visitor's machine proves nothing.
 
         Raises:
             HostRefusedError: The name in the request may have been pointed here by the page.
@@ -253,12 +272,11 @@ class KeyGuard:
     def _is_known(self, host: str) -> bool:
         return is_local_host(host) or host_name(host) in self._settings.hosts
 
-    def refused(self, request: Request, error: ProxyError) -> None:
-        """Have it written down, if it was refused, and not only in vain."""
+    def refused(self, principal: Principal, request: Request, error: ProxyError) -> None:
+        """Write a refusal to the audit log."""
         if isinstance(error, REFUSALS):
             path = origin_form(request.target).partition(b"?")[0]
             what = b"%b %b" % (request.method, path)
-            principal = request.principal
             self._security.audit.refuse(
                 principal.name, what.decode("latin-1"), principal.address, error.code, error.detail
             )
@@ -269,11 +287,11 @@ class KeyGuard:
             self._security.keys.note_use(principal.key, self._clock.wall())
 
     def is_good(self, principal: Principal) -> bool:
-        """Tell whether the key that a request came with stands: one that expires ends no request."""
+        """Return whether the key that a request came with is not revoked; an expiry ends no request."""
         return principal.key is None or self._security.keys.is_in_force(principal.key.id)
 
     def sweep(self) -> None:
-        """Have heads looked at again when a key has expired since the last time."""
+        """Report a change when a key has expired since the last sweep."""
         since, self._swept = self._swept, self._clock.wall()
         if any(_expires_within(key, since, self._swept) for key in self._security.keys.all()):
             self._renew()
@@ -283,7 +301,7 @@ class KeyGuard:
 
 
 def _nothing() -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 def _expires_within(key: ApiKey, since: float, until: float) -> bool:
@@ -305,7 +323,7 @@ def _value(noted: Noted, name: bytes) -> str:
 
 
 def _follows_link(noted: Noted) -> bool:
-    """Tell whether a browser goes where somebody clicked, and not into a frame of another page."""
+    """Return whether a browser follows a link, and does not load a frame of another page."""
     navigates = _value(noted, b"sec-fetch-mode") == "navigate"
     return navigates and _value(noted, b"sec-fetch-dest") in ("", "document")
 

@@ -1,4 +1,4 @@
-"""The data plane: owns the public listeners and everything that the exchanges share."""
+"""The data plane: owns the public listeners, their connections, and what all exchanges share."""
 
 import asyncio
 import itertools
@@ -7,42 +7,47 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable
+from functools import partial
 
-from ai_proxy.core.ports import Admission, Recorder, Tracing
+from loguru import logger
+
+from ai_proxy.core.errors import InvalidKeyError, ProxyError
+from ai_proxy.core.ports import Admission, Recorder
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import Upstream
 from ai_proxy.core.settings import Limits
 from ai_proxy.core.usage import LiveRequest
-from ai_proxy.gateway.connection import ClientConnection
-from ai_proxy.gateway.entries import OPENAI, Front
+from ai_proxy.gateway.exchange import Exchange, Plan, plan, refused
 from ai_proxy.gateway.guard import Guard, OpenGuard
-from ai_proxy.gateway.inference import ModelExchange
-from ai_proxy.gateway.pool import MAX_IDLE, Pools
-from ai_proxy.gateway.route import Destination, RoutingTable
+from ai_proxy.gateway.http.client import ClientConnection, Connection
+from ai_proxy.gateway.http.pool import MAX_IDLE, Pools
+from ai_proxy.gateway.http.request import Request
+from ai_proxy.gateway.http.tls import TlsListener
+from ai_proxy.gateway.http.wire import Header
+from ai_proxy.gateway.inference.prompt import plain_reader
+from ai_proxy.gateway.ports import Shared
+from ai_proxy.gateway.routing.endpoints import OPENAI, Frontend
+from ai_proxy.gateway.routing.table import Destination, RoutingTable
 from ai_proxy.platform.clock import SystemClock
-from ai_proxy.platform.tasks import cancel, spawn
+from ai_proxy.platform.tasks import Background, cancel
 
 BACKLOG = 2048
-TLS_SHUTDOWN = 2.0
-"""Seconds for a client to agree that a TLS connection ends."""
 
 
 class Gateway:
-    """Accepts clients and forwards their requests.
+    """Accepts clients and has their requests answered.
 
     Attributes:
-        tracing: Traces requests to models; None for not at all.
-        guard: Decides who may call.
-        stamp: Another one whenever something changes that decides what becomes of a head.
-        next_request_id: Returns an id that no other request of this proxy has had.
+        shared: What all exchanges look up.
 
     Args:
         admission: Says which upstream a request may use.
-        recorder: Is told of every exchange.
+        recorder: Takes the facts of every finished exchange.
         limits: What one client may take.
         management: Where the management app listens.
-        sweep_interval: Seconds between two looks for overdue connections; the grain of every time limit.
-        heartbeat: Seconds after which, and between which, the client of a stream hears of a load under way.
+        background: Owns the sweep.
+        sweep_interval: Seconds between two sweeps for overdue connections; the grain of every time limit.
+        heartbeat: Seconds of waiting after which, and between which, the client of a stream gets a comment.
     """
 
     def __init__(
@@ -51,139 +56,158 @@ class Gateway:
         recorder: Recorder,
         limits: Limits,
         management: Upstream,
+        background: Background,
         sweep_interval: float = 1.0,
         heartbeat: float = 2.0,
     ) -> None:
-        self.admission = admission
-        self.recorder = recorder
-        self.limits = limits
-        self.heartbeat = heartbeat
-        self.tracing: Tracing | None = None
-        self.clock = SystemClock()
-        self.now = time.monotonic
-        self.pools = Pools()
-        self.closing = False
-        self.epoch = time.time() - time.monotonic()
-        self.management = Destination("", upstream=management)
-        self.management.pool = self.pools.of(management)
-        self.table = RoutingTable.of((), self.management)
-        self.guard: Guard = OpenGuard()
-        self.stamp = object()
-        self._connections: set[ClientConnection] = set()
+        pools = Pools()
+        self._management = Destination("", upstream=management)
+        self._management.pool = pools.of(management)
+        self.shared = Shared(
+            admission=admission,
+            recorder=recorder,
+            limits=limits,
+            pools=pools,
+            guard=OpenGuard(),
+            table=self._routes(()),
+            clock=SystemClock(),
+            now=time.monotonic,
+            epoch=time.time() - time.monotonic(),
+            next_request_id=map(
+                (secrets.token_hex(4).encode() + b"-%x").__mod__, itertools.count(1)
+            ).__next__,
+            heartbeat=heartbeat,
+            tracing=None,
+            generation=object(),
+        )
+        self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
-        self._servers: list[asyncio.Server] = []
-        self.next_request_id = map(
-            (secrets.token_hex(4).encode() + b"-%x").__mod__, itertools.count(1)
-        ).__next__
+        self._servers: list[asyncio.Server | TlsListener] = []
         self._sweep_interval = sweep_interval
-        self._sweeper = spawn(self._sweep(), "gateway sweep")
+        self._sweeper = background.run(self._sweep, "gateway sweep")
 
     def __repr__(self) -> str:
-        return f"<Gateway [{len(self._connections)} connections, {len(self.table.services)} services]>"
+        services = len(self.shared.table.services)
+        return f"<Gateway [{len(self._connections)} connections, {services} services]>"
+
+    @property
+    def connections(self) -> list[ClientConnection]:
+        """The connections of clients, those without their TLS handshake aside."""
+        return [connection for connection in self._connections if isinstance(connection, ClientConnection)]
 
     def live(self) -> list[LiveRequest]:
-        """Return the requests to models that are not over."""
-        now = self.now()
-        current = [connection.current for connection in self._connections]
-        return [exchange.live(now) for exchange in current if isinstance(exchange, ModelExchange)]
+        """Return the requests to models that are being answered."""
+        now = self.shared.now()
+        current = [connection.current for connection in self.connections]
+        found = [exchange.live(now) for exchange in current if isinstance(exchange, Exchange)]
+        return [request for request in found if request is not None]
 
     def publish(self, offers: Iterable[Offer]) -> None:
         """Swap the routing table; requests already routed go on as they were."""
-        self.table = RoutingTable.of(offers, self.management)
-        self.stamp = object()
+        self.shared.table = self._routes(tuple(offers))
+        self.shared.generation = object()
+
+    def _routes(self, offers: tuple[Offer, ...]) -> RoutingTable:
+        return RoutingTable.of(
+            offers, self._management, plain_reader(offer.abilities.parameters for offer in offers)
+        )
 
     def protect(self, guard: Guard) -> None:
         """Have a guard decide who may call, from the next request on."""
-        self.guard = guard
+        self.shared.guard = guard
         guard.listen(self._reconsider)
 
     def _reconsider(self) -> None:
         """Ask the guard again about every head, and about every request under way."""
-        self.stamp = object()
-        for connection in tuple(self._connections):
-            connection.expel()
+        self.shared.generation = object()
+        guard, revoked = self.shared.guard, InvalidKeyError("the API key of this request has been revoked")
+        for connection in self.connections:
+            connection.break_off(lambda one: not guard.is_good(one.plan.access.principal), revoked)
 
     async def listen(
-        self, host: str, port: int, tls: ssl.SSLContext | None = None, front: Front = OPENAI
+        self, host: str, port: int, tls: ssl.SSLContext | None = None, frontend: Frontend = OPENAI
     ) -> int:
-        """Bind an address and return its port; clients are taken from `accept` on.
+        """Bind an address and return its port; clients are accepted from `accept` on.
 
         Args:
             host: Name or address.
             port: 0 for a free one.
             tls: To speak TLS there.
-            front: What is answered there.
+            frontend: What is answered there.
 
         Raises:
-            OSError: The address cannot be had.
+            OSError: The address cannot be bound.
         """
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: ClientConnection(self, front),
+        listener = Listener(self, frontend)
+        server = await asyncio.get_running_loop().create_server(
+            partial(ClientConnection, listener),
             host,
             port,
-            ssl=tls,
-            ssl_handshake_timeout=(self.limits.head_timeout or None) if tls else None,
-            ssl_shutdown_timeout=TLS_SHUTDOWN if tls else None,
             backlog=BACKLOG,
             reuse_address=True,
             start_serving=False,
         )
-        for listening in server.sockets:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted sockets inherit it
-        self._servers.append(server)
-        bound: int = server.sockets[0].getsockname()[1]
-        return bound
+        for bound in server.sockets:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted sockets inherit it
+        bound_port: int = server.sockets[0].getsockname()[1]
+        if tls is None:
+            self._servers.append(server)
+        else:
+            timeout = self.shared.limits.head_timeout
+            self._servers.append(TlsListener(listener, server.sockets, tls, timeout, BACKLOG))
+            server.close()
+        return bound_port
 
-    async def listen_to_owner(self, listener: socket.socket) -> None:
-        """Serve whoever may open a Unix socket without asking for a key; from `accept` on.
+    async def listen_to_owner(self, bound: socket.socket) -> None:
+        """Serve everybody who may open a Unix socket, without a key; from `accept` on.
 
         Args:
-            listener: Bound.
+            bound: The socket.
         """
+        listener = Listener(self, OPENAI, OpenGuard())
         server = await asyncio.get_running_loop().create_unix_server(
-            lambda: ClientConnection(self, OPENAI, OpenGuard()), sock=listener, start_serving=False
+            partial(ClientConnection, listener), sock=bound, start_serving=False
         )
         self._servers.append(server)
 
     async def accept(self) -> None:
-        """Take clients on every address that was bound."""
+        """Accept clients on every address that was bound."""
         for server in self._servers:
             await server.start_serving()
 
     def abort(self) -> None:
         """Cut off every client."""
         for connection in tuple(self._connections):
-            connection.transport.abort()
+            connection.abort()
 
     async def close(self) -> None:
         """Stop accepting, let requests in flight finish within the time limit, then cut the rest off."""
-        self.closing = True
+        self.shared.closing = True
         for server in self._servers:
             server.close()
         for connection in tuple(self._connections):
             connection.close_when_done()
         try:
-            async with asyncio.timeout(self.limits.shutdown_timeout):
+            async with asyncio.timeout(self.shared.limits.shutdown_timeout):
                 await self._until_empty()
         except TimeoutError:
             self.abort()
             await self._until_empty()
         await cancel(self._sweeper)
-        self.pools.sweep(0)
+        self.shared.pools.sweep(0)
 
     async def _until_empty(self) -> None:
         while self._connections:
             self._empty.clear()
             await self._empty.wait()
 
-    def enter(self, connection: ClientConnection) -> bool:
-        """Take a connection in; False when there are too many already."""
-        full = len(self._connections) >= self.limits.max_connections
+    def enter(self, connection: Connection) -> bool:
+        """Count a connection; False when there are too many already."""
+        full = len(self._connections) >= self.shared.limits.max_connections
         self._connections.add(connection)
         return not full
 
-    def leave(self, connection: ClientConnection) -> None:
+    def leave(self, connection: Connection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
         if not self._connections:
@@ -191,11 +215,52 @@ class Gateway:
 
     async def _sweep(self) -> None:
         """Look after every time limit at once: a timer per request would cost more than the request."""
+        shared = self.shared
         while True:
             await asyncio.sleep(self._sweep_interval)
-            now = self.now()
-            self.guard.sweep()
-            for connection in tuple(self._connections):
-                connection.sweep(now)
-            self.recorder.settle()
-            self.pools.sweep(max(1, round(MAX_IDLE / self._sweep_interval)))
+            now = shared.now()
+            shared.guard.sweep()
+            for connection in self.connections:
+                try:
+                    self._sweep_connection(connection, now)
+                except Exception as error:  # noqa: BLE001 - one connection must not keep the others from their limits
+                    logger.opt(exception=error).error("{} could not be swept; it is cut off", connection)
+                    connection.abort()
+            shared.recorder.settle()
+            shared.pools.sweep(max(1, round(MAX_IDLE / self._sweep_interval)))
+
+    def _sweep_connection(self, connection: ClientConnection, now: float) -> None:
+        repeated = connection.repeated_plan()
+        if isinstance(repeated, Plan):
+            self.shared.guard.seen(repeated.access.principal)
+        connection.sweep(now)
+
+
+class Listener:
+    """One address: what is answered there, and who decides who may call.
+
+    Attributes:
+        state: What all its connections look up.
+        handler: Makes what answers a request, of a connection and a plan.
+
+    Args:
+        gateway: That it belongs to.
+        frontend: What is answered.
+        guard: Decides there; None for the gateway's own.
+    """
+
+    def __init__(self, gateway: Gateway, frontend: Frontend, guard: Guard | None = None) -> None:
+        self.state = gateway.shared
+        self.handler = partial(Exchange, gateway.shared)
+        self.enter = gateway.enter
+        self.leave = gateway.leave
+        self._frontend = frontend
+        self._guard = guard
+
+    def plan(self, request: Request, headers: list[Header], peer: str) -> Plan:
+        """Decide what the head of a request decides."""
+        return plan(self.state, self._frontend, self._guard or self.state.guard, request, headers, peer)
+
+    def refusal(self, client: ClientConnection, error: ProxyError) -> Exchange:
+        """Return what answers something that never became a request."""
+        return Exchange(self.state, client, refused(self._frontend, error))

@@ -6,7 +6,7 @@ from ai_proxy.core.keys import ApiKey, check_model, check_service
 from ai_proxy.security.limiter import Meters
 
 ANONYMOUS = "anonymous"
-"""The name of whoever came without a key."""
+"""The name of those without a key."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,10 +16,10 @@ class Principal:
     Attributes:
         name: The id of a key, or `anonymous`.
         address: Of the client.
-        key: None for whoever came without.
+        key: None for those without.
         key_id: Of that key; empty likewise.
         meters: What counts the requests; empty where nothing is limited.
-        cors: Header lines on every response, for the browser of whoever calls from a web page.
+        cors: Header lines on every response, for browsers that call from a web page.
         limited: Whether there are models that the caller may not ask; follows from `key`.
         counts_tokens: Whether there is a limit of tokens; follows from `meters`.
     """
@@ -62,4 +62,4 @@ class Principal:
 
 
 NOBODY = Principal()
-"""Whoever calls where nobody is asked."""
+"""The principal where no guard asks."""

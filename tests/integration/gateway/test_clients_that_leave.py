@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 from tests.rigs.raw_backend import BackendConnection, answer, by_hand, ok
 from tests.rigs.raw_http import RawClient, build_request
-from tests.rigs.wire_rig import WireRig, eventually, wire_rig
+from tests.rigs.wire_rig import WireRig, eventually, exchange_of, wire_rig
 
 from ai_proxy.core.service import Outcome
 from ai_proxy.core.settings import Limits
+from ai_proxy.gateway.http.upstream import UpstreamConnection
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -145,7 +146,7 @@ async def test_leaving_with_much_sent_ahead_closes_the_backend_connection(rig: W
     await backend.until(b"x" * 5000)
     (connection,) = rig.connections
     await eventually(lambda: connection.reading_paused)
-    assert len(connection.pending) < 60
+    assert len(connection.queue) < 60
 
     client.reset()
 
@@ -192,10 +193,10 @@ async def test_a_client_that_does_not_read_pauses_the_backend(rig: WireRig) -> N
     await asyncio.sleep(0.1)  # time enough to take more, were it taken
 
     assert connection.transport.get_write_buffer_size() < 1_000_000
-    assert connection.current is not None
-    assert connection.current.sent < 5_000_000
-    assert connection.current.upstream is not None
-    assert connection.current.upstream.paused
+    exchange = exchange_of(connection)
+    assert exchange.sent < 5_000_000
+    assert isinstance(exchange.upstream, UpstreamConnection)
+    assert exchange.upstream.paused
 
 
 async def test_a_client_that_reads_again_gets_everything(rig: WireRig) -> None:

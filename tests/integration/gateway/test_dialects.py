@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from tests.rigs.raw_backend import BackendConnection, answer, answer_and_close, ok
 from tests.rigs.raw_http import Message, RawClient, TruncatedError, build_request
-from tests.rigs.wire_rig import WireRig, eventually, wire_rig
+from tests.rigs.wire_rig import WireRig, eventually, exchange_of, wire_rig
 
 from ai_proxy.core.abilities import TEXT_ENDPOINTS, Abilities, Endpoint
 from ai_proxy.core.errors import ServiceStoppedError
 from ai_proxy.core.ports import Model
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Outcome, Service
-from ai_proxy.gateway.entries import OLLAMA
+from ai_proxy.gateway.http.upstream import UpstreamConnection
+from ai_proxy.gateway.routing.endpoints import OLLAMA
 
 JSON = b"content-type: application/json"
 ANSWER: dict[str, Any] = {
@@ -47,7 +48,7 @@ def offer(engine: str = "plain", abilities: Abilities | None = None) -> Offer:
 async def rig() -> AsyncIterator[WireRig]:
     async with wire_rig() as rig:
         rig.gateway.publish([offer()])
-        rig.ollama_port = await rig.gateway.listen("127.0.0.1", 0, front=OLLAMA)
+        rig.ollama_port = await rig.gateway.listen("127.0.0.1", 0, frontend=OLLAMA)
         await rig.gateway.accept()
         yield rig
 
@@ -283,7 +284,7 @@ async def test_thoughts_that_are_not_shown_are_a_sign_of_life() -> None:
     async with wire_rig() as rig:
         service = Service("svc", "any", "plain", ExternalLaunch(()), "1", stream_idle_timeout=0.2)
         rig.gateway.publish([Offer(service, PLAIN, (Model("m"),))])
-        rig.ollama_port = await rig.gateway.listen("127.0.0.1", 0, front=OLLAMA)
+        rig.ollama_port = await rig.gateway.listen("127.0.0.1", 0, frontend=OLLAMA)
         await rig.gateway.accept()
 
         async def think(connection: BackendConnection) -> None:
@@ -323,10 +324,8 @@ async def test_an_engine_waits_for_a_client_that_still_reads_its_previous_answer
     await client.send(plain * 20 + stream)
     (connection,) = rig.connections
     await eventually(lambda: connection.current is not None and connection.served == 20)
-    await eventually(lambda: connection.current and connection.current.upstream)
-    exchange = connection.current
-    assert exchange is not None
-    await eventually(lambda: exchange.upstream is not None and exchange.upstream.paused)
+    exchange = exchange_of(connection)
+    await eventually(lambda: isinstance(exchange.upstream, UpstreamConnection) and exchange.upstream.paused)
 
     assert connection.transport.get_write_buffer_size() < plenty
 

@@ -338,7 +338,7 @@ async def test_a_client_of_http_1_0_hears_nothing_before_its_answer(rig: WireRig
     client = await rig.client()
     await client.send(ask(model="llama3", stream=True).replace(b"HTTP/1.1", b"HTTP/1.0"))
     await rig.admission.wait_for_waiting(1)
-    await asyncio.sleep(rig.gateway.heartbeat * 2)
+    await asyncio.sleep(rig.gateway.shared.heartbeat * 2)
 
     rig.admission.open("svc")
     everything = await client.until_eof()

@@ -21,8 +21,8 @@ from tests.rigs.raw_http import TruncatedError, build_request
 from tests.rigs.wire_rig import WireRig, eventually, wire_rig
 
 from ai_proxy.core.usage import UNKNOWN
-from ai_proxy.gateway.connection import ClientConnection
-from ai_proxy.gateway.inference import ModelExchange
+from ai_proxy.gateway.exchange import Exchange
+from ai_proxy.gateway.http.client import ClientConnection
 
 
 @pytest.fixture
@@ -152,9 +152,8 @@ async def test_a_prompt_is_not_kept_while_it_is_answered(rig: WireRig) -> None:
     await client.until(EVENT)
 
     (exchange,) = [c.current for c in rig.connections]
-    assert isinstance(exchange, ModelExchange)
-    assert not exchange.body
-    assert not exchange.original
+    assert isinstance(exchange, Exchange)
+    assert [exchange.body, exchange.payload, exchange.original] == [None, b"", b""]
 
 
 async def test_an_endpoint_the_engine_lacks_is_501_that_names_the_engine(rig: WireRig) -> None:
@@ -265,7 +264,7 @@ async def test_the_record_of_a_request_keeps_nothing_of_its_connection(rig: Wire
 
     (record,) = rig.recorder.inferences
     assert {type(fact) for fact in record} == {str, int, float, bool}
-    kept = [thing for thing in gc.get_objects() if isinstance(thing, ClientConnection | ModelExchange)]
+    kept = [thing for thing in gc.get_objects() if isinstance(thing, ClientConnection | Exchange)]
     assert kept == []
 
 
@@ -294,7 +293,7 @@ class Tracing:
 
 
 async def test_the_backend_gets_a_traceparent_of_ours_in_place_of_the_clients(rig: WireRig) -> None:
-    rig.gateway.tracing = Tracing()
+    rig.gateway.shared.tracing = Tracing()
     client = await rig.client()
     request = build_request(CHAT, JSON, b"Traceparent: " + CLIENTS, body=b'{"model":"llama3"}')
 

@@ -107,7 +107,7 @@ async def test_new_limits_of_a_service_apply_to_a_connection_that_knows_it(rig: 
 
     rig.gateway.publish([Offer(changed, Abilities("any HTTP server"))])
     rig.backend.script = never
-    rig.gateway.pools.sweep(0)
+    rig.gateway.shared.pools.sweep(0)
     response = await client.ask(post(b"12345"))
 
     assert response.error_code == b"upstream_timeout"
@@ -208,7 +208,7 @@ async def test_paths_may_alternate_between_models_services_and_the_management_ap
 async def test_a_repeated_head_follows_a_model_to_where_it_is_now() -> None:
     async with wire_rig(services=("one", "two")) as rig:
         client = await rig.client()
-        one, two = rig.gateway.table.models.offers.values()
+        one, two = rig.gateway.shared.table.models.offers.values()
         for offers in ((one,), (two,), (one, two)):
             rig.gateway.publish(offers)
             for _ in range(3):

@@ -203,7 +203,7 @@ async def test_surplus_on_an_idle_connection_ends_it(rig: WireRig, response: byt
 
     await backend.send(NOT_ASKED_FOR)
 
-    await eventually(lambda: not rig.gateway.pools.of(rig.admission.upstreams["svc"]).idle)
+    await eventually(lambda: not rig.gateway.shared.pools.of(rig.admission.upstreams["svc"]).idle)
     assert (await client.ask(build_request())).status == 200
     assert len(rig.backend.connections) == 2
 

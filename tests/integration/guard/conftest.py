@@ -17,8 +17,8 @@ from tests.rigs.wire_rig import WireRig, wire_rig
 from ai_proxy.core.keys import ApiKey, Grant, Scope
 from ai_proxy.core.settings import SecuritySettings
 from ai_proxy.core.store_ports import AuditEntry
-from ai_proxy.gateway.entries import OLLAMA
 from ai_proxy.gateway.guard import KeyGuard
+from ai_proxy.gateway.routing.endpoints import OLLAMA
 from ai_proxy.persistence.database import FILE_NAME, file_url
 from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.security.pepper import load_pepper
@@ -96,7 +96,7 @@ class House:
 
     async def ollama(self) -> int:
         """Listen in the place of Ollama as well, and return the port."""
-        port = await self.rig.gateway.listen("127.0.0.1", 0, front=OLLAMA)
+        port = await self.rig.gateway.listen("127.0.0.1", 0, frontend=OLLAMA)
         await self.rig.gateway.accept()
         return port
 

@@ -21,8 +21,9 @@ from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.keys import Scope as KeyScope
 from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.core.service import Upstream
-from ai_proxy.gateway.entries import OLLAMA, OPENAI
-from ai_proxy.gateway.route import MANAGEMENT, Destination, RoutingTable
+from ai_proxy.gateway.inference.prompt import plain_reader
+from ai_proxy.gateway.routing.endpoints import OLLAMA, OPENAI
+from ai_proxy.gateway.routing.table import MANAGEMENT, Destination, RoutingTable
 from ai_proxy.instances.state import ProxyState
 
 OPEN = ("/health", "/ready")
@@ -80,8 +81,8 @@ async def site(house: House, tmp_path: Path) -> AsyncIterator[Site]:
     watched = Watched(app, [])
     async with serve_unix(tmp_path / "app.sock", lambda: Middleware(watched, client_principal)):
         gateway = house.rig.gateway
-        pool = gateway.pools.of(Upstream("localhost", 80, unix_path=str(tmp_path / "app.sock")))
-        gateway.management.pool = pool
+        pool = gateway.shared.pools.of(Upstream("localhost", 80, unix_path=str(tmp_path / "app.sock")))
+        gateway.shared.table.management.pool = pool
         inference, _ = await house.key()
         admin, _ = await house.key(KeyScope.ADMIN)
         yield Site(house, watched, inference, admin, await house.ollama())
@@ -222,7 +223,7 @@ async def test_no_path_at_all_manages_anything(site: Site, target: str, method: 
 @settings(max_examples=1000)
 def test_what_leads_to_the_management_app_takes_an_admins_key_but_for_models_and_health(target: str) -> None:
     gateway_sees = target.encode()
-    table = RoutingTable(services={b"svc": Destination("svc")})
+    table = RoutingTable(Destination(""), plain_reader(()), services={b"svc": Destination("svc")})
     try:
         destination, path = OPENAI.resolve(table, gateway_sees)
     except ProxyError:

@@ -155,7 +155,7 @@ class Changes(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 15.0, 45.0]))
     def wait(self, seconds: float) -> None:
         self.run(self.house.clock.advance(seconds))
-        self.house.rig.gateway.guard.sweep()
+        self.house.rig.gateway.shared.guard.sweep()
 
     @rule(
         allowlist=st.sampled_from([None, EVERYBODY, OTHERS]),
@@ -183,7 +183,7 @@ async def test_a_head_that_is_known_is_looked_at_again_when_its_key_expires(hous
     assert [(await client.ask(request)).status for _ in range(3)] == [200] * 3
 
     await house.clock.advance(60)
-    house.rig.gateway.guard.sweep()
+    house.rig.gateway.shared.guard.sweep()
 
     assert (await client.ask(request)).error_code == b"invalid_api_key"
 

@@ -15,7 +15,7 @@ from tests.rigs.raw_http import RawClient, build_request
 from tests.rigs.wire_rig import WireRig, eventually, wire_rig
 
 from ai_proxy.core.settings import Limits
-from ai_proxy.gateway.listener import TLS_SHUTDOWN
+from ai_proxy.gateway.http.tls import SHUTDOWN
 from ai_proxy.tls.certificates import PemFiles
 from ai_proxy.tls.context import LiveContext
 
@@ -122,7 +122,7 @@ async def test_a_head_that_trickles_in_is_ended_over_tls_as_well(tls: TlsRig) ->
 
 async def closes_soon(tls: TlsRig) -> None:
     """Close the gateway as the end of the program does."""
-    async with asyncio.timeout(LIMITS.shutdown_timeout + TLS_SHUTDOWN + 3):
+    async with asyncio.timeout(LIMITS.shutdown_timeout + SHUTDOWN + 3):
         await tls.rig.gateway.close()
     assert tls.rig.connections == []
 

@@ -8,8 +8,8 @@ from ai_proxy.config.load import load_config
 from ai_proxy.core import errors
 from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.routing import ModelTable, Offer
-from ai_proxy.gateway.entries import OLLAMA
-from ai_proxy.gateway.inference import CREDENTIALS
+from ai_proxy.gateway.exchange import CREDENTIALS
+from ai_proxy.gateway.routing.endpoints import OLLAMA
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "models.md").read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def test_ollamas_paths_shown_are_answered() -> None:
     chats = set(re.findall(r"`(/api/(?:chat|generate|embed))`", PAGE))
 
     assert len(chats) == 3
-    assert all(path.encode() in OLLAMA.entries for path in chats)
+    assert all(path.encode() in OLLAMA.endpoints for path in chats)
 
 
 def test_every_link_leads_somewhere() -> None:

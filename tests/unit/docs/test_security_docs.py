@@ -14,8 +14,8 @@ from ai_proxy.config.load import load_config
 from ai_proxy.core import errors
 from ai_proxy.core.policy_document import parse_policy
 from ai_proxy.core.settings import SecuritySettings, ServerSettings
-from ai_proxy.gateway.entries import OPEN
 from ai_proxy.gateway.guard import REFUSALS
+from ai_proxy.gateway.routing.endpoints import PUBLIC
 from ai_proxy.persistence import sqlite
 from ai_proxy.security import audit, sync
 
@@ -79,7 +79,7 @@ def test_the_numbers_are_those_of_the_program() -> None:
     assert f"http://127.0.0.1:{ServerSettings().port}" in PAGE
     assert f"first {audit.REFUSALS.burst}, and {audit.REFUSALS.per_minute} in a minute" in PAGE
     assert (sync.WRITE_EVERY, sqlite.LOOK_EVERY) == (2.0, 0.5)
-    assert all(f"`{path.decode()}`" in PAGE for path in OPEN)
+    assert all(f"`{path.decode()}`" in PAGE for path in PUBLIC)
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -9,8 +9,8 @@ from ai_proxy.core.errors import InvalidRequestError, UnsupportedParameterError
 from ai_proxy.core.ports import Model
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer
 from ai_proxy.core.service import ExternalLaunch, Service
-from ai_proxy.gateway.body import UNREADABLE, Plain, fit, plain_reader, read
-from ai_proxy.gateway.route import Destination, Target
+from ai_proxy.gateway.inference.prompt import UNREADABLE, Plain, fit, plain_reader, read
+from ai_proxy.gateway.routing.table import Destination, ModelDestination
 
 NAMES = st.sampled_from(["model", "stream", "temperature", "seed", "tools", "stop"])
 VALUES: st.SearchStrategy[Any] = st.sampled_from([None, 0, -1, 5, 1.5, 1e300, "x", [], True])
@@ -42,7 +42,7 @@ def plainly(body: bytes, *rules: dict[str, Rule]) -> Plain | None:
 
 
 def is_passed_on(body: bytes, route: ModelRoute) -> bool:
-    target = Target.of(route, Destination("svc"))
+    target = ModelDestination.of(route, Destination("svc"))
     return bool(target.unchanged) and plainly(body, dict(route.offer.abilities.parameters)) is not None
 
 

@@ -1,24 +1,22 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_proxy.gateway.memo import RequestMemo, ResponseMemo, split_at_length
-from ai_proxy.gateway.request import Request
-from ai_proxy.gateway.route import Destination, RoutingTable
+from ai_proxy.gateway.http.head_cache import CachedRequestHead, CachedResponseHead, split_at_length
 
 HEAD = b"POST /service/a/x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nA: b\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length:  5\r\nA: b\r\n\r\n"
 PASSED_ON = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nA: b\r\n"
 
 
-def request_memo(head: bytes = HEAD, limit: int = 1000) -> RequestMemo:
-    return RequestMemo(head, Request(b"POST", b"/"), Destination("a"), None, b"/x", RoutingTable(), limit)
+def cached_head(head: bytes = HEAD, limit: int = 1000) -> CachedRequestHead[str]:
+    return CachedRequestHead(head, "plan", object(), limit)
 
 
 @given(st.binary(max_size=1000))
 def test_the_same_head_with_another_length_is_known(body: bytes) -> None:
     data = HEAD.replace(b": 5", b": %d" % len(body)) + body
 
-    assert request_memo().match(data) == body
+    assert cached_head().match(data) == body
 
 
 @given(st.binary(max_size=50), st.integers(0, len(HEAD) + 20), st.binary(max_size=3), st.integers(0, 3))
@@ -28,7 +26,7 @@ def test_whatever_is_known_is_that_head_and_a_whole_body(
     whole = HEAD.replace(b": 5", b": %d" % len(body)) + body
     data = whole[:place] + inserted + whole[place + cut :]
 
-    found = request_memo().match(data)
+    found = cached_head().match(data)
 
     if found is not None:
         before, after = split_at_length(HEAD)
@@ -41,7 +39,7 @@ def spellings(length: int) -> list[bytes]:
 
 
 def test_what_is_more_or_less_than_one_request_is_not_known() -> None:
-    memo = request_memo()
+    memo = cached_head()
 
     assert memo.match(HEAD + b"12345") == b"12345"
     assert memo.match(HEAD + b"1234") is None
@@ -54,20 +52,20 @@ def test_what_is_more_or_less_than_one_request_is_not_known() -> None:
 
 
 def test_a_body_over_the_limit_is_left_to_the_parser() -> None:
-    assert request_memo(limit=4).match(HEAD + b"12345") is None
+    assert cached_head(limit=4).match(HEAD + b"12345") is None
 
 
 def test_a_head_without_a_body_is_known_only_to_the_letter() -> None:
     head = b"GET /service/a/x HTTP/1.1\r\nHost: x\r\n\r\n"
 
-    assert request_memo(head).match(head) == b""
-    assert request_memo(head).match(head + b"G") is None
-    assert request_memo(head).match(head[:-1]) is None
+    assert cached_head(head).match(head) == b""
+    assert cached_head(head).match(head + b"G") is None
+    assert cached_head(head).match(head[:-1]) is None
 
 
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_a_response_head_is_known_with_as_much_of_its_body_as_has_come(body: bytes, come: int) -> None:
-    memo = ResponseMemo(ANSWER, 200, PASSED_ON)
+    memo = CachedResponseHead(ANSWER, 200, PASSED_ON)
     data = ANSWER.replace(b":  5", b":  %d" % len(body)) + body[:come]
 
     found = memo.match(data)
@@ -78,4 +76,4 @@ def test_a_response_head_is_known_with_as_much_of_its_body_as_has_come(body: byt
 
 
 def test_surplus_after_a_response_is_left_to_the_parser() -> None:
-    assert ResponseMemo(ANSWER, 200, PASSED_ON).match(ANSWER + b"123456") is None
+    assert CachedResponseHead(ANSWER, 200, PASSED_ON).match(ANSWER + b"123456") is None

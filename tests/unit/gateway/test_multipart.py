@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_proxy.core.errors import InvalidRequestError
-from ai_proxy.gateway.multipart import MAX_AHEAD, ModelField, boundary_of
+from ai_proxy.gateway.http.multipart import MAX_AHEAD, ModelField, boundary_of
 
 BOUNDARY = b"a+b"
 FORM = (

@@ -1,7 +1,7 @@
 import asyncio
 
 from ai_proxy.core.service import Upstream
-from ai_proxy.gateway.pool import Pools, authority
+from ai_proxy.gateway.http.pool import Pools, authority
 
 
 def test_the_same_upstream_has_the_same_pool_as_long_as_it_is_used() -> None:

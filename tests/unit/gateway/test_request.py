@@ -1,7 +1,7 @@
 import pytest
 
-from ai_proxy.gateway.request import Request
-from ai_proxy.gateway.wire import Header
+from ai_proxy.gateway.http.request import Request
+from ai_proxy.gateway.http.wire import Header
 
 HOST: Header = (b"Host", b"x")
 

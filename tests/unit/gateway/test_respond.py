@@ -1,13 +1,13 @@
 import json
 
 from ai_proxy.core.errors import QueueFullError, UnknownServiceError
-from ai_proxy.gateway.respond import problem
+from ai_proxy.gateway.http.respond import error_response
 
 
 def test_a_problem_says_all_there_is_to_say() -> None:
     error = QueueFullError("100 requests wait", retry_after=2.1, log_tail=("loading", "é"))
 
-    response, size = problem(error, b"id-1", head_only=False, close=True)
+    response, size = error_response(error, b"id-1", None, head_only=False, close=True)
 
     head, _, body = response.partition(b"\r\n\r\n")
     assert len(body) == size
@@ -33,8 +33,8 @@ def test_a_problem_says_all_there_is_to_say() -> None:
 
 
 def test_a_problem_for_head_has_the_length_but_not_the_body() -> None:
-    whole, size = problem(UnknownServiceError("x"), b"1", head_only=False, close=False)
-    head, none = problem(UnknownServiceError("x"), b"1", head_only=True, close=False)
+    whole, size = error_response(UnknownServiceError("x"), b"1", None, head_only=False, close=False)
+    head, none = error_response(UnknownServiceError("x"), b"1", None, head_only=True, close=False)
 
     assert none == 0
     assert head.endswith(b"\r\n\r\n")
@@ -43,7 +43,9 @@ def test_a_problem_for_head_has_the_length_but_not_the_body() -> None:
 
 
 def test_a_name_cannot_break_out_of_a_problem() -> None:
-    response, size = problem(UnknownServiceError('x"\r\nSet-Cookie: a'), b"1", head_only=False, close=False)
+    response, size = error_response(
+        UnknownServiceError('x"\r\nSet-Cookie: a'), b"1", None, head_only=False, close=False
+    )
 
     assert b"\r\nSet-Cookie" not in response
     assert json.loads(response[-size:])["code"] == "unknown_service"

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_proxy.gateway.response import AMBIGUOUS, UNSTATED, ends_in_surplus, filter_response, skip_interim
-from ai_proxy.gateway.wire import Header
+from ai_proxy.gateway.http.response import AMBIGUOUS, UNSTATED, ends_in_surplus, filter_response, skip_interim
+from ai_proxy.gateway.http.wire import Header
 
 LENGTH: Header = (b"Content-Length", b"5")
 CHUNKED: Header = (b"Transfer-Encoding", b"chunked")

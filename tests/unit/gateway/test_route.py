@@ -6,7 +6,8 @@ from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.errors import UnknownPathError, UnknownServiceError
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Service
-from ai_proxy.gateway.route import Destination, RoutingTable
+from ai_proxy.gateway.inference.prompt import plain_reader
+from ai_proxy.gateway.routing.table import Destination, RoutingTable
 
 
 def table(*services: str) -> RoutingTable:
@@ -19,6 +20,7 @@ def table(*services: str) -> RoutingTable:
             for s in services
         ),
         Destination(""),
+        plain_reader(()),
     )
 
 

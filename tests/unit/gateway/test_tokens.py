@@ -3,7 +3,7 @@ from collections import deque
 import pytest
 
 from ai_proxy.core.usage import UNKNOWN
-from ai_proxy.gateway.tokens import KEPT, count_tokens
+from ai_proxy.gateway.inference.usage import KEPT, count_tokens
 
 
 def count(*pieces: bytes, streamed: bool = False) -> tuple[int, int]:

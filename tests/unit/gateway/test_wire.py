@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_proxy.gateway.wire import (
+from ai_proxy.gateway.http.wire import (
     HOP_BY_HOP,
     is_sane_request_id,
     nominated,

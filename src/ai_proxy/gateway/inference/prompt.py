@@ -106,12 +106,12 @@ class Prompt(msgspec.Struct):
     fields: Fields
 
 
-def read(body: bytes | bytearray, *, streams_unless_told: bool = False) -> Prompt:
+def read(body: bytes | bytearray, *, streams_by_default: bool = False) -> Prompt:
     """Read a JSON body.
 
     Args:
         body: As sent.
-        streams_unless_told: Whether a request without `stream` asks for one.
+        streams_by_default: Whether a request without `stream` asks for one.
 
     Raises:
         InvalidRequestError: It is no JSON object, or names no model.
@@ -136,7 +136,7 @@ def read(body: bytes | bytearray, *, streams_unless_told: bool = False) -> Promp
         raise InvalidRequestError("model must be said once, in small letters", "model")
     asked = fields.get("stream")
     if asked is None or asked == _NULL:
-        return Prompt(model, streams_unless_told, fields)
+        return Prompt(model, streams_by_default, fields)
     if asked != _TRUE and asked != _FALSE:
         raise InvalidRequestError("stream must be true or false", "stream")
     return Prompt(model, asked == _TRUE, fields)

@@ -1,15 +1,15 @@
-"""Where a request goes, told from the bytes of its target alone."""
+"""Where a request goes: an immutable snapshot of all services and models, and how a target is looked up."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Protocol, Self
 
+from ai_proxy.core.abilities import Modality
 from ai_proxy.core.errors import UnknownPathError, UnknownServiceError
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, near_names
 from ai_proxy.core.service import Service, Upstream
-from ai_proxy.gateway.body import PARTS, PlainReader, plain_reader
-from ai_proxy.gateway.pool import Pool
-from ai_proxy.gateway.wire import origin_form
+from ai_proxy.gateway.http.pool import Pool
+from ai_proxy.gateway.http.wire import origin_form
 
 SERVICE_PREFIX = b"/service/"
 MANAGEMENT = (
@@ -40,8 +40,8 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Target:
-    """A model, with all that the data plane has to know in order to ask for it.
+class ModelDestination:
+    """A model, with all that the data plane needs in order to ask for it.
 
     Attributes:
         route: Where it is.
@@ -59,11 +59,27 @@ class Target:
 
     @classmethod
     def of(cls, route: ModelRoute, destination: Destination) -> Self:
-        """Find out what there is to know."""
+        """Derive it from a route."""
         service, understood = route.offer.service, frozenset(map(str, route.offer.abilities.endpoints))
         changes = service.set_params or service.default_params or service.drop_params
         unchanged = frozenset[str]() if changes or route.target != route.name else understood
-        return cls(route, destination, understood, unchanged, len(route.modalities) < len(PARTS))
+        return cls(route, destination, understood, unchanged, len(route.modalities) < len(Modality))
+
+
+class PlainPrompt(Protocol):
+    """A request to a model that no engine needs changed."""
+
+    @property
+    def model(self) -> str:
+        """As the client named it."""
+
+    @property
+    def stream(self) -> bool | None:
+        """Whether it asks for a stream; None where it does not say so."""
+
+
+type PlainReader = Callable[[bytes | bytearray], PlainPrompt]
+"""Reads a body in one go; raises one of `inference.prompt.UNREADABLE` at one that is not plain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +87,21 @@ class RoutingTable:
     """An immutable snapshot of all destinations; replaced as a whole.
 
     Attributes:
-        services: By id.
         management: The management app.
+        read_plain: Reads the body of a request that no engine needs changed.
+        services: By id.
         models: Where every model is.
-        targets: The models that can be asked for by one name.
-        plain: Reads a request that no engine needs changed.
+        by_model: The models that can be asked for by one name.
     """
 
+    management: Destination
+    read_plain: PlainReader
     services: dict[bytes, Destination] = field(default_factory=dict)
-    management: Destination = field(default_factory=lambda: Destination(""))
     models: ModelTable = field(default_factory=ModelTable)
-    targets: dict[str, Target] = field(default_factory=dict)
-    plain: PlainReader = field(default_factory=lambda: plain_reader(()))
+    by_model: dict[str, ModelDestination] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, offers: Iterable[Offer], management: Destination) -> "RoutingTable":
+    def of(cls, offers: Iterable[Offer], management: Destination, read_plain: PlainReader) -> "RoutingTable":
         """Build a snapshot."""
         models = ModelTable.of(offers)
         services = {
@@ -97,24 +113,24 @@ class RoutingTable:
             )
             for name, offer in models.offers.items()
         }
-        targets = {
-            name: Target.of(route, services[route.offer.service.id]) for name, route in models.routes.items()
+        by_model = {
+            name: ModelDestination.of(route, services[route.offer.service.id])
+            for name, route in models.routes.items()
         }
         by_path = {name.encode(): destination for name, destination in services.items()}
-        plain = plain_reader(offer.abilities.parameters for offer in models.offers.values())
-        return cls(by_path, management, models, targets, plain)
+        return cls(management, read_plain, by_path, models, by_model)
 
-    def find(self, model: str) -> Target:
+    def find(self, model: str) -> ModelDestination:
         """Return a model by any name of it.
 
         Raises:
             UnknownModelError: No service answers to that name, or several do alike.
         """
-        target = self.targets.get(model)
-        if target is None:
+        found = self.by_model.get(model)
+        if found is None:
             route = self.models.find(model)
-            target = Target.of(route, self.services[route.offer.service.id.encode()])
-        return target
+            found = ModelDestination.of(route, self.services[route.offer.service.id.encode()])
+        return found
 
     def resolve(self, target: bytes) -> tuple[Destination, bytes]:
         """Return the destination of a target, and the target to ask of it.

@@ -4,8 +4,7 @@ from collections.abc import Container
 
 from ai_proxy.core.errors import HeadTooLargeError, MalformedRequestError, ProxyError
 from ai_proxy.core.settings import Limits
-from ai_proxy.gateway.principal import NOBODY, Principal
-from ai_proxy.gateway.wire import (
+from ai_proxy.gateway.http.wire import (
     CLIENT,
     HOP_BY_HOP,
     PRINCIPAL,
@@ -34,7 +33,7 @@ def check_head(target: bytes, headers: list[Header], limits: Limits) -> None:
 
 
 class Request:
-    """The facts of one request.
+    """The facts of one request head.
 
     Attributes:
         method: As sent.
@@ -48,14 +47,7 @@ class Request:
         expects_continue: Whether the client waits for a 100 before it sends the body.
         upgrade: The protocol to switch to; empty for plain HTTP.
         request_id: As sent, if sane; else empty.
-        error: Why the request cannot be served.
-        principal: Who calls.
-        takes_credentials: Whether a backend is shown the service's own key, in place of one of ours.
-        preflight: Header lines of the answer to a browser that asks before it calls; empty otherwise.
-        max_body: Most bytes of the body that the policy allows; 0 for any number.
-        traceparent: As sent, where it is not forwarded since the proxy traces.
-        rendered: The head for a backend, without its framing and what only concerns one exchange.
-        rendered_for: The pool of that backend.
+        error: Why the request cannot be served; None when it can.
     """
 
     __slots__ = (
@@ -67,16 +59,9 @@ class Request:
         "is_json",
         "length",
         "lines",
-        "max_body",
         "method",
-        "preflight",
-        "principal",
-        "rendered",
-        "rendered_for",
         "request_id",
-        "takes_credentials",
         "target",
-        "traceparent",
         "upgrade",
     )
 
@@ -92,14 +77,7 @@ class Request:
         self.expects_continue = False
         self.upgrade = b""
         self.request_id = b""
-        self.traceparent = b""
-        self.rendered = b""
-        self.rendered_for: object = None
         self.error: ProxyError | None = None
-        self.principal: Principal = NOBODY
-        self.takes_credentials = False
-        self.preflight = b""
-        self.max_body = 0
 
     def __repr__(self) -> str:
         path = self.target.partition(b"?")[0].decode("latin-1")

@@ -6,8 +6,7 @@ from weakref import WeakValueDictionary
 
 from ai_proxy.core.errors import UpstreamConnectError, UpstreamTimeoutError
 from ai_proxy.core.service import Upstream
-from ai_proxy.gateway.dechunk import DechunkingConnection
-from ai_proxy.gateway.upstream import UpstreamConnection
+from ai_proxy.gateway.http.upstream import UpstreamConnection
 
 MAX_IDLE = 30.0
 """Seconds an unused connection is kept for the next request."""
@@ -25,6 +24,16 @@ class Pool:
         self.base_path = upstream.base_path.encode()
         self.tls = ssl.create_default_context() if upstream.tls else None
         self.idle: dict[UpstreamConnection, None] = {}
+
+    @property
+    def name(self) -> str:
+        """The upstream's address, as people write it."""
+        return self.upstream.url
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether TLS is spoken to it."""
+        return self.tls is not None
 
     def __repr__(self) -> str:
         return f"<Pool [{self.upstream.url}, {len(self.idle)} idle]>"
@@ -47,21 +56,19 @@ class Pool:
         """Forget a connection that has ended."""
         self.idle.pop(connection, None)
 
-    async def connect(self, limit: float, *, dechunk: bool = False) -> UpstreamConnection:
+    async def connect(self, limit: float) -> UpstreamConnection:
         """Open a new connection.
 
         Args:
             limit: Longest wait, in seconds; 0 for none.
-            dechunk: Whether bodies are wanted without chunk framing.
 
         Raises:
             UpstreamConnectError: Refused, unreachable, or TLS failed.
             UpstreamTimeoutError: No answer in time.
         """
-        kind = DechunkingConnection if dechunk else UpstreamConnection
         try:
             async with asyncio.timeout(limit or None):
-                return await self._open(kind)
+                return await self._open()
         except TimeoutError:
             raise UpstreamTimeoutError(
                 f"{self.upstream.url} did not accept a connection within {limit:g} s"
@@ -69,13 +76,17 @@ class Pool:
         except (OSError, ssl.SSLError) as error:
             raise UpstreamConnectError(f"cannot connect to {self.upstream.url}: {error}") from error
 
-    async def _open(self, kind: type[UpstreamConnection]) -> UpstreamConnection:
+    async def _open(self) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
         if self.upstream.unix_path is not None:
-            _, connection = await loop.create_unix_connection(lambda: kind(self), self.upstream.unix_path)
+            _, connection = await loop.create_unix_connection(
+                lambda: UpstreamConnection(self), self.upstream.unix_path
+            )
         else:
             host, port = self.upstream.host, self.upstream.port
-            _, connection = await loop.create_connection(lambda: kind(self), host, port, ssl=self.tls)
+            _, connection = await loop.create_connection(
+                lambda: UpstreamConnection(self), host, port, ssl=self.tls
+            )
         if connection.transport.is_closing():
             raise ConnectionResetError("the connection was closed at once")
         return connection

@@ -1,6 +1,7 @@
 """The head of a response: what is passed on of it, and how its body is framed."""
 
-from ai_proxy.gateway.wire import HOP_BY_HOP, Header, without_nominated
+from ai_proxy.core.service import Outcome
+from ai_proxy.gateway.http.wire import BUSY, HOP_BY_HOP, Header, without_nominated
 
 UNSTATED, AMBIGUOUS = -1, -2
 
@@ -80,3 +81,14 @@ def retry_after(headers: list[Header]) -> float:
     """
     values = [value.strip() for name, value in headers if name.lower() == b"retry-after"]
     return float(values[0]) if values and values[0].isdigit() and len(values[0]) < 10 else 0.0
+
+
+def outcome_of(status: int) -> Outcome:
+    """Return what a status tells of the replica that answered with it.
+
+    >>> outcome_of(404), outcome_of(429), outcome_of(500)
+    (<Outcome.OK: 'ok'>, <Outcome.OVERLOADED: 'overloaded'>, <Outcome.SERVER_ERROR: 'server_error'>)
+    """
+    if status in BUSY:
+        return Outcome.OVERLOADED
+    return Outcome.SERVER_ERROR if status >= 500 else Outcome.OK

@@ -5,17 +5,21 @@ import os
 import socket
 from contextlib import suppress
 from enum import IntEnum, auto
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
 import httptools
 
-from ai_proxy.gateway.memo import MAX_MISSES, ResponseMemo
-from ai_proxy.gateway.request import Request
-from ai_proxy.gateway.response import AMBIGUOUS, ends_in_surplus, filter_response, retry_after, skip_interim
-from ai_proxy.gateway.wire import BODILESS, BUSY, Header
-
-if TYPE_CHECKING:
-    from ai_proxy.gateway.pool import Pool
+from ai_proxy.gateway.http.body import LAST_CHUNK, frame_chunk
+from ai_proxy.gateway.http.head_cache import MAX_MISSES, CachedResponseHead
+from ai_proxy.gateway.http.request import Request
+from ai_proxy.gateway.http.response import (
+    AMBIGUOUS,
+    ends_in_surplus,
+    filter_response,
+    retry_after,
+    skip_interim,
+)
+from ai_proxy.gateway.http.wire import BODILESS, BUSY, Header
 
 MAX_RESPONSE_HEAD = 64 * 1024
 
@@ -25,31 +29,41 @@ class SurplusError(Exception):
 
 
 class Framing(IntEnum):
-    """How the end of the message being received is told (RFC 9112 section 6.3)."""
+    """What the next bytes from the backend are, and how their end is found (RFC 9112 section 6.3)."""
 
     HEAD = auto()
     LENGTH = auto()
     CHUNKED = auto()
+    DECHUNKED = auto()
+    """Chunks for an exchange that takes their content alone."""
     UNTIL_CLOSE = auto()
     TUNNEL = auto()
 
 
-HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, TUNNEL = Framing
+HEAD, LENGTH, CHUNKED, DECHUNKED, UNTIL_CLOSE, TUNNEL = Framing
 
 
 class Receiver(Protocol):
-    """The exchange that a connection carries, as the connection sees it."""
+    """The exchange that a connection carries, as the connection sees it.
 
-    request: Request
+    Attributes:
+        request_done: Whether the request has been sent whole.
+        unframed: Whether the exchange takes the body of a response without chunk framing.
+        request: The head of the request.
+    """
+
     request_done: bool
     unframed: bool
-    """Whether it takes the body of a response without chunk framing."""
+
+    @property
+    def request(self) -> Request:
+        """The head of the request."""
 
     def response_declined(self, retry_after: float) -> bool:
-        """Say whether the request goes elsewhere, since this backend has no room for it.
+        """Return whether the request goes elsewhere, since this backend has no room for it.
 
         Args:
-            retry_after: What it asks for, in seconds; 0 when it does not.
+            retry_after: What the backend asks for, in seconds; 0 when it does not.
         """
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
@@ -61,8 +75,13 @@ class Receiver(Protocol):
     def response_done(self) -> None:
         """The response is complete."""
 
-    def response_lost(self, detail: str, *, stale: bool) -> None:
-        """The connection ended too early; `stale` when it was a reused one that brought nothing at all."""
+    def response_lost(self, detail: str, *, unanswered: bool) -> None:
+        """The connection ended too early.
+
+        Args:
+            detail: How, in words.
+            unanswered: Whether a reused connection brought nothing at all.
+        """
 
     def response_invalid(self, detail: str) -> None:
         """What came is not a response that can be passed on."""
@@ -71,19 +90,37 @@ class Receiver(Protocol):
         """The backend does not keep up with the request's body."""
 
     def resume_request(self) -> None:
-        """It does again."""
+        """The backend keeps up again."""
+
+
+class Keeper(Protocol):
+    """The pool that a connection belongs to."""
+
+    @property
+    def name(self) -> str:
+        """The address, as people write it."""
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether TLS is spoken to it."""
+
+    def put(self, connection: "UpstreamConnection") -> None:
+        """Keep a connection for the next request."""
+
+    def discard(self, connection: "UpstreamConnection") -> None:
+        """Forget a connection that has ended."""
 
 
 class UpstreamConnection(asyncio.Protocol):
     """One connection to a backend; carries one exchange at a time."""
 
     __slots__ = (
+        "cached",
         "exchange",
         "framing",
         "headers",
         "idle_since",
         "keep_alive",
-        "memo",
         "message_complete",
         "misses",
         "parser",
@@ -97,7 +134,7 @@ class UpstreamConnection(asyncio.Protocol):
         "uses",
     )
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: Keeper) -> None:
         self.pool = pool
         self.transport: asyncio.Transport
         self.exchange: Receiver | None = None
@@ -113,12 +150,12 @@ class UpstreamConnection(asyncio.Protocol):
         self.uses = 0
         self.idle_since = 0
         self.paused = False
-        self.memo: ResponseMemo | None = None
+        self.cached: CachedResponseHead | None = None
         self.misses = 0
 
     def __repr__(self) -> str:
         use = "idle" if self.exchange is None else self.framing.name.lower()
-        return f"<UpstreamConnection [{self.pool.upstream.url}, {use}, use {self.uses}]>"
+        return f"<UpstreamConnection [{self.pool.name}, {use}, use {self.uses}]>"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Prepare for the first response."""
@@ -172,11 +209,11 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.response_done()
         elif self.framing is UNTIL_CLOSE and exc is None:
             if not exchange.unframed:
-                exchange.response_body(b"0\r\n\r\n")
+                exchange.response_body(LAST_CHUNK)
             exchange.response_done()
         else:
             detail = f"connection lost ({exc})" if exc else "connection closed"
-            exchange.response_lost(detail, stale=self.silent and self.uses > 1)
+            exchange.response_lost(detail, unanswered=self.silent and self.uses > 1)
 
     def _receive_last_words(self, exchange: Receiver) -> None:
         """Read what a backend sent before it reset the connection under an upload: often, why.
@@ -184,7 +221,7 @@ class UpstreamConnection(asyncio.Protocol):
         The loop saw the failed write first, and has given up reading; the socket is open until we return.
         """
         endpoint = self.transport.get_extra_info("socket")
-        if endpoint is None or self.pool.tls is not None or self.framing is TUNNEL:
+        if endpoint is None or self.pool.is_tls or self.framing is TUNNEL:
             return
         with suppress(OSError), socket.socket(fileno=os.dup(endpoint.fileno())) as last:
             last.setblocking(False)
@@ -222,8 +259,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.silent = False
             if not self._repeats(exchange, data):
                 self._receive_head(exchange, data)
+        elif framing is DECHUNKED:
+            self._receive_dechunked(exchange, data)
         elif framing is UNTIL_CLOSE and not exchange.unframed:
-            exchange.response_body(b"%x\r\n%b\r\n" % (len(data), data))
+            exchange.response_body(frame_chunk(data))
         else:
             exchange.response_body(data)
 
@@ -239,6 +278,18 @@ class UpstreamConnection(asyncio.Protocol):
             self._invalid("bytes after the end of the response")
         else:
             exchange.response_body(data)
+            self._done(exchange)
+
+    def _receive_dechunked(self, exchange: Receiver, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            if not self.message_complete:
+                self._invalid(f"bad chunked body: {error}")
+                return
+            self.keep_alive = False  # the response is whole; what follows it is bad
+        if self.message_complete and self.exchange is exchange:
+            self.parser = httptools.HttpResponseParser(self)
             self._done(exchange)
 
     def _receive_length(self, exchange: Receiver, data: bytes) -> None:
@@ -280,10 +331,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _repeats(self, exchange: Receiver, data: bytes) -> bool:
         """Pass on a response whose head is like the one before it on this connection; False for any other."""
-        memo = self.memo
-        if memo is None or self.unparsed or exchange.request.method == b"HEAD":
+        cached = self.cached
+        if cached is None or self.unparsed or exchange.request.method == b"HEAD":
             return False
-        found = memo.match(data)
+        found = cached.match(data)
         if found is None:
             return False
         digits, body, missing = found
@@ -291,7 +342,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.misses = 0
         self.framing = LENGTH
         self.remaining = missing
-        exchange.response_head(memo.status, [memo.head_before, digits, memo.head_after], body)
+        exchange.response_head(cached.status, [cached.head_before, digits, cached.head_after], body)
         if not missing:
             self._done(exchange)
         return True
@@ -319,7 +370,6 @@ class UpstreamConnection(asyncio.Protocol):
         elif status in BODILESS or exchange.request.method == b"HEAD":
             self._finish_without_body(exchange, status, head, body)
         elif chunked:
-            self.framing = CHUNKED
             self._start_chunked(exchange, status, head, body)
         elif length >= 0:
             self.framing = LENGTH
@@ -328,7 +378,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self.keep_alive = False
             elif self.keep_alive and status not in BUSY and self.misses < MAX_MISSES:
                 self.misses += 1
-                self.memo = ResponseMemo(data[:body_start], status, b"".join(head))
+                self.cached = CachedResponseHead(data[:body_start], status, b"".join(head))
             self.remaining = length - len(body)
             exchange.response_head(status, head, body)
             if not self.remaining:
@@ -341,17 +391,35 @@ class UpstreamConnection(asyncio.Protocol):
         self.keep_alive = False
         if not exchange.unframed:
             head.append(b"transfer-encoding: chunked\r\n")
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            body = frame_chunk(body) if body else b""
         exchange.response_head(status, head, body)
 
     def _start_chunked(self, exchange: Receiver, status: int, head: list[bytes], body: bytes) -> None:
+        if exchange.unframed:
+            self._start_dechunked(exchange, status, head, body)
+            return
         if self.message_complete and (self.surplus or ends_in_surplus(body)):
             self._invalid("bytes after the end of the response")
             return
+        self.framing = CHUNKED
         head.append(b"transfer-encoding: chunked\r\n")
         exchange.response_head(status, head, body)
         if self.message_complete:
             self._done(exchange)
+
+    def _start_dechunked(self, exchange: Receiver, status: int, head: list[bytes], body: bytes) -> None:
+        """Take the chunk framing off: for clients of HTTP/1.0, and where a body is rewritten.
+
+        The connection's own parser has no `on_body`, which would cost every other response; and it has seen
+        these bytes before. So a parser with one is shown them.
+        """
+        self.framing = DECHUNKED
+        exchange.response_head(status, head, b"")
+        self.message_complete = self.surplus = False
+        self.parser = httptools.HttpResponseParser(_Dechunker(self))
+        self.parser.feed_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        if self.exchange is exchange:
+            self._receive_dechunked(exchange, body)
 
     def _finish_without_body(
         self, exchange: Receiver, status: int, head: list[bytes], surplus: bytes
@@ -393,3 +461,20 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self.transport.abort()  # a close would wait for a backend that does not read the rest
         exchange.response_done()
+
+
+class _Dechunker:
+    """Passes the content of chunks on to a connection's exchange."""
+
+    def __init__(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+
+    def on_body(self, data: bytes) -> None:
+        """Pass a piece on, unless the exchange has ended."""
+        exchange = self._connection.exchange
+        if exchange is not None:
+            exchange.response_body(data)
+
+    def on_message_complete(self) -> None:
+        """Note the end of the message."""
+        self._connection.message_complete = True

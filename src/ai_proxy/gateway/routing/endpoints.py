@@ -1,4 +1,4 @@
-"""The paths on which clients ask for models, and in which dialect they speak there."""
+"""The paths on which clients ask for models, the dialect of each, and what each kind of listener answers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ from ai_proxy.core.keys import Scope
 from ai_proxy.core.ports import Clock
 from ai_proxy.dialects import anthropic, ollama, openai
 from ai_proxy.dialects.translation import Translation
-from ai_proxy.gateway.route import Destination, RoutingTable, is_management
-from ai_proxy.gateway.wire import origin_form
+from ai_proxy.gateway.http.wire import origin_form
+from ai_proxy.gateway.routing.table import Destination, RoutingTable, is_management
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How errors are told to a client.
+    """How errors are written for a client.
 
     Attributes:
-        body: Makes the body of a response that tells of an error, with the id of the request.
-        event: Makes what tells of an error in a stream that has begun.
+        body: Makes the body of an error response, given the id of the request.
+        event: Makes the event that ends a stream with an error.
     """
 
     body: Callable[[ProxyError, str], bytes]
@@ -32,42 +32,39 @@ OLLAMA_ERRORS = Dialect(
     lambda error, _: ollama.error_body(error), lambda error, _: ollama.error_body(error) + b"\n"
 )
 
-
-OPEN = frozenset({b"/health", b"/ready"})
-"""Paths that whoever looks after the proxy may ask for without a key."""
-
-
 type Translate = Callable[[bytes, str, Clock], Translation]
-"""Makes a translation of a body, the id of the request, and a clock for the moments in the answer."""
+"""Makes a translation of a body, given the id of the request and a clock for the moments in the answer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Entry:
+class ModelEndpoint:
     """A path on which clients ask for models.
 
     Attributes:
         path: As clients ask for it.
-        dialect: How errors are told there.
-        endpoint: What an engine must answer for a request to be passed on as it is; None: it is `native`.
+        dialect: How errors are written there.
         native: The engine whose own dialect this is, and that takes such requests as they are.
-        unload: Tells whether a request only unloads the model; None where none does.
-        translate: Makes of a request, for other engines, one that they understand; None where nothing can.
-        streams_unless_told: Whether a request that does not say so asks for a stream.
-        heartbeat: Whether comments can be sent in a stream, so that a client hears of a load under way.
+        translate: Turns a request into one that other engines understand; None where nothing can.
+        unload: Returns what to unload when a request asks for nothing else; None where none does.
+        streams_by_default: Whether a request without `stream` asks for a stream.
+        heartbeat: Whether comments can be sent in a stream while the model loads.
     """
 
     path: str
     dialect: Dialect = OPENAI_ERRORS
-    endpoint: Endpoint | None = None
     native: str = ""
     translate: Translate | None = None
     unload: Callable[[str, bytes, Clock], ollama.Unload | None] | None = None
-    streams_unless_told: bool = False
+    streams_by_default: bool = False
     heartbeat: bool = True
 
 
+PUBLIC = frozenset({b"/health", b"/ready"})
+"""Paths that need no key."""
+
+
 def scope_of(target: bytes) -> Scope | None:
-    """Return what a key has to be good for to ask for a target; None where none is needed.
+    """Return the scope that a key needs for a target; None where no key is needed.
 
     >>> scope_of(b"/v1/models"), scope_of(b"/service/x/api/v1"), scope_of(b"/ready?x=1")
     (<Scope.INFERENCE: 'inference'>, <Scope.INFERENCE: 'inference'>, None)
@@ -76,45 +73,44 @@ def scope_of(target: bytes) -> Scope | None:
     """
     path = origin_form(target)
     name = path.partition(b"?")[0]
-    if name in OPEN:
+    if name in PUBLIC:
         return None
     models = name == b"/v1" or name.startswith(b"/v1/")
     return Scope.ADMIN if is_management(path) and not models else Scope.INFERENCE
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
+class Frontend:
     """What one listener answers.
 
     Attributes:
-        entries: By path.
+        endpoints: By path.
         resolve: Finds the destination of every other target, and the target to ask of it.
-        scope: Tells what a key has to be good for to ask for a target; None: everybody may.
-        errors: How they are told where no API of somebody else's is spoken; None for as problems (RFC 9457).
+        scope: Returns the scope that a key needs for a target; None where no key is needed.
+        errors: How errors are written outside of the APIs; None for problems (RFC 9457).
     """
 
-    entries: Mapping[bytes, Entry] = field(default_factory=dict)
+    endpoints: Mapping[bytes, ModelEndpoint] = field(default_factory=dict)
     resolve: Callable[[RoutingTable, bytes], tuple[Destination, bytes]] = RoutingTable.resolve
     scope: Callable[[bytes], Scope | None] = scope_of
     errors: Dialect | None = None
 
-    def entry(self, target: bytes) -> Entry | None:
-        """Return on which entry a request is; None for any other path."""
-        entry = self.entries.get(target)
-        if entry is None and not (target.startswith(b"/") and target.find(b"?") < 0):
-            entry = self.entries.get(origin_form(target).partition(b"?")[0])
-        return entry
+    def endpoint(self, target: bytes) -> ModelEndpoint | None:
+        """Return the endpoint that a target names; None for any other path."""
+        endpoint = self.endpoints.get(target)
+        if endpoint is None and not (target.startswith(b"/") and target.find(b"?") < 0):
+            endpoint = self.endpoints.get(origin_form(target).partition(b"?")[0])
+        return endpoint
+
+    def dialect(self, target: bytes) -> Dialect | None:
+        """Return how errors are written for a target, whatever the method; None for a problem."""
+        endpoint = self.endpoint(target)
+        if endpoint is not None:
+            return endpoint.dialect
+        return OPENAI_ERRORS if origin_form(target).startswith(b"/v1/") else self.errors
 
 
-def dialect_of(front: Front, target: bytes) -> Dialect | None:
-    """Return how an error is told about a request to a target, whatever its method; None for as a problem."""
-    entry = front.entry(target)
-    if entry is not None:
-        return entry.dialect
-    return OPENAI_ERRORS if origin_form(target).startswith(b"/v1/") else front.errors
-
-
-OLLAMA_READING = frozenset({b"/api/tags", b"/api/show", b"/api/ps", b"/api/version"})
+OLLAMA_QUERIES = frozenset({b"/api/tags", b"/api/show", b"/api/ps", b"/api/version"})
 """What the management app answers to Ollama's clients, under a prefix of its own."""
 
 
@@ -126,7 +122,7 @@ def resolve_ollama(table: RoutingTable, target: bytes) -> tuple[Destination, byt
     """
     path = origin_form(target)
     name = path.partition(b"?")[0]
-    if name in OLLAMA_READING or name == b"/":
+    if name in OLLAMA_QUERIES or name == b"/":
         return table.management, b"/ollama" + path
     if name.startswith(b"/v1/"):
         return table.management, path
@@ -136,23 +132,20 @@ def resolve_ollama(table: RoutingTable, target: bytes) -> tuple[Destination, byt
     )
 
 
-def _openai() -> dict[bytes, Entry]:
-    """Return the entries of OpenAI's API, and of Anthropic's."""
-    anthropics = {
-        Endpoint.MESSAGES: Entry(
-            Endpoint.MESSAGES.value,
-            ANTHROPIC_ERRORS,
-            Endpoint.MESSAGES,
-            translate=lambda body, request_id, _: anthropic.translate(body, request_id),
-        ),
-        Endpoint.COUNT_TOKENS: Entry(Endpoint.COUNT_TOKENS.value, ANTHROPIC_ERRORS, Endpoint.COUNT_TOKENS),
-    }
-    entries = [anthropics.get(endpoint) or Entry(endpoint.value, endpoint=endpoint) for endpoint in Endpoint]
-    return {entry.path.encode(): entry for entry in entries}
+def _openai() -> dict[bytes, ModelEndpoint]:
+    """Return the endpoints of OpenAI's API, and of Anthropic's."""
+    endpoints = {path: ModelEndpoint(path.value) for path in Endpoint}
+    endpoints[Endpoint.MESSAGES] = ModelEndpoint(
+        Endpoint.MESSAGES.value,
+        ANTHROPIC_ERRORS,
+        translate=lambda body, request_id, _: anthropic.translate(body, request_id),
+    )
+    endpoints[Endpoint.COUNT_TOKENS] = ModelEndpoint(Endpoint.COUNT_TOKENS.value, ANTHROPIC_ERRORS)
+    return {endpoint.path.encode(): endpoint for endpoint in endpoints.values()}
 
 
-def _ollama() -> dict[bytes, Entry]:
-    """Return the entries of Ollama's own API, where chats are streamed unless the client says otherwise."""
+def _ollama() -> dict[bytes, ModelEndpoint]:
+    """Return the endpoints of Ollama's own API, where chats are streamed unless the client says otherwise."""
     chats: dict[str, Translate] = {
         "/api/chat": lambda body, _, clock: ollama.chat(body, clock),
         "/api/generate": lambda body, _, clock: ollama.generate(body, clock),
@@ -162,21 +155,21 @@ def _ollama() -> dict[bytes, Entry]:
         "/api/embeddings": lambda body, *_: ollama.embeddings(body),
     }
     return {
-        path.encode(): Entry(
+        path.encode(): ModelEndpoint(
             path,
             OLLAMA_ERRORS,
             native="ollama",
             translate=translate,
             unload=ollama.unload if path in chats else None,
-            streams_unless_told=path in chats,
+            streams_by_default=path in chats,
             heartbeat=False,
         )
         for path, translate in (chats | embeddings).items()
     }
 
 
-OPENAI = Front(_openai())
+OPENAI = Frontend(_openai())
 """Everything: services, the management API, models in OpenAI's and Anthropic's dialects."""
 
-OLLAMA = Front(_openai() | _ollama(), resolve_ollama, lambda _: Scope.INFERENCE, OLLAMA_ERRORS)
+OLLAMA = Frontend(_openai() | _ollama(), resolve_ollama, lambda _: Scope.INFERENCE, OLLAMA_ERRORS)
 """In the place of an Ollama server."""

@@ -1,0 +1,684 @@
+"""The client's side of the wire: reads requests off a connection and has them answered in order."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum, auto
+from typing import Any, Protocol, cast
+
+import httptools
+
+from ai_proxy.core.errors import (
+    HeadTooLargeError,
+    MalformedRequestError,
+    OverloadedError,
+    ProxyError,
+    RequestTimeoutError,
+    UpstreamTimeoutError,
+)
+from ai_proxy.core.settings import Limits
+from ai_proxy.gateway.http.head_cache import MAX_MISSES, CachedRequestHead
+from ai_proxy.gateway.http.request import Request, check_head
+from ai_proxy.gateway.http.timeouts import LINGER, Pending, Wait, Watch
+from ai_proxy.gateway.http.wire import CONTINUE, Header, has_left, reset
+
+MAX_PIPELINED = 64
+"""Requests read ahead of their turn; a client that sends more finds its connection closed after these."""
+MAX_AHEAD = 64 * 1024
+"""Bytes read behind a request that is being answered, before reading stops."""
+MAX_TUNNEL_AHEAD = 64 * 1024
+"""Bytes taken from a client before its tunnel stands."""
+
+
+class Reading(IntEnum):
+    """What the next bytes from the client are."""
+
+    IDLE = auto()
+    """The beginning of a request, or nothing."""
+    HEAD = auto()
+    """The rest of a head."""
+    BODY = auto()
+    """The rest of a body."""
+    SUSPENDED = auto()
+    """A body that the parser has not begun, since its head asks for a protocol that is not spoken (h2c)."""
+    HELD = auto()
+    """Bytes of another protocol, for a tunnel that does not stand yet."""
+    TUNNEL = auto()
+    """Bytes of another protocol, for the backend."""
+    DISCARDING = auto()
+    """Nothing that can be trusted: what came before was malformed, refused or too late."""
+    LINGERING = auto()
+    """Nothing of interest: the last response is written, and the client is to read it before the end."""
+    CLOSED = auto()
+    """Nothing: the connection has ended."""
+
+
+class ReadEvent(IntEnum):
+    """What moves a connection from one of these states to the next."""
+
+    MESSAGE_BEGUN = auto()
+    HEAD_COMPLETE = auto()
+    BODY_FOLLOWS_UPGRADE = auto()
+    PARSER_RESTARTED = auto()
+    MESSAGE_COMPLETE = auto()
+    UPGRADE_ASKED = auto()
+    SWITCHED = auto()
+    REJECTED = auto()
+    ANSWERED = auto()
+    LOST = auto()
+
+
+IDLE, HEAD, BODY, SUSPENDED, HELD, TUNNEL, DISCARDING, LINGERING, CLOSED = Reading
+E = ReadEvent
+
+READ_TRANSITIONS: dict[tuple[Reading, ReadEvent], Reading] = {
+    (IDLE, E.MESSAGE_BEGUN): HEAD,
+    (HEAD, E.HEAD_COMPLETE): BODY,
+    (HEAD, E.BODY_FOLLOWS_UPGRADE): SUSPENDED,
+    (SUSPENDED, E.PARSER_RESTARTED): BODY,
+    (BODY, E.MESSAGE_COMPLETE): IDLE,
+    (IDLE, E.UPGRADE_ASKED): HELD,
+    (HELD, E.SWITCHED): TUNNEL,
+    **{(state, E.REJECTED): DISCARDING for state in (IDLE, HEAD, BODY, SUSPENDED, HELD, TUNNEL)},
+    (DISCARDING, E.REJECTED): DISCARDING,
+    (LINGERING, E.REJECTED): LINGERING,
+    (CLOSED, E.REJECTED): CLOSED,
+    **{(state, E.ANSWERED): LINGERING for state in (BODY, SUSPENDED, HELD, TUNNEL, DISCARDING, LINGERING)},
+    **{(state, E.LOST): CLOSED for state in Reading},
+}
+"""All that can happen to what a connection reads, as in h11's `_state.py`; anything else is a defect."""
+
+PARSED = frozenset({IDLE, HEAD, BODY, SUSPENDED})
+"""States in which the parser takes the bytes."""
+
+
+class RequestHandler(Protocol):
+    """One request being answered, as its connection sees it.
+
+    Attributes:
+        request: Its head.
+        close: Whether the connection ends after its response.
+        received: Bytes of the body so far.
+        request_done: Whether the request has arrived whole.
+        has_begun: Whether its turn has come and it is being answered.
+        is_ready: Whether enough of the request is here to begin.
+        is_cacheable: Whether its head may be kept, with what was decided about it.
+        cacheable_body: Most bytes of a body that may follow a kept head.
+        plan: What was decided from the head.
+    """
+
+    close: bool
+    received: int
+    request_done: bool
+
+    @property
+    def request(self) -> Request:
+        """Its head."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its turn has come and it is being answered."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether enough of the request is here to begin."""
+
+    @property
+    def is_cacheable(self) -> bool:
+        """Whether its head may be kept, with what was decided about it."""
+
+    @property
+    def cacheable_body(self) -> int:
+        """Most bytes of a body that may follow a kept head."""
+
+    @property
+    def plan(self) -> Any:
+        """What was decided from the head."""
+
+    def add_body(self, data: bytes) -> None:
+        """Take a piece of the body."""
+
+    def end_body(self) -> None:
+        """The request has arrived whole."""
+
+    def begin_whole(self, body: bytes) -> None:
+        """Its turn has come at once, with its whole body."""
+
+    def begin(self) -> None:
+        """Its turn has come."""
+
+    def wants_continue(self) -> bool:
+        """Return, once, whether the client waits for a 100 before it sends the body (RFC 9110 10.1.1)."""
+
+    def break_off(self, error: ProxyError) -> None:
+        """The request cannot be read to its end."""
+
+    def time_out(self, error: ProxyError) -> None:
+        """The backend has been silent for too long."""
+
+    def send_tunnel(self, data: bytes) -> None:
+        """Pass on what the client says in a tunnel."""
+
+    def pause_response(self) -> None:
+        """The client does not keep up."""
+
+    def resume_response(self) -> None:
+        """The client keeps up again."""
+
+    def pending(self) -> Pending:
+        """Return what it waits for, once the request is read."""
+
+    def client_gone(self) -> None:
+        """The client has left."""
+
+
+class ServerState(Protocol):
+    """What every connection of a server looks up.
+
+    Attributes:
+        limits: What one client may take.
+        closing: Whether the server is shutting down.
+        generation: Another object whenever something changes that decides what becomes of a head.
+    """
+
+    limits: Limits
+    closing: bool
+    generation: object
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+
+
+class Connection(Protocol):
+    """What a server counts: a client's connection, also while its TLS handshake is under way."""
+
+    def abort(self) -> None:
+        """Cut the client off."""
+
+    def close_when_done(self) -> None:
+        """End the connection as soon as nothing is being answered on it."""
+
+
+class Server(Protocol):
+    """The listener that accepted a connection.
+
+    Attributes:
+        state: What its connections look up.
+    """
+
+    @property
+    def state(self) -> ServerState:
+        """What its connections look up."""
+
+    def handler(self, client: "ClientConnection", plan: Any, /) -> RequestHandler:
+        """Return what answers a request."""
+
+    def enter(self, connection: Connection) -> bool:
+        """Count a connection; False when there are too many."""
+
+    def leave(self, connection: Connection) -> None:
+        """Forget a connection."""
+
+    def plan(self, request: Request, headers: list[Header], peer: str) -> Any:
+        """Decide, from its head, what becomes of a request."""
+
+    def refusal(self, client: "ClientConnection", error: ProxyError) -> RequestHandler:
+        """Return what answers something that never became a request."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection: a queue of requests, the first of which is being answered.
+
+    Two things happen at once: requests are read, whose progress `reading` tells, and the first of them is
+    answered. Reading may be ahead of answering (pipelining), and is paused when it gets too far ahead.
+
+    Args:
+        server: The listener that accepted it.
+        handshake: What the connection was counted as until now; None for one without TLS.
+    """
+
+    __slots__ = (
+        "_cached",
+        "_fed",
+        "_handshake",
+        "_headers",
+        "_heads",
+        "_misses",
+        "_open",
+        "_parser",
+        "_peer",
+        "_queued",
+        "_served_before",
+        "_server",
+        "_state",
+        "_target",
+        "_upload_paused",
+        "_watch",
+        "ahead",
+        "current",
+        "queue",
+        "reading",
+        "reading_paused",
+        "served",
+        "transport",
+        "write_paused",
+    )
+
+    def __init__(self, server: Server, handshake: Connection | None = None) -> None:
+        self.transport: asyncio.Transport
+        self.reading = IDLE
+        self.current: RequestHandler | None = None
+        self.served = 0
+        self.write_paused = False
+        self._server = server
+        self._handshake = handshake
+        self._state = server.state
+        self._peer = ""
+        self._parser: httptools.HttpRequestParser
+        self.queue: deque[RequestHandler] = deque()  # read ahead of their turn
+        self._queued = 0  # bytes read while there was a queue
+        self._open: RequestHandler | None = None  # whose body is being read
+        self._target = b""
+        self._headers: list[Header] = []
+        self._fed = 0  # bytes since a message began or its body went on; 0 when the read says no more
+        self._heads = 0  # complete in the read at hand
+        self._cached: CachedRequestHead[Any] | None = None
+        self._misses = 0
+        self._served_before = 0
+        self.reading_paused = False
+        self._upload_paused = False
+        self.ahead = b""  # of a tunnel
+        self._watch = Watch(self._state.now())
+
+    def __repr__(self) -> str:
+        return (
+            f"<ClientConnection [{self.reading.name.lower()}, {self.served} served, current: {self.current}, "
+            f"{len(self.queue)} queued]>"
+        )
+
+    def _read(self, event: ReadEvent) -> None:
+        """Move to the next state of reading. The only place where it is written."""
+        self.reading = READ_TRANSITIONS[self.reading, event]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count the connection, or refuse it when there are too many."""
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) else ""
+        self._parser = httptools.HttpRequestParser(self)
+        if self._handshake is not None:
+            self._server.leave(self._handshake)
+            self._handshake = None
+        if not self._server.enter(self):
+            self._refuse(OverloadedError("the proxy has all the connections it may have", retry_after=1))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Drop everything that was being done for this client."""
+        self._server.leave(self)
+        self._read(E.LOST)
+        self.queue.clear()
+        if self.current is not None:
+            self.current.client_gone()
+
+    # Reading: bytes to heads, heads to handlers, bodies to their handlers.
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, by what it is; then begin what can be begun."""
+        reading = self.reading
+        if reading is IDLE and self.current is None:
+            cached = self._cached
+            if (
+                cached is not None
+                and cached.generation is self._state.generation
+                and (body := cached.match(data)) is not None
+            ):
+                self._misses = 0
+                self.current = handler = self._server.handler(self, cached.plan)
+                handler.begin_whole(body)
+                return
+            self._heads = self._fed = 0
+            self._parse(data)
+            if self._heads == 1 and self._misses < MAX_MISSES:
+                self._cache_head(data)
+        elif reading in PARSED:
+            if reading is IDLE:
+                self._fed = 0
+            self._parse(data)
+        elif reading is TUNNEL:
+            if self.current is not None:
+                self.current.send_tunnel(data)
+            return
+        elif reading is HELD:
+            self.ahead += data
+            if len(self.ahead) > MAX_TUNNEL_AHEAD:
+                self.pause_request()
+            return
+        else:
+            return
+        self._advance()
+        if self.queue:
+            self._queued += len(data)
+            self._update_reading()
+
+    def _parse(self, data: bytes) -> None:
+        """Show bytes to the parser, which calls the methods `on_...`."""
+        self._fed += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_after_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._reject_malformed(error)
+        if self._fed > self._state.limits.max_head:
+            self._limit_overhead()
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        if self.reading is SUSPENDED:
+            return
+        if len(self.queue) >= MAX_PIPELINED:
+            raise _PipelineFullError
+        self._read(E.MESSAGE_BEGUN)
+        self._heads += 1
+        self._target = b""
+        self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the request target."""
+        self._target = self._target + url if self._target else url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Make a request of the head, have it planned, and give it its place in the queue."""
+        if self.reading is SUSPENDED:
+            return
+        limits, headers, parser = self._state.limits, self._headers, self._parser
+        if not 0 < self._fed <= limits.max_head or len(headers) > limits.max_headers:
+            check_head(self._target, headers, limits)
+        request = Request(parser.get_method(), self._target)
+        version = parser.get_http_version()
+        if version != "1.1":
+            if version != "1.0":
+                raise MalformedRequestError(f"HTTP/{version} is not supported; use HTTP/1.1")
+            request.is_http10 = request.close = True
+        elif not parser.should_keep_alive():
+            request.close = True
+        may_upgrade = parser.should_upgrade()
+        if may_upgrade and request.method == b"CONNECT":
+            raise MalformedRequestError("CONNECT is for forward proxies, and this is a reverse proxy")
+        request.read(headers, may_upgrade=may_upgrade)
+        body_is_unparsed = may_upgrade and request.has_body
+        self._read(E.BODY_FOLLOWS_UPGRADE if body_is_unparsed else E.HEAD_COMPLETE)
+        self._open = handler = self._server.handler(self, self._server.plan(request, headers, self._peer))
+        self._enqueue(handler)
+
+    def on_body(self, data: bytes) -> None:
+        """Hand a piece of the body on."""
+        self._fed = 0
+        if self._open is not None:
+            self._open.add_body(data)
+
+    def on_message_complete(self) -> None:
+        """Note the end of a request."""
+        self._fed = 0
+        if self.reading is BODY:
+            handler, self._open = self._open, None
+            self._read(E.MESSAGE_COMPLETE)
+            if handler is not None:
+                handler.end_body()
+
+    def _go_on_after_upgrade(self, rest: bytes) -> None:
+        """Go on after a head that asked for another protocol.
+
+        A protocol that is not tunnelled (h2c) is ignored, as RFC 9110 section 7.8 allows. The parser has
+        stopped by then, so a fresh one is shown how the body is framed, and then the rest.
+        """
+        last = self.queue[-1] if self.queue else self.current
+        if last is not None and last.request.upgrade:
+            self._read(E.UPGRADE_ASKED)
+            self.ahead = rest
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        if self.reading is SUSPENDED and self._open is not None:
+            self._parser.feed_data(self._open.request.framing_only())
+            self._read(E.PARSER_RESTARTED)
+        try:
+            self._parser.feed_data(rest)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_after_upgrade(rest[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._reject_malformed(error)
+
+    def _limit_overhead(self) -> None:
+        """Stop a head, or what surrounds the chunks of a body (extensions, trailers), that does not end."""
+        limit = self._state.limits.max_head
+        if self.reading is HEAD:
+            self._refuse(HeadTooLargeError(f"a request head may have {limit} bytes at most"))
+        elif self._open is not None and self.reading in PARSED:
+            error = HeadTooLargeError(f"chunk extensions and trailers may have {limit} bytes at most")
+            self.discard()
+            self._open.break_off(error)
+
+    def _reject_malformed(self, error: Exception) -> None:
+        """Answer what cannot be parsed, in its turn; nothing after it can be trusted."""
+        cause = error if isinstance(error, ProxyError) else error.__context__
+        if isinstance(cause, _PipelineFullError):
+            self.discard()
+            self.queue[-1].close = True
+            return
+        if not isinstance(cause, ProxyError):
+            if isinstance(error, httptools.HttpParserCallbackError):
+                raise error
+            cause = MalformedRequestError(f"the request is not HTTP/1.1 (RFC 9112): {error}")
+        if self._open is not None:
+            self.discard()
+            self._open.break_off(cause)
+        else:
+            self._refuse(cause)
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Queue the answer to something that never became a request."""
+        self.discard()
+        self._enqueue(self._server.refusal(self, error))
+        self._advance()
+
+    def discard(self) -> None:
+        """Take nothing more from the client: what it sends cannot be trusted, or is not wanted."""
+        self._read(E.REJECTED)
+
+    def _cache_head(self, data: bytes) -> None:
+        """Keep the head of a request that came whole and alone, in case it comes again."""
+        handler = self.current
+        if handler is None or not handler.request_done or not handler.is_cacheable:
+            return
+        head = data[: len(data) - handler.received]
+        if head.find(b"\r\n\r\n") == len(head) - 4:
+            self._misses += 1
+            self._cached = CachedRequestHead(
+                head, handler.plan, self._state.generation, handler.cacheable_body
+            )
+
+    def repeated_plan(self) -> Any:
+        """Return the plan of a cached head if requests were served since this was last asked; else None."""
+        if self._cached is None or self.served == self._served_before:
+            return None
+        self._served_before = self.served
+        return self._cached.plan
+
+    # Answering: one request at a time, in their order.
+
+    def _enqueue(self, handler: RequestHandler) -> None:
+        if self.current is None:
+            self.current = handler
+        else:
+            self.queue.append(handler)
+
+    def _advance(self) -> None:
+        """Begin every request whose turn has come."""
+        while (handler := self.current) is not None and not handler.has_begun:
+            if not handler.is_ready:
+                if handler.wants_continue():
+                    self.transport.write(CONTINUE)
+                break
+            handler.begin()
+
+    def handler_done(self, handler: RequestHandler) -> None:
+        """Go on with the next request, or end the connection."""
+        if handler is not self.current:
+            return
+        self.served += 1
+        self.current = None
+        if handler.close or (self._state.closing and not self.queue):
+            self.queue.clear()
+            self._end(handler)
+        elif self.queue:
+            self.current = self.queue.popleft()
+            if not self.queue:
+                self._queued = 0
+                self._update_reading()
+            self._advance()
+        elif self.reading_paused:
+            self.resume_request()
+
+    def _end(self, handler: RequestHandler) -> None:
+        """Close, but let a client that still sends read its answer first."""
+        still_sends = self.reading not in PARSED or not handler.request_done
+        if not still_sends or self.reading is CLOSED or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._read(E.ANSWERED)
+        self._queued = 0
+        self._upload_paused = False
+        self._update_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def truncate(self, handler: RequestHandler) -> None:
+        """End the connection so that the client notices that the response is not whole."""
+        self.discard()
+        if handler.request.is_http10:
+            reset(self.transport)  # a close would look like the end of the response
+        else:
+            self.transport.close()
+
+    def open_tunnel(self, handler: RequestHandler) -> None:
+        """Pass bytes both ways from now on."""
+        self._read(E.SWITCHED)
+        self.resume_request()
+        if self.ahead:
+            handler.send_tunnel(self.ahead)  # last, since it may pause the client again
+            self.ahead = b""
+
+    # Flow control: nobody sends faster than the other side reads.
+
+    def pause_writing(self) -> None:
+        """The client does not read: stop reading from the backend."""
+        self.write_paused = True
+        if self.current is not None:
+            self.current.pause_response()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self.write_paused = False
+        if self.current is not None:
+            self.current.resume_response()
+
+    def pause_request(self) -> None:
+        """Stop reading: the backend does not keep up."""
+        self._upload_paused = True
+        self._update_reading()
+
+    def resume_request(self) -> None:
+        """Read on."""
+        self._upload_paused = False
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        pause = self._upload_paused or self._queued > MAX_AHEAD
+        if pause != self.reading_paused and not self.transport.is_closing():
+            self.reading_paused = pause
+            if pause:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    # Time limits, and ends from outside.
+
+    def sweep(self, now: float) -> None:
+        """End a wait that has made no progress for too long, or whose client has left."""
+        if self.reading_paused and has_left(self.transport):
+            self.transport.abort()
+            return
+        pending = self._pending()
+        if self._watch.overdue(pending, self.served, now):
+            self._expire(pending[0], pending[2])
+
+    def _pending(self) -> Pending:
+        """Return what the connection waits for."""
+        limits, transport = self._state.limits, self.transport
+        if self.reading is LINGERING:
+            return Wait.LINGER, transport.get_write_buffer_size(), LINGER
+        if self.write_paused or transport.is_closing():
+            return Wait.READER, transport.get_write_buffer_size(), limits.write_timeout
+        current = self.current
+        if current is None:
+            if self.reading is HEAD:
+                return Wait.HEAD, 0, limits.head_timeout
+            return Wait.IDLE, 0, limits.keep_alive_timeout
+        if self._open is current and not self.reading_paused:
+            return Wait.BODY, current.received, limits.body_timeout
+        return current.pending()
+
+    def _expire(self, wait: Wait, limit: float) -> None:
+        current = self.current
+        if wait is Wait.HEAD:
+            self._refuse(RequestTimeoutError(f"the request's headers did not arrive within {limit:g} s"))
+        elif wait is Wait.BODY and current is not None:
+            self.discard()
+            current.break_off(RequestTimeoutError(f"nothing of the request's body arrived for {limit:g} s"))
+            self._advance()
+        elif wait in (Wait.BACKEND, Wait.STREAM) and current is not None:
+            current.time_out(UpstreamTimeoutError(f"the backend sent nothing for {limit:g} s"))
+        elif wait is Wait.IDLE:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def break_off(self, is_unwanted: Callable[[RequestHandler], bool], error: ProxyError) -> None:
+        """End every request under way that is not wanted any more."""
+        for handler in (self.current, *self.queue):
+            if handler is not None and is_unwanted(handler):
+                handler.break_off(error)
+        self._advance()
+
+    def abort(self) -> None:
+        """Cut the client off."""
+        self.transport.abort()
+
+    def close_when_done(self) -> None:
+        """End the connection as soon as nothing is being answered on it."""
+        if self.current is None:
+            self.transport.close()
+
+
+class _PipelineFullError(Exception):
+    """Stops the parser when a client has sent too many requests ahead."""
+
+
+def diagram() -> str:
+    """Draw the table as a Mermaid state diagram, for the documentation."""
+    lines = [
+        f"    {source.name.lower()} --> {target.name.lower()}: {event.name.lower()}"
+        for (source, event), target in READ_TRANSITIONS.items()
+        if source is not target and event not in (E.LOST, E.REJECTED, E.ANSWERED)
+    ]
+    lines += [
+        f"    {state.name.lower()} --> discarding: rejected"
+        for state in Reading
+        if state is not DISCARDING and READ_TRANSITIONS.get((state, E.REJECTED)) is DISCARDING
+    ]
+    lines += ["    discarding --> lingering: answered", "    lingering --> closed: lost"]
+    return "\n".join(["stateDiagram-v2", "    [*] --> idle", *lines])

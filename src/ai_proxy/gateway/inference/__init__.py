@@ -1,0 +1,1 @@
+"""What the gateway does to requests to models and their responses: reading, fitting, rewriting, metering."""
