@@ -318,7 +318,7 @@ def _detector(
     def owners() -> Mapping[SocketAddress, str]:
         ours = (urlsplit(url) for url in (addresses.http, addresses.ollama) if url)
         listeners = {socket_address(one.hostname or "", one.port or 80): "ai-proxy itself" for one in ours}
-        return {**own_addresses(plane.runs()), **listeners}
+        return {**own_addresses(plane.owned()), **listeners}
 
     clock, settings = SystemClock(), engine_settings(config)
     ttl = settings.cache_ttl

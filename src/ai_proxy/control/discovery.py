@@ -1,7 +1,6 @@
 """Engines that run by themselves, offered while they are there."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -9,11 +8,10 @@ from loguru import logger
 
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.detection import Detection, EngineState
-from ai_proxy.core.errors import UnknownServiceError
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import Event
 from ai_proxy.core.ports import Clock, EngineDetector
-from ai_proxy.core.service import RuntimeKind, Service
+from ai_proxy.core.service import Service
 from ai_proxy.core.settings import EngineSettings
 from ai_proxy.platform.clock import wait_any
 from ai_proxy.platform.tasks import Background, cancel, spawn
@@ -52,10 +50,9 @@ def forget_changed(
     def hear(event: ServiceEvent) -> None:
         if event.event not in CHANGES:
             return
-        with contextlib.suppress(UnknownServiceError):  # its end was its removal
-            view = plane.service(event.service_id)
-            if view.runtime != RuntimeKind.EXTERNAL:
-                background.run(partial(detector.forget, view.engine), "forget engines")
+        for service, _ in plane.owned():
+            if service.id == event.service_id:
+                background.run(partial(detector.forget, service.engine), "forget engines")
 
     return hear
 

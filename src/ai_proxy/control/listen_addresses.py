@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from ai_proxy.core.detection import SocketAddress, socket_address
-from ai_proxy.core.service import DockerLaunch, ExternalLaunch, ProcessLaunch, RuntimeKind, Service, Upstream
+from ai_proxy.core.service import DockerLaunch, ExternalLaunch, ProcessLaunch, Service, Upstream
 
 
 def listen_addresses(service: Service) -> frozenset[SocketAddress]:
@@ -25,10 +25,8 @@ def own_addresses(running: Iterable[tuple[Service, Sequence[Upstream]]]) -> dict
     """Return the addresses of the services that the proxy itself runs, and which service has each."""
     owned: dict[SocketAddress, str] = {}
     for service, upstreams in running:
-        if service.launch.runtime != RuntimeKind.EXTERNAL:
-            owned |= dict.fromkeys(
-                (*listen_addresses(service), *_tcp_addresses(upstreams)), f"service {service.id!r}"
-            )
+        addresses = (*listen_addresses(service), *_tcp_addresses(upstreams))
+        owned |= dict.fromkeys(addresses, f"service {service.id!r}")
     return owned
 
 

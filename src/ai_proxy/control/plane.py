@@ -261,11 +261,12 @@ class ControlPlane:
         service = supervisor.service
         return Offer(service, self._engines[service.engine].abilities, supervisor.models)
 
-    def runs(self) -> Sequence[tuple[Service, tuple[Upstream, ...]]]:
-        """Return every service, with the addresses at which it runs now."""
+    def owned(self) -> Sequence[tuple[Service, tuple[Upstream, ...]]]:
+        """Return the services that the proxy runs itself, each with the addresses at which it runs now."""
         return [
             (one.service, one.instance.upstreams if one.instance is not None else ())
             for one in self._supervisors.values()
+            if one.is_owned
         ]
 
     def _publish(self) -> None:

@@ -215,6 +215,12 @@ async def test_what_was_found_is_offered_when_its_declaration_is_gone(house: Hou
     assert house.services == ["ollama"]
 
 
+async def test_only_what_the_proxy_runs_is_its_own(house: House) -> None:
+    await house.plane.open([process("mine"), external("other", 9)])
+
+    assert [service.id for service, _ in house.plane.owned()] == ["mine"]
+
+
 async def test_a_start_has_the_engine_asked_again(house: House) -> None:
     house.plane.events.listen(forget_changed(house.plane, house.detector, Background()))
     await house.plane.open([process("mine"), external("other", 9)])
@@ -236,7 +242,6 @@ def test_what_the_proxy_runs_is_known_by_every_place_it_listens_at() -> None:
         (process("fixed", 1), ()),
         (process("free"), (Upstream("127.0.0.1", 2),)),
         (docker, ()),
-        (external("foreign", 4), (Upstream("127.0.0.1", 4),)),
     ]
 
     assert own_addresses(runs) == {
