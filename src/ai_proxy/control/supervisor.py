@@ -183,7 +183,10 @@ class Supervisor:
         self.start(Ask(self.id, origin=Origin.OPERATOR, reason=reason))
 
     def update(self, assignment: Assignment) -> None:
-        """Take a declaration that a running instance still matches."""
+        """Take a declaration that differs only in what needs no restart."""
+        if self._intent.next is not None:
+            self._intent.next = assignment
+            return
         self.assignment = assignment
         if self.instance is not None:
             self.instance.service = assignment.service

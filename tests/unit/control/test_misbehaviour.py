@@ -9,7 +9,10 @@ import pytest
 from loguru import logger
 from tests.unit.control.conftest import Stage, build, close, declare
 
+from ai_proxy.control.events import EventBus
+from ai_proxy.control.instance import Assignment
 from ai_proxy.control.plane import ControlPlane
+from ai_proxy.control.supervisor import Supervisor
 from ai_proxy.core.errors import (
     QueueFullError,
     RuntimeUnavailableError,
@@ -19,7 +22,7 @@ from ai_proxy.core.errors import (
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.placement import AS_DECLARED
-from ai_proxy.core.scheduling import Ask
+from ai_proxy.core.scheduling import Ask, Decision, Start
 from ai_proxy.core.service import (
     ExternalLaunch,
     Lease,
@@ -30,10 +33,10 @@ from ai_proxy.core.service import (
     Upstream,
     UpstreamsChanged,
 )
-from ai_proxy.platform.tasks import spawn
+from ai_proxy.platform.tasks import Background, spawn
 from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.telemetry.recorder import NullRecorder
-from ai_proxy.testing.fakes import Behaviour, FakeClock, FakeProbeEngine, Machine, settle
+from ai_proxy.testing.fakes import Behaviour, FakeClock, FakeProbeEngine, FakeRuntime, Machine, settle
 
 
 @pytest.fixture
@@ -162,6 +165,29 @@ async def test_a_listing_that_raises_the_unexpected_is_asked_for_again(
 
     await served(stage)
     assert any("Traceback" in line for line in logged)
+
+
+async def test_a_defect_of_the_supervisor_itself_is_logged_and_its_task_runs_again(logged: list[str]) -> None:
+    clock, runtime, engine = FakeClock(), FakeRuntime(FakeClock()), FakeProbeEngine("fake")
+    asked: list[Ask] = []
+
+    def decide(_: Supervisor, ask: Ask) -> Decision:
+        asked.append(ask)
+        if len(asked) == 1:
+            raise ZeroDivisionError("a defect")
+        return Start(ask.reason)
+
+    background = Background(clock.sleep, clock.now, clock.wall)
+    assignment = Assignment(declare(start=StartPolicy.ALWAYS), runtime, engine)
+    supervisor = Supervisor(assignment, clock, EventBus(clock.wall), background, decide, lambda: None)
+
+    supervisor.begin()
+    await clock.advance(2)
+
+    assert supervisor.state is State.READY
+    assert background.restarts["supervisor"].count == 1
+    assert any("a defect" in line for line in logged)
+    await supervisor.detach()
 
 
 # Every request that waits is refused with an error of its own.
@@ -348,6 +374,23 @@ async def test_a_change_taken_back_while_the_old_instance_drains_is_taken_back(s
 
     assert stage.plane.service("svc").state is State.READY
     assert [one.handle.config_hash for one in stage.runtime.machine.running("svc")] == ["1"]
+
+
+async def test_a_setting_changed_while_the_old_instance_drains_is_that_of_the_new_one(stage: Stage) -> None:
+    await stage.plane.open([declare()])
+    lease = await served(stage)
+
+    await stage.plane.apply([declare(config_hash="2")])
+    await settle()
+    await stage.plane.apply([replace(declare(config_hash="2"), idle_timeout=7.0)])
+    running = stage.runtime.machine.running("svc")[0].handle.config_hash
+    stage.plane.scheduler.release(lease, Outcome.OK)
+    await stage.clock.advance(2)
+    replaced = stage.runtime.machine.running("svc")[0].handle.config_hash
+    await stage.clock.advance(8)
+
+    assert (running, replaced) == ("1", "2")
+    assert stage.plane.service("svc").state is State.STOPPED
 
 
 async def test_closing_ends_what_was_removed_and_still_ends() -> None:
