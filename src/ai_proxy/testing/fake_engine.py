@@ -23,6 +23,8 @@ from http import HTTPStatus
 from typing import BinaryIO
 from urllib.parse import parse_qsl, urlsplit
 
+__all__ = ["Behaviour", "fake_engine_command", "running_fake_engine"]
+
 
 class Behaviour(StrEnum):
     """What it does wrong."""
