@@ -1,6 +1,6 @@
 """Commands about services: `ps`, `start`, `stop`, `restart`, `unload`, `logs`, `models list`."""
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -26,8 +26,10 @@ def group() -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to a program."""
-    for command in (ps, start, stop, restart, unload, logs):
-        app.command()(command)
+    app.command()(ps)
+    for action, (longest, text) in ACTIONS.items():
+        app.command(action, help=text)(_action_command(action, longest))
+    app.command()(logs)
     app.add_typer(models, name="models")
 
 
@@ -45,79 +47,36 @@ def ps(
     show(ctx, output, services, lambda: print_services(services))
 
 
-def start(
-    ctx: typer.Context,
-    service: ServiceArgument,
-    *,
-    wait: WaitOption = True,
-    timeout: TimeoutOption = 600,
-    output: FormatOption = None,
-    port: PortOption = None,
-    run_dir: RunDirOption = None,
-) -> None:
-    """Start a service and wait until it is ready."""
-    _act(ctx, "start", service, timeout if wait else 0, output, port, run_dir)
+ACTIONS = {
+    "start": (600, "Start a service and wait until it is ready."),
+    "stop": (60, "Stop a service; requests do not start it again until you do."),
+    "restart": (600, "Stop a service and start it again."),
+    "unload": (60, "Stop a service to free its memory; the next request may start it again."),
+}
+"""Longest wait in seconds and help of the commands that act on a service."""
 
 
-def stop(
-    ctx: typer.Context,
-    service: ServiceArgument,
-    *,
-    wait: WaitOption = True,
-    timeout: TimeoutOption = 60,
-    output: FormatOption = None,
-    port: PortOption = None,
-    run_dir: RunDirOption = None,
-) -> None:
-    """Stop a service; requests do not start it again until you do."""
-    _act(ctx, "stop", service, timeout if wait else 0, output, port, run_dir)
+def _action_command(action: str, longest: float) -> Callable[..., None]:
+    def command(
+        ctx: typer.Context,
+        service: ServiceArgument,
+        *,
+        wait: WaitOption = True,
+        timeout: TimeoutOption = longest,
+        output: FormatOption = None,
+        port: PortOption = None,
+        run_dir: RunDirOption = None,
+    ) -> None:
+        from ai_proxy.cli.client import Server, ask
+        from ai_proxy.cli.progress import act
 
+        async def perform(server: Server) -> dict[str, Any]:
+            return await act(server, action, service, timeout if wait else 0)
 
-def restart(
-    ctx: typer.Context,
-    service: ServiceArgument,
-    *,
-    wait: WaitOption = True,
-    timeout: TimeoutOption = 600,
-    output: FormatOption = None,
-    port: PortOption = None,
-    run_dir: RunDirOption = None,
-) -> None:
-    """Stop a service and start it again."""
-    _act(ctx, "restart", service, timeout if wait else 0, output, port, run_dir)
+        result = ask(run_dir, port, perform)
+        show(ctx, output, result, lambda: typer.echo(result["message"]))
 
-
-def unload(
-    ctx: typer.Context,
-    service: ServiceArgument,
-    *,
-    wait: WaitOption = True,
-    timeout: TimeoutOption = 60,
-    output: FormatOption = None,
-    port: PortOption = None,
-    run_dir: RunDirOption = None,
-) -> None:
-    """Stop a service to free its memory; the next request may start it again."""
-    _act(ctx, "unload", service, timeout if wait else 0, output, port, run_dir)
-
-
-def _act(
-    ctx: typer.Context,
-    action: str,
-    service: str,
-    wait: float,
-    output: Format | None,
-    port: int | None,
-    run_dir: Path | None,
-) -> None:
-    from ai_proxy.cli.client import Server, ask
-    from ai_proxy.cli.progress import act
-
-    async def perform(server: Server) -> dict[str, Any]:
-        return await act(server, action, service, wait)
-
-    result = ask(run_dir, port, perform)
-    show(ctx, output, result, lambda: typer.echo(result["message"]))
+    return command
 
 
 def logs(
@@ -149,7 +108,12 @@ def logs(
         ask(run_dir, port, print_new)
     else:
         answer = ask(run_dir, port, get)
-        show(ctx, output, answer["lines"], lambda: _print_lines(answer["lines"]))
+        show(
+            ctx,
+            output,
+            answer["lines"],
+            lambda: typer.echo("".join(f"{line['text']}\n" for line in answer["lines"]), nl=False),
+        )
 
 
 def text_of(data: bytes) -> str:
@@ -161,11 +125,6 @@ def text_of(data: bytes) -> str:
     import json
 
     return str(json.loads(data)["text"])
-
-
-def _print_lines(lines: list[dict[str, Any]]) -> None:
-    for line in lines:
-        typer.echo(line["text"])
 
 
 @models.command("list")

@@ -1,7 +1,6 @@
 """Checks across keys and services."""
 
-from collections.abc import Callable, Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
 
 from ai_proxy.config.effective import APPLIES, PLUGIN, applies, runtime_of
 from ai_proxy.config.problems import Fault, KeyPath, did_you_mean, render_path
@@ -14,19 +13,11 @@ from ai_proxy.core.templates import Template
 _DECISIVE = ("type", "runtime", "image", "command", "url", "urls")
 """Keys that determine the runtime: while one of them is faulty, checks that depend on it are skipped."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """A service and the facts that rules check."""
-
-    name: str
-    config: ServiceConfig
-    template: Template
-    runtime: str
-
-    @property
-    def path(self) -> KeyPath:
-        return ("services", self.name)
+_REQUIRED: Mapping[str, tuple[str, ...]] = {
+    RuntimeKind.DOCKER: ("image", "port"),
+    RuntimeKind.PROCESS: ("command",),
+    RuntimeKind.EXTERNAL: ("url",),
+}
 
 
 def check(config: Config, faulty: Set[KeyPath]) -> list[Fault]:
@@ -43,10 +34,12 @@ def check(config: Config, faulty: Set[KeyPath]) -> list[Fault]:
         *_models(config),
         *_tls(config, faulty),
     ]
-    for subject in _subjects(config, faulty):
-        for rule in _RULES:
-            faults += rule(subject)
-    faults += _undecided(config, faulty)
+    types = resolve_types(config.types)
+    for name, service in config.services.items():
+        decisive = {("services", name, key) for key in _DECISIVE}
+        unsure = any(path[:3] in decisive or path[:2] == ("types", service.type) for path in faulty)
+        if service.type in types and not unsure:
+            faults += _service(("services", name), service, types[service.type])
     return [fault for fault in faults if fault.path not in faulty]
 
 
@@ -153,119 +146,53 @@ def _tls(config: Config, faulty: Set[KeyPath]) -> Iterator[Fault]:
         yield Fault(("tls", "acme", there), f"needs {absent}", f"add {absent}", on_key=True)
 
 
-def _undecided(config: Config, faulty: Set[KeyPath]) -> Iterator[Fault]:
-    """Every service needs a runtime."""
-    types = resolve_types(config.types)
-    for name, service in config.services.items():
-        template = types.get(service.type)
-        if template and not _is_unsure(name, service, faulty) and runtime_of(service, template) is None:
-            yield Fault(
-                ("services", name),
-                "has no runtime",
-                "add image (docker), command (process) or url (external)",
-                on_key=True,
-            )
-
-
-def _is_unsure(name: str, service: ServiceConfig, faulty: Set[KeyPath]) -> bool:
-    keys = {("services", name, key) for key in _DECISIVE}
-    return any(path[:3] in keys or path[:2] == ("types", service.type) for path in faulty)
-
-
-def _subjects(config: Config, faulty: Set[KeyPath]) -> Iterator[_Subject]:
-    types = resolve_types(config.types)
-    for name, service in config.services.items():
-        template = types.get(service.type)
-        runtime = template and runtime_of(service, template)
-        if template and runtime and not _is_unsure(name, service, faulty):
-            yield _Subject(name, service, template, runtime)
-
-
-def _swarm(subject: _Subject) -> Iterator[Fault]:
-    if subject.runtime == RuntimeKind.SWARM:
-        yield Fault(
-            (*subject.path, "runtime"),
-            "the swarm runtime is not available yet",
-            "use docker, process or external",
-        )
-
-
-def _foreign_keys(subject: _Subject) -> Iterator[Fault]:
-    """Keys must apply to the service's runtime."""
-    if subject.runtime == RuntimeKind.SWARM:
+def _service(path: KeyPath, config: ServiceConfig, template: Template) -> Iterator[Fault]:
+    """A service has a runtime, only keys that apply to it, and all keys that it needs."""
+    runtime = runtime_of(config, template)
+    if runtime is None:
+        hint = "add image (docker), command (process) or url (external)"
+        yield Fault(path, "has no runtime", hint, on_key=True)
+        return
+    if runtime == RuntimeKind.SWARM:
+        hint = "use docker, process or external"
+        yield Fault((*path, "runtime"), "the swarm runtime is not available yet", hint)
         return
     for key in ServiceConfig.model_fields:
-        if key in subject.config.model_fields_set and not applies(key, subject.runtime):
+        if key in config.model_fields_set and not applies(key, runtime):
             others = " or ".join(sorted(APPLIES[key] - {PLUGIN}) or [PLUGIN])
             yield Fault(
-                (*subject.path, key),
-                f"does not apply to a service of runtime {subject.runtime}",
+                (*path, key),
+                f"does not apply to a service of runtime {runtime}",
                 f"remove it; it applies to {others}",
                 on_key=True,
             )
+    examples = {
+        "image": (config.image or template.image, "ghcr.io/ggml-org/llama.cpp:server"),
+        "port": (config.port or template.port, "8080, the port inside the container"),
+        "command": (config.command or template.process.command, '["my-server", "--port", "${port}"]'),
+        "url": (config.url or config.urls or template.url, "http://127.0.0.1:8000"),
+    }
+    for key in _REQUIRED.get(runtime, ()):
+        value, example = examples[key]
+        if not value:
+            missing = f"is missing: type {template.name} has none for runtime {runtime}"
+            yield Fault((*path, key), missing, f"add it, for example {key}: {example}")
+    if config.url and config.urls:
+        yield Fault((*path, "url"), "url and urls are both given", "keep one of them", on_key=True)
+    if runtime == RuntimeKind.PROCESS:
+        yield from _process(path, config, template)
 
 
-def _required_keys(subject: _Subject) -> Iterator[Fault]:
-    config, template = subject.config, subject.template
-    match subject.runtime:
-        case RuntimeKind.DOCKER:
-            if not (config.image or template.image):
-                yield _missing(subject, "image", "ghcr.io/ggml-org/llama.cpp:server")
-            if not (config.port or template.port):
-                yield _missing(subject, "port", "8080, the port inside the container")
-        case RuntimeKind.PROCESS:
-            if not (config.command or template.process.command):
-                yield _missing(subject, "command", '["my-server", "--port", "${port}"]')
-        case RuntimeKind.EXTERNAL:
-            if not (config.url or config.urls or template.url):
-                yield _missing(subject, "url", "http://127.0.0.1:8000")
-        case RuntimeKind.SWARM:
-            pass
-
-
-def _missing(subject: _Subject, key: str, example: str) -> Fault:
-    return Fault(
-        (*subject.path, key),
-        f"is missing: type {subject.template.name} has none for runtime {subject.runtime}",
-        f"add it, for example {key}: {example}",
-    )
-
-
-def _one_of_url_and_urls(subject: _Subject) -> Iterator[Fault]:
-    if subject.config.url and subject.config.urls:
-        yield Fault((*subject.path, "url"), "url and urls are both given", "keep one of them", on_key=True)
-
-
-def _listening_port(subject: _Subject) -> Iterator[Fault]:
-    """Either the proxy passes a port to a process, or it knows the process's own."""
-    config, template = subject.config, subject.template
-    if subject.runtime != RuntimeKind.PROCESS or config.port:
-        return
+def _process(path: KeyPath, config: ServiceConfig, template: Template) -> Iterator[Fault]:
+    """A process needs a port, passed by the proxy or known to it, and GPUs by their ids."""
     recipe = template.process
     command = config.command or recipe.command + recipe.args + recipe.address
-    words = (*command, *config.args, *template.process.env.values(), *config.env.values())
-    if command and not any("${port}" in word for word in words):
-        key = "command" if config.command else "args"
+    words = (*command, *config.args, *recipe.env.values(), *config.env.values())
+    if command and not config.port and not any("${port}" in word for word in words):
         yield Fault(
-            (*subject.path, key),
+            (*path, "command" if config.command else "args"),
             "the backend is not given a port to listen on",
             'write "${port}" where its port goes, or set port to the one it always uses',
         )
-
-
-def _gpu_count(subject: _Subject) -> Iterator[Fault]:
-    gpus = subject.config.gpus
-    if subject.runtime == RuntimeKind.PROCESS and gpus and gpus[0].isdigit():
-        yield Fault(
-            (*subject.path, "gpus"), "a process needs GPU ids, not a number of GPUs", 'list them: ["0", "1"]'
-        )
-
-
-_RULES: tuple[Callable[[_Subject], Iterator[Fault]], ...] = (
-    _swarm,
-    _foreign_keys,
-    _required_keys,
-    _one_of_url_and_urls,
-    _listening_port,
-    _gpu_count,
-)
+    if config.gpus and config.gpus[0].isdigit():
+        yield Fault((*path, "gpus"), "a process needs GPU ids, not a number of GPUs", 'list them: ["0", "1"]')

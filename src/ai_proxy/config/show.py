@@ -8,7 +8,6 @@ from ruamel.yaml import YAML
 
 from ai_proxy.config.effective import effective
 from ai_proxy.config.load import Loaded
-from ai_proxy.config.problems import KeyPath
 
 MASK = "********"
 
@@ -25,9 +24,14 @@ def show(loaded: Loaded) -> dict[str, Any]:
     for name, service in data["services"].items():
         data["services"][name] = {key: value for key, value in service.items() if value not in ([], {})}
     for path, text in loaded.written.items():
-        _put(data, path, text)
-    for holder in (*data["types"].values(), *data["services"].values()):
-        _mask_variables(holder.get("env", {}))
+        holder = data
+        for key in path[:-1]:
+            holder = holder[key]  # type: ignore[index] # a path leads through mappings and lists
+        holder[path[-1]] = text  # type: ignore[index]
+    for owner in (*data["types"].values(), *data["services"].values()):
+        for name, value in owner.get("env", {}).items():
+            if _SECRET_NAME.search(name) and "${" not in value:
+                owner["env"][name] = MASK
     return data
 
 
@@ -39,15 +43,3 @@ def to_yaml(data: dict[str, Any]) -> str:
     out = io.StringIO()
     yaml.dump(data, out)
     return out.getvalue()
-
-
-def _put(data: Any, path: KeyPath, text: str) -> None:
-    for key in path[:-1]:
-        data = data[key]
-    data[path[-1]] = text
-
-
-def _mask_variables(env: dict[str, str]) -> None:
-    for name, value in env.items():
-        if _SECRET_NAME.search(name) and "${" not in value:
-            env[name] = MASK

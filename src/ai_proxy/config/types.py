@@ -30,12 +30,13 @@ def resolve_types(declared: Mapping[str, TypeConfig]) -> dict[str, Template]:
 
 def _derive(base: Template, name: str, own: TypeConfig) -> Template:
     process = replace(base.process, command=own.command, args=(), address=()) if own.command else base.process
+    implied = RuntimeKind.DOCKER if own.image else RuntimeKind.PROCESS if own.command else None
     return replace(
         base,
         name=name,
         description=own.description or base.description,
         engine=own.engine or base.engine,
-        runtime=_implied_runtime(own) or base.runtime,
+        runtime=implied or base.runtime,
         image=own.image or base.image,
         port=own.port or base.port,
         health_path=health_path(own.health_path, base.health_path),
@@ -43,12 +44,6 @@ def _derive(base: Template, name: str, own: TypeConfig) -> Template:
         docker=_extend(base.docker, own),
         fallback=() if own.command else base.fallback,
     )
-
-
-def _implied_runtime(own: TypeConfig) -> RuntimeKind | None:
-    if own.image:
-        return RuntimeKind.DOCKER
-    return RuntimeKind.PROCESS if own.command else None
 
 
 def _extend(recipe: Recipe, own: TypeConfig) -> Recipe:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ai_proxy.core.errors import UpstreamInvalidError
-from ai_proxy.dialects.body import JsonObject
+from ai_proxy.dialects.body import JsonObject, encode
 from ai_proxy.dialects.completion import Function, ToolCall, read
 
 
@@ -89,3 +89,18 @@ def usable(calls: Iterable[Call], finish_reason: str | None) -> list[tuple[Call,
             if finish_reason != "length":
                 raise
     return found
+
+
+def tool_call(name: str, tool: str, arguments: JsonObject) -> dict[str, object]:
+    """Return a tool call of an earlier message in OpenAI's form.
+
+    Args:
+        name: Id of the call.
+        tool: Name of the tool.
+        arguments: Its arguments.
+    """
+    return {
+        "id": name,
+        "type": "function",
+        "function": {"name": tool, "arguments": encode(arguments).decode()},
+    }

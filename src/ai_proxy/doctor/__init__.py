@@ -1,1 +1,1 @@
-"""What `ai-proxy check` looks at: each file has its judgements, which are pure, and the probing beneath."""
+"""The checks of `ai-proxy check`: pure functions classify facts, probes find them."""

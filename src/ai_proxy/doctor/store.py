@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from ipaddress import ip_address
 
 from ai_proxy.config.build import security_settings, store_url
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.keys import ApiKey
+from ai_proxy.core.policy import is_exposed
 from ai_proxy.doctor.finding import Finding, ok, problem, shorten, warning
 from ai_proxy.doctor.installation import Installation
 from ai_proxy.persistence.database import Database, database_file, file_url, parse_url
@@ -64,7 +64,7 @@ def classify_keys(
         return [warning(KEYS, "all are revoked or expired: only the control socket gives access", fix)]
     if keys:
         return found or [ok(KEYS, f"{len(good)} of {len(keys)} are valid")]
-    if is_this_machine(host):
+    if not is_exposed(host):
         return [ok(KEYS, f"none; only this machine can reach {host}")]
     if allow_unauthenticated:
         fix = "create a key (ai-proxy api-keys create) and remove security.allow_unauthenticated"
@@ -78,18 +78,6 @@ def _expiring(key: ApiKey, now: float) -> Finding:
     day = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%d %H:%M UTC")
     text = f"{key.grant.label or key.id} ({key.id}) expires on {day}"
     return warning(KEYS, text, f"ai-proxy api-keys rotate {key.id}, and give the new key to its users")
-
-
-def is_this_machine(host: str) -> bool:
-    """Return whether only this machine can reach a listener on an address.
-
-    >>> [is_this_machine(host) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "gpu-box")]
-    [True, True, True, False, False, False]
-    """
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 async def check_store(installation: Installation) -> Sequence[Finding]:

@@ -1,4 +1,4 @@
-"""The real clock, and waiting on a clock that tests can move."""
+"""The system's clock, and waiting on a clock that tests can move."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from ai_proxy.platform.tasks import cancel, spawn
 
 
 class SystemClock:
-    """The real time."""
+    """The system's clock; implements `core.ports.Clock`."""
 
     def now(self) -> float:
         """Return monotonic seconds."""
@@ -25,12 +25,12 @@ class SystemClock:
 
 
 async def wait_any(clock: Clock, *futures: asyncio.Future[Any], until: float | None = None) -> None:
-    """Return when one of the futures is done, or when the time has come.
+    """Return when one of the futures is done, or at a time.
 
     Args:
-        clock: Returns the time.
-        futures: None of them is cancelled.
-        until: Monotonic seconds; None to wait for the futures alone.
+        clock: The clock that measures `until`.
+        futures: The futures; this cancels none of them.
+        until: Latest time to return, in monotonic seconds; None for no such time.
     """
     timer = None if until is None else spawn(clock.sleep(until - clock.now()), "timer")
     try:

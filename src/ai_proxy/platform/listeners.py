@@ -1,4 +1,4 @@
-"""Publishing to listeners: one that raises harms neither its publisher nor the other listeners."""
+"""Publishing to listeners: a listener that raises affects neither the publisher nor other listeners."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ from loguru import logger
 
 
 class Listeners[T]:
-    """Calls every listener with each fact, in the order in which they were added.
+    """Calls every listener with each fact, in the order of registration.
 
     Args:
-        subject: What the facts are about, for the log: `service events`.
+        subject: What is published, for the log: `service events`.
     """
 
     def __init__(self, subject: str) -> None:
@@ -29,5 +29,5 @@ class Listeners[T]:
         for listener in tuple(self._listeners):
             try:
                 listener(fact)
-            except Exception as error:  # noqa: BLE001 - the publisher and the other listeners must go on
+            except Exception as error:  # noqa: BLE001 - the publisher and other listeners must continue
                 logger.opt(exception=error).error("a listener of {} failed", self._subject)

@@ -1,7 +1,7 @@
-"""Owned background work: every task has a name, a reference, and an owner that learns of its failure.
+"""Owned background work: every task has a name, a reference, and an owner that handles its failure.
 
-`spawn` is for work whose result its caller awaits. `Background` owns work that goes on as long as the proxy
-does: it logs a failure at once and restarts the work. The `TaskGroup` of the serve loop (app.py) owns what
+`spawn` is for work whose result its caller awaits. `Background` owns work that runs as long as the proxy:
+it logs a failure at once and restarts the work. The `TaskGroup` of the serve loop (app.py) owns what
 cannot be restarted: its failure ends the process, so that the service manager restarts it.
 """
 
@@ -46,9 +46,9 @@ class Restarts:
 
     Attributes:
         count: Since the start of the proxy.
-        error: The last failure, in words.
-        at: When it failed last, in seconds since the epoch.
-        waiting: Whether it waits to be restarted, and so does not run now.
+        error: Message of the last failure.
+        at: Time of the last failure, in seconds since the epoch.
+        waiting: Whether it currently waits for its restart.
     """
 
     count: int
@@ -58,7 +58,7 @@ class Restarts:
 
 
 class Background:
-    """Owns the work that goes on as long as the proxy does, and restarts it when it fails.
+    """Owns work that runs as long as the proxy, and restarts it when it fails.
 
     Args:
         sleep: Waits that many seconds.
@@ -86,7 +86,7 @@ class Background:
 
     @property
     def restarts(self) -> Mapping[str, Restarts]:
-        """What failed and was restarted, by the name of the work."""
+        """Restarted work by name."""
         return dict(self._restarts)
 
     def run(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
@@ -94,7 +94,7 @@ class Background:
 
         Args:
             work: Makes the coroutine to run; called again for every restart.
-            name: For logs, `/ready` and metrics; one of a small set.
+            name: Name for logs, `/ready` and metrics; one of a small set.
         """
         kept = self._keep(work, name)
         if self._group is None:
@@ -106,7 +106,7 @@ class Background:
         return task
 
     async def close(self) -> None:
-        """Cancel all of it, and wait until it has ended."""
+        """Cancel all work, and wait until it has ended."""
         await cancel(*self._tasks)
 
     async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
@@ -115,7 +115,7 @@ class Background:
             began = self._now()
             try:
                 await work()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the work must go on
+            except Exception as error:  # noqa: BLE001 - any failure leads to a restart
                 failures = count_failure(failures, self._now() - began)
                 pause = backoff(failures)
                 logger.opt(exception=error).error("{} failed; restarting it in {:g} s", name, pause)

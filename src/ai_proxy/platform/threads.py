@@ -1,4 +1,4 @@
-"""Blocking work in threads of its own."""
+"""Blocking work in dedicated threads."""
 
 import asyncio
 import contextlib
@@ -8,19 +8,19 @@ from functools import partial
 
 
 async def in_thread[T](work: Callable[[], T], name: str) -> T:
-    """Return the result of blocking work that may hang, done in a daemon thread.
+    """Run blocking work that may hang in a daemon thread, and return its result.
 
-    A pool's thread, as `asyncio.to_thread` uses, would keep the program from ending until the work is done.
+    A pool's thread, as `asyncio.to_thread` uses, would keep the process from exiting until the work is done.
 
     Args:
-        work: What it raises is raised here. It goes on when the caller is cancelled.
-        name: Of the thread.
+        work: The work; this raises what it raises, and cancelling this does not end it.
+        name: Name of the thread.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 
     def settle(act: Callable[[], None]) -> None:
-        if not result.done():  # it is when its caller was cancelled
+        if not result.done():  # it is done when the caller was cancelled
             act()
 
     def run() -> None:

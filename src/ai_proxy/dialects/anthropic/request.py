@@ -6,7 +6,8 @@ from typing import Literal
 from msgspec import Struct
 
 from ai_proxy.core.errors import InvalidRequestError
-from ai_proxy.dialects.body import JsonObject, encode, without_none
+from ai_proxy.dialects.body import JsonObject, without_none
+from ai_proxy.dialects.tools import tool_call
 
 
 class Block(Struct, tag_field="type"):
@@ -161,8 +162,10 @@ def chat(request: Request) -> dict[str, object]:
         "top_k": request.top_k,
         "user": request.metadata and request.metadata.user_id,
         **_tools(request),
-        **_format(request),
     }
+    if request.output_config is not None and request.output_config.format is not None:
+        schema = {"name": "answer", "schema": request.output_config.format.schema, "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return without_none(body)
@@ -206,7 +209,7 @@ def _turn(role: str, blocks: Sequence[AnyBlock], where: str) -> dict[str, object
             case TextBlock():
                 texts.append(block)
             case ToolUseBlock() if role == "assistant":
-                calls.append(_call(block))
+                calls.append(tool_call(block.id, block.name, block.input))
             case ThinkingBlock() | RedactedThinkingBlock() if role == "assistant":
                 pass
             case _:
@@ -229,13 +232,14 @@ def _text(blocks: Sequence[TextBlock]) -> str:
 
 def _content(parts: Sequence[TextBlock | ImageBlock]) -> str | list[dict[str, object]]:
     texts = [part for part in parts if isinstance(part, TextBlock)]
-    return _text(texts) if len(texts) == len(parts) else [_part(part) for part in parts]
-
-
-def _part(part: TextBlock | ImageBlock) -> dict[str, object]:
-    if isinstance(part, TextBlock):
-        return {"type": "text", "text": part.text}
-    return {"type": "image_url", "image_url": {"url": part.source.url}}
+    if len(texts) == len(parts):
+        return _text(texts)
+    return [
+        {"type": "text", "text": part.text}
+        if isinstance(part, TextBlock)
+        else {"type": "image_url", "image_url": {"url": part.source.url}}
+        for part in parts
+    ]
 
 
 def _result(block: ToolResultBlock) -> str:
@@ -243,11 +247,6 @@ def _result(block: ToolResultBlock) -> str:
     if not isinstance(content, str):
         content = _text([part for part in content if isinstance(part, TextBlock)])
     return f"Error: {content}" if block.is_error else content
-
-
-def _call(block: ToolUseBlock) -> dict[str, object]:
-    function = {"name": block.name, "arguments": encode(block.input).decode()}
-    return {"id": block.id, "type": "function", "function": function}
 
 
 def _tools(request: Request) -> dict[str, object]:
@@ -285,10 +284,3 @@ def _choice(choice: ToolChoice) -> object:
     if choice.name is None:
         raise InvalidRequestError("tool_choice.name: is required when type is tool", "tool_choice.name")
     return {"type": "function", "function": {"name": choice.name}}
-
-
-def _format(request: Request) -> dict[str, object]:
-    if request.output_config is None or request.output_config.format is None:
-        return {}
-    schema = {"name": "answer", "schema": request.output_config.format.schema, "strict": True}
-    return {"response_format": {"type": "json_schema", "json_schema": schema}}

@@ -6,7 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from ai_proxy.dialects.body import JsonObject, encode, without_none
+from ai_proxy.dialects.body import JsonObject, without_none
+from ai_proxy.dialects.tools import tool_call
 
 IMAGE_TYPES = {"/9j/": "jpeg", "iVBORw0KGgo": "png", "R0lGOD": "gif", "UklGR": "webp"}
 """Image types by their first characters in base64."""
@@ -130,21 +131,11 @@ def image_url(image: str) -> str:
 
 
 def _body(request: ModelRequest, content: dict[str, object]) -> dict[str, object]:
-    body = {
+    options = request.options or Options()
+    limit = options.num_predict
+    body: dict[str, object] = {
         "model": request.model,
         **content,
-        **_options(request.options or Options()),
-        **_thinking(request.think),
-        "response_format": _format(request.format),
-    }
-    if request.streamed:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return without_none(body)
-
-
-def _options(options: Options) -> dict[str, object]:
-    limit = options.num_predict
-    return {
         "temperature": options.temperature,
         "top_p": options.top_p,
         "top_k": options.top_k,
@@ -160,22 +151,18 @@ def _options(options: Options) -> dict[str, object]:
         "presence_penalty": options.presence_penalty,
         "frequency_penalty": options.frequency_penalty,
     }
-
-
-def _thinking(think: bool | str | None) -> dict[str, object]:  # noqa: FBT001 - as in the request
-    if think is None:
-        return {}
-    if isinstance(think, str):
-        return {"reasoning_effort": think}
-    return {"chat_template_kwargs": {"enable_thinking": think}}
-
-
-def _format(form: str | JsonObject | None) -> object:
-    if not form:
-        return None
-    if isinstance(form, str):
-        return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form, "strict": True}}
+    if isinstance(request.think, str):
+        body["reasoning_effort"] = request.think
+    elif request.think is not None:
+        body["chat_template_kwargs"] = {"enable_thinking": request.think}
+    if isinstance(request.format, dict):
+        schema = {"name": "answer", "schema": request.format, "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif request.format:
+        body["response_format"] = {"type": "json_object"}
+    if request.streamed:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return without_none(body)
 
 
 def _conversation(messages: Sequence[Message]) -> Iterator[dict[str, object]]:
@@ -192,9 +179,9 @@ def _conversation(messages: Sequence[Message]) -> Iterator[dict[str, object]]:
         if message.tool_calls:
             ids = [call.id or f"call_{made + n}" for n, call in enumerate(message.tool_calls)]
             made += len(ids)
-            calls = list(zip(ids, message.tool_calls, strict=True))
-            turn["tool_calls"] = [_call(name, call) for name, call in calls]
-            open_calls = deque((name, call.function.name) for name, call in calls)
+            calls = [(name, call.function) for name, call in zip(ids, message.tool_calls, strict=True)]
+            turn["tool_calls"] = [tool_call(name, one.name, one.arguments) for name, one in calls]
+            open_calls = deque((name, one.name) for name, one in calls)
         yield turn
 
 
@@ -205,11 +192,6 @@ def _answered(open_calls: deque[tuple[str, str]], tool: str | None) -> str:
             open_calls.remove(call)
             return call[0]
     return open_calls.popleft()[0] if open_calls else "call_0"
-
-
-def _call(name: str, call: ToolCall) -> dict[str, object]:
-    arguments = encode(call.function.arguments).decode()
-    return {"id": name, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 
 
 def _content(text: str | None, images: Sequence[str] | None) -> str | list[dict[str, object]]:
