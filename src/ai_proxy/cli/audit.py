@@ -42,7 +42,7 @@ def audit(
     config: ConfigOption = None,
     output: FormatOption = None,
 ) -> None:
-    """Show management changes and refused requests: time, actor, origin, action, result."""
+    """Show management changes and refused requests."""
     from ai_proxy.cli.api_keys import seconds
     from ai_proxy.cli.state import with_state
 

@@ -27,7 +27,7 @@ def check(
     run_dir: RunDirOption = None,
     output: FormatOption = None,
 ) -> None:
-    """Check configuration, store, keys, certificates, Docker, GPU, ports and more, and suggest fixes."""
+    """Check the whole installation and suggest fixes."""
     import asyncio
     import os
     import time

@@ -94,7 +94,10 @@ def demo(
     ] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="TCP port. Default: a free one.")] = None,
 ) -> None:
-    """Chat with a tiny model that the proxy starts; needs no configuration, GPU or download."""
+    """Chat with a tiny model that the proxy starts.
+
+    Needs no configuration, GPU or download.
+    """
     import asyncio
 
     from ai_proxy.cli.demo import run_demo

@@ -49,9 +49,9 @@ def ps(
 
 ACTIONS = {
     "start": (600, "Start a service and wait until it is ready."),
-    "stop": (60, "Stop a service; requests do not start it again until you do."),
+    "stop": (60, "Stop a service until you start it again."),
     "restart": (600, "Stop a service and start it again."),
-    "unload": (60, "Stop a service to free its memory; the next request may start it again."),
+    "unload": (60, "Free a service's memory; requests may start it again."),
 }
 """Longest wait in seconds and help of the commands that act on a service."""
 

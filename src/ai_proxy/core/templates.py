@@ -1,4 +1,4 @@
-"""Service types: what services of a kind need not say themselves."""
+"""Service types: the values that services of one kind share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
