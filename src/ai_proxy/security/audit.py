@@ -8,7 +8,6 @@ from ai_proxy.core.keys import redacted
 from ai_proxy.core.limits import Bucket, Rate
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.store_ports import AuditEntry, AuditStore
-from ai_proxy.security.text import storable
 
 PAGE = 500
 """Entries read at once."""
@@ -133,3 +132,12 @@ class AuditLog:
         return AuditEntry(
             self._clock.wall(), kept(who), kept(what), kept(where_from), kept(result), kept(detail)
         )
+
+
+def storable(text: str, most: int) -> str:
+    r"""Return a text that every database takes: without NUL, without halves of characters, and not too long.
+
+    >>> storable("a\x00b\ud800c", 4)
+    'a\ufffdb?'
+    """
+    return text[:most].encode("utf-8", "replace").decode().replace("\x00", "\ufffd")

@@ -7,7 +7,7 @@ from ai_proxy.core.errors import StoreError
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.store_ports import Usage, UsageStore
 from ai_proxy.core.usage import RequestRecord
-from ai_proxy.security.text import storable
+from ai_proxy.security.audit import storable
 
 MAX_PENDING = 2000
 """Pairs of a key and a model that are counted apart between two writes: clients can invent model names."""
@@ -38,36 +38,19 @@ class UsageLedger:
 
     def note_all(self, requests: Iterable[RequestRecord]) -> None:
         """Count the finished requests that came with a key and reached a service."""
-        if not (with_key := [one for one in requests if one.key_id]):
+        counted = [one for one in requests if one.key_id and one.service_id]
+        if not counted:
             return
-        today = self._today()
-        for one in with_key:
-            if one.service_id:
-                self._count(one.key_id, one.model, today, one.tokens_in, one.tokens_out)
-
-    def note(self, key_id: str, model: str, tokens_in: int = 0, tokens_out: int = 0) -> None:
-        """Count a request.
-
-        Args:
-            key_id: That it came with; empty for none.
-            model: As the client named it.
-            tokens_in: Of the prompt; less than 0 where that is not known.
-            tokens_out: Of the answer; likewise.
-        """
-        self._count(key_id, model, self._today(), tokens_in, tokens_out)
-
-    def _today(self) -> str:
-        return datetime.fromtimestamp(self._clock.wall(), UTC).date().isoformat()
-
-    def _count(self, key_id: str, model: str, day: str, tokens_in: int, tokens_out: int) -> None:
-        name = (key_id, storable(model, MAX_NAME), day)
-        if name not in self._pending and len(self._pending) >= MAX_PENDING:
-            name = (key_id, OTHER_MODELS, day)
-        counts = self._pending.setdefault(name, [0, 0, 0])
+        day = datetime.fromtimestamp(self._clock.wall(), UTC).date().isoformat()
+        for one in counted:
+            name = (one.key_id, storable(one.model, MAX_NAME), day)
+            if name not in self._pending and len(self._pending) >= MAX_PENDING:
+                name = (one.key_id, OTHER_MODELS, day)
+            counts = self._pending.setdefault(name, [0, 0, 0])
+            counts[0] += 1
+            for place, tokens in enumerate((one.tokens_in, one.tokens_out), 1):
+                counts[place] += min(max(0, tokens), MAX_TOKENS)
         self._changed()
-        counts[0] += 1
-        counts[1] += min(max(0, tokens_in), MAX_TOKENS)
-        counts[2] += min(max(0, tokens_out), MAX_TOKENS)
 
     async def flush(self) -> None:
         """Write the counts since the last flush.

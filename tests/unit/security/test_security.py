@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 
 import pytest
+from tests.rigs.usage import finished
 
 from ai_proxy.core.errors import InvalidKeyError, StoreDamagedError
 from ai_proxy.core.keys import Grant
@@ -104,7 +105,7 @@ async def test_what_was_counted_is_written_by_and_by(store: Store, clock: FakeCl
     async with open_security(store, PEPPER, clock) as security:
         plain, key = await security.keys.create(Grant("laptop"))
         security.keys.verify(plain.text.encode(), clock.wall())
-        security.usage.note(key.id, "llama3", 1, 2)
+        security.usage.note_all([finished(key_id=key.id, tokens_in=1, tokens_out=2)])
         security.audit.refuse("anonymous", "GET /", "10.0.0.1", "invalid_api_key")
 
         async def written() -> bool:
@@ -118,7 +119,7 @@ async def test_what_was_counted_is_written_by_and_by(store: Store, clock: FakeCl
 async def test_what_was_counted_is_written_at_the_end_and_once(store: Store, clock: FakeClock) -> None:
     async with open_security(store, PEPPER, clock) as security:
         _, key = await security.keys.create(Grant("laptop"))
-        security.usage.note(key.id, "llama3", 1, 2)
+        security.usage.note_all([finished(key_id=key.id, tokens_in=1, tokens_out=2)])
 
     assert await store.usage.totals() == [Usage(key.id, "llama3", "2023-11-14", 1, 1, 2)]
 

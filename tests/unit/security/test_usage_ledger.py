@@ -14,16 +14,16 @@ DAY = "2023-11-14"
 
 async def test_requests_are_counted_and_written_in_batches(store: Store, clock: FakeClock) -> None:
     ledger = UsageLedger(store.usage, clock)
-    ledger.note("k1", "llama3", 10, 5)
-    ledger.note("k1", "llama3", UNKNOWN, UNKNOWN)
-    ledger.note("", "coder", 1, 1)
+    ledger.note_all([finished(key_id="k1", tokens_in=10, tokens_out=5)])
+    ledger.note_all([finished(key_id="k1", tokens_in=UNKNOWN, tokens_out=UNKNOWN)])
+    ledger.note_all([finished(key_id="k1", model="coder", tokens_in=1, tokens_out=1)])
     assert await store.usage.totals() == []
 
     await ledger.flush()
     await ledger.flush()
 
     assert await store.usage.totals() == [
-        Usage("", "coder", DAY, 1, 1, 1),
+        Usage("k1", "coder", DAY, 1, 1, 1),
         Usage("k1", "llama3", DAY, 2, 10, 5),
     ]
 
@@ -33,7 +33,7 @@ async def test_what_cannot_be_written_is_written_later_and_once(store: Store, cl
     ledger = UsageLedger(FaultyUsage(store.usage, fault), clock)
     fault.on = True
     for _ in range(3):
-        ledger.note("k1", "llama3", 1, 1)
+        ledger.note_all([finished(key_id="k1", tokens_in=1, tokens_out=1)])
         with pytest.raises(StoreFullError):
             await ledger.flush()
 
@@ -46,7 +46,7 @@ async def test_what_cannot_be_written_is_written_later_and_once(store: Store, cl
 async def test_made_up_models_do_not_fill_the_memory(store: Store, clock: FakeClock) -> None:
     ledger = UsageLedger(store.usage, clock)
     for number in range(MAX_PENDING + 100):
-        ledger.note("k1", f"model-{number}", 1, 0)
+        ledger.note_all([finished(key_id="k1", model=f"model-{number}", tokens_in=1, tokens_out=0)])
 
     await ledger.flush()
 
@@ -57,7 +57,8 @@ async def test_made_up_models_do_not_fill_the_memory(store: Store, clock: FakeCl
 
 async def test_whatever_a_client_or_a_backend_says_can_be_written(store: Store, clock: FakeClock) -> None:
     ledger = UsageLedger(store.usage, clock)
-    ledger.note("k1", "\x00\ud800" + "x" * 10_000, 10**30, -(10**30))
+    model = "\x00\ud800" + "x" * 10_000
+    ledger.note_all([finished(key_id="k1", model=model, tokens_in=10**30, tokens_out=-(10**30))])
 
     await ledger.flush()
 
