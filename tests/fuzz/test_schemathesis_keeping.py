@@ -55,7 +55,7 @@ class Served(uvicorn.Server):
 
 async def serve(data: Path, started: "Queue[Served]") -> None:
     async with open_state(Config(), SystemClock(), {"AI_PROXY_DATA_DIR": str(data)}) as state:
-        app = create_app(FakePlane(), lambda: (b"", "text/plain"), "1.2.3", keeping=state)
+        app = create_app(FakePlane(), lambda: (b"", "text/plain"), "1.2.3", state=state)
         served = Served(Middleware(app, lambda _: Caller("0123456789ab", "192.0.2.7")))
         started.put(served)
         await served.serve()

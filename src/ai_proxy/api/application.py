@@ -1,4 +1,4 @@
-"""The management application, put together."""
+"""Builds the management application."""
 
 from collections.abc import Callable, Mapping
 from importlib.metadata import version as installed_version
@@ -21,15 +21,15 @@ from ai_proxy.api import (
     settings,
     system,
 )
-from ai_proxy.api.audited import Audited
+from ai_proxy.api.audited import AuditMiddleware
 from ai_proxy.api.deps import (
-    NOTHING_KEPT,
+    NO_STATE,
     Context,
     ControlPlane,
-    Keeping,
     MetricsRenderer,
     NoEngines,
     Requests,
+    StoredState,
 )
 from ai_proxy.api.openapi import complete
 from ai_proxy.api.schemas import EXAMPLES
@@ -42,30 +42,29 @@ DESCRIPTION = """\
 One HTTP endpoint in front of every inference backend of a machine.
 
 Under `/v1` it speaks OpenAI's API, and Anthropic's Messages API, for every model of every backend:
-`model` says which is meant, and a backend that is stopped is started by the request. Under
-`/service/{service_id}/` each backend answers itself, everything passed on verbatim. Under `/api/v1` the
-backends are shown, started and stopped, their output is read, what happens is followed, and keys, policy and
-settings are kept; whatever changes something there is in the audit log.
+`model` selects the backend, and a request starts a backend that is stopped. Under `/service/{service_id}/`
+the proxy forwards requests to a backend verbatim. `/api/v1` shows, starts and stops backends, shows their
+output and events, and manages keys, policy and settings; the audit log records every change.
 
-An error of the proxy's own carries the header `X-AI-Proxy-Error`; its `code` is stable. Under `/v1` it has
-OpenAI's form, elsewhere it is a problem (RFC 9457). Errors of a backend are passed on as they are.
+The proxy's own errors carry the header `X-AI-Proxy-Error`, whose codes are stable. Under `/v1` they have
+OpenAI's form, elsewhere they are problems (RFC 9457). Errors of a backend are forwarded unchanged.
 """
 
 TAGS = [
     {
         "name": "inference",
-        "description": "The models of all backends, as clients of OpenAI's API ask for them.",
+        "description": "The models of all backends, for clients of OpenAI's and Anthropic's APIs.",
     },
-    {"name": "services", "description": "The declared backends: how they stand, starting and stopping them."},
-    {"name": "engines", "description": "Engines that run by themselves: finding them."},
-    {"name": "keys", "description": "API keys: who may call, for which models, how much, and what was used."},
+    {"name": "services", "description": "The declared backends: their state, starting and stopping them."},
+    {"name": "engines", "description": "Engines that the proxy did not start: detecting them."},
+    {"name": "keys", "description": "API keys: scopes, models, limits and usage."},
     {
         "name": "policy",
-        "description": "What holds for every request: from where, how often, from which pages.",
+        "description": "Rules for every request: allowlist, rate limits, CORS.",
     },
-    {"name": "audit", "description": "What was done by whom from where, and what was refused."},
-    {"name": "settings", "description": "Settings that are changed while the proxy runs."},
-    {"name": "system", "description": "The proxy itself: health, measurements, events, configuration."},
+    {"name": "audit", "description": "Management changes and refused requests: who, what, from where."},
+    {"name": "settings", "description": "Settings that can be changed while the proxy runs."},
+    {"name": "system", "description": "The proxy itself: health, metrics, events, configuration."},
 ]
 
 
@@ -76,23 +75,23 @@ def create_app(
     addresses: Addresses | None = None,
     requests: Requests | None = None,
     detector: EngineDetector | None = None,
-    keeping: Keeping | StoreError = NOTHING_KEPT,
+    state: StoredState | StoreError = NO_STATE,
     restarts: Callable[[], Mapping[str, Restarts]] = dict,
 ) -> FastAPI:
     """Build the management application.
 
     Args:
-        plane: What it manages.
-        metrics: Returns all measurements, for `/metrics`.
+        plane: The services to manage.
+        metrics: Returns the content of `/metrics` and its content type.
         version: Of the program.
         addresses: Where the proxy listens; filled in when it does.
-        requests: Where the requests to models are looked up.
-        detector: Finds engines that run by themselves.
-        keeping: What lasts, or why it cannot be had: the endpoints about it then say so.
+        requests: Looks up requests to models.
+        detector: Detects engines that the proxy did not start.
+        state: Keys, policy, settings and audit log; or the error that endpoints about them answer.
         restarts: Returns the background work that failed and was restarted, by name.
     """
     app = _describe(version)
-    app.add_middleware(Audited)
+    app.add_middleware(AuditMiddleware)
     app.state.context = Context(
         plane,
         metrics,
@@ -100,7 +99,7 @@ def create_app(
         addresses or Addresses(),
         requests or Requests(),
         detector or NoEngines(),
-        keeping,
+        state,
         restarts,
     )
     return app
@@ -115,7 +114,7 @@ class _App(FastAPI):
     """An application whose OpenAPI document is complete."""
 
     def openapi(self) -> dict[str, Any]:
-        """Return the document; made once."""
+        """Return the document; it is made once."""
         if self.openapi_schema is None:
             self.openapi_schema = complete(super().openapi(), EXAMPLES)
         return self.openapi_schema

@@ -1,4 +1,4 @@
-"""The audit log: what was done, by whom, from where, and what was refused."""
+"""Reading the audit log: management changes and refused requests."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -10,8 +10,8 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from ai_proxy.api.deps import Keeping, Kept
-from ai_proxy.api.keys import NOT_KEPT
+from ai_proxy.api.deps import StoredState, TheState
+from ai_proxy.api.keys import STORE_UNAVAILABLE
 from ai_proxy.api.services import Flag
 from ai_proxy.api.sse import EventStream, event, stream
 from ai_proxy.core.store_ports import AuditEntry
@@ -23,7 +23,7 @@ _EXAMPLE = AuditEntry(1700000000.0, "owner", "service.stop llama3", "local", "ok
 
 
 class AuditFormat(StrEnum):
-    """How the log is written."""
+    """Format of the answer."""
 
     JSON = "json"
     NDJSON = "ndjson"
@@ -33,10 +33,10 @@ class AuditPage(BaseModel):
     """A part of the audit log."""
 
     entries: list[AuditEntry] = Field(description="Oldest first.")
-    next: int = Field(description="What to give as `after` for what follows.")
+    next: int = Field(description="The `after` of the next request.")
 
 
-router = APIRouter(prefix="/api/v1", tags=["audit"], responses=NOT_KEPT)
+router = APIRouter(prefix="/api/v1", tags=["audit"], responses=STORE_UNAVAILABLE)
 Moment = Annotated[float | None, Query(ge=0, le=1e11)]
 
 
@@ -46,8 +46,8 @@ Moment = Annotated[float | None, Query(ge=0, le=1e11)]
     response_model=AuditPage,
     responses={
         200: {
-            "description": "A part of the log; all of it as JSON lines with `format=ndjson`; with `follow` "
-            "server-sent events of the kind `audit`, one for each entry.",
+            "description": "A part of the log; with `format=ndjson` all of it, as JSON lines; with `follow` "
+            "one server-sent event `audit` per entry.",
             "content": {
                 NDJSON: {"schema": {"type": "string"}, "example": json.dumps(asdict(_EXAMPLE))},
                 "text/event-stream": {
@@ -59,37 +59,41 @@ Moment = Annotated[float | None, Query(ge=0, le=1e11)]
     },
 )
 async def read_audit(
-    kept: Kept,
+    state: TheState,
     *,
-    since: Annotated[Moment, Query(description="Leaves out what is older; seconds since the epoch.")] = None,
-    until: Annotated[Moment, Query(description="Leaves out what is as old or younger; likewise.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="At most so many; not with `ndjson`.")] = 100,
+    since: Annotated[
+        Moment, Query(description="Only entries since this time, in seconds since the epoch.")
+    ] = None,
+    until: Annotated[Moment, Query(description="Only entries before this time, likewise.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Maximum length; not with `ndjson`.")] = 100,
     after: Annotated[
         int | None,
-        Query(ge=0, le=2**53, description="Begins behind this entry, by `seq`; left out: the last ones."),
+        Query(ge=0, le=2**53, description="Only entries after this `seq`; the newest ones when omitted."),
     ] = None,
     format: Annotated[  # noqa: A002 - the parameter's name
-        AuditFormat, Query(description="`ndjson`: all that lies between `since` and `until`, a line each.")
+        AuditFormat, Query(description="`ndjson`: every entry of that time, one per line.")
     ] = AuditFormat.JSON,
-    follow: Annotated[Flag, Query(description="Go on with every new entry, until you leave.")] = False,
+    follow: Annotated[
+        Flag, Query(description="Stream every new entry until the client disconnects.")
+    ] = False,
     last_event_id: Annotated[
-        int, Header(ge=0, le=2**53, description="The last entry got, when connecting again.")
+        int, Header(ge=0, le=2**53, description="The last entry received before a reconnection.")
     ] = 0,
 ) -> AuditPage | Response:
-    """Management changes and refused requests: who, what, from where, the result. Nothing is ever removed."""
+    """Management changes and refused requests: who, what, from where, the result. Entries are permanent."""
     if follow:
-        return EventStream(stream(kept.security.audit.follow(last_event_id or after), _event))
+        return EventStream(stream(state.security.audit.follow(last_event_id or after), _event))
     if format is AuditFormat.NDJSON:
-        return StreamingResponse(_lines(kept, since, until), media_type=NDJSON)
-    return page(await _read(kept, since, until, limit, after), after or 0)
+        return StreamingResponse(_lines(state, since, until), media_type=NDJSON)
+    return page(await _read(state, since, until, limit, after), after or 0)
 
 
 async def _read(
-    kept: Keeping, since: float | None, until: float | None, limit: int, after: int | None
+    state: StoredState, since: float | None, until: float | None, limit: int, after: int | None
 ) -> Sequence[AuditEntry]:
     if after is None:
-        return await kept.store.audit.newest(limit, since, until)
-    return await kept.store.audit.page(after, limit, since, until)
+        return await state.store.audit.newest(limit, since, until)
+    return await state.store.audit.page(after, limit, since, until)
 
 
 def page(entries: Sequence[AuditEntry], after: int) -> AuditPage:
@@ -97,8 +101,8 @@ def page(entries: Sequence[AuditEntry], after: int) -> AuditPage:
     return AuditPage(entries=list(entries), next=entries[-1].seq if entries else after)
 
 
-async def _lines(kept: Keeping, since: float | None, until: float | None) -> AsyncIterator[str]:
-    async for entry in kept.security.audit.export(since, until):
+async def _lines(state: StoredState, since: float | None, until: float | None) -> AsyncIterator[str]:
+    async for entry in state.security.audit.export(since, until):
         yield json.dumps(asdict(entry), ensure_ascii=False) + "\n"
 
 

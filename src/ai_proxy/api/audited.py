@@ -1,4 +1,4 @@
-"""Writes every management change to the audit log, whatever came of it: who, what, from where, the result."""
+"""Writes every management change to the audit log: who, what, from where, and the result."""
 
 import asyncio
 import json
@@ -15,11 +15,11 @@ MANAGEMENT = "/api/v1/"
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 INTERRUPTED = "interrupted"
-"""The result of what was not over when the proxy ended."""
+"""The result of an operation that was unfinished when the proxy stopped."""
 
 
 def action(operation: str) -> str:
-    """Name what an operation does, for the audit log.
+    """Return the audit log's name for an operation.
 
     >>> action("stop_service"), action("create_key"), action("reload_config")
     ('service.stop', 'key.create', 'config.reload')
@@ -28,34 +28,34 @@ def action(operation: str) -> str:
     return f"{noun}.{verb}"
 
 
-class Audited:
-    """Passes requests on; the answer to one that changes something is sent when it is in the audit log.
+class AuditMiddleware:
+    """Records every request that changes something, before its answer is sent.
 
-    Where the log cannot be written, the change has been made all the same: that is told in the proxy's own.
+    When the audit log cannot be written, the change is already made: the proxy's own log then has the entry.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Answer a request."""
         if scope["type"] != "http" or scope["method"] in READING:
             await self._app(scope, receive, send)
             return
         scope["state"]["audit_event"] = AuditEvent()
-        watched = _Watched(scope, send)
+        answer = _RecordedAnswer(scope, send)
         try:
-            await self._app(scope, receive, watched.send)
+            await self._app(scope, receive, answer.send)
         except asyncio.CancelledError:
             await _record(scope, INTERRUPTED, "")
             raise
-        except Exception:  # whatever it is, it is written down, and goes on
+        except Exception:  # recorded, and raised again
             await _record(scope, ProxyError.code, "")
             raise
 
 
-class _Watched:
-    """The answer to one request, held back until what came of it is written down."""
+class _RecordedAnswer:
+    """The answer to one request, held back until its result is recorded."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._scope = scope
@@ -63,7 +63,7 @@ class _Watched:
         self._start: Message | None = None
 
     async def send(self, message: Message) -> None:
-        """Pass a part of the answer on: its beginning together with what follows."""
+        """Send a part of the answer; its head waits for the body, which has the detail of an error."""
         if message["type"] == "http.response.start":
             self._start = message
             return
@@ -75,7 +75,7 @@ class _Watched:
 
 
 def outcome(start: Message, body: bytes) -> tuple[str, str]:
-    """Return the result and the detail that an answer tells: `ok`, or code and words of an error."""
+    """Return the result and the detail of an answer: `ok`, or the code and detail of an error."""
     headers: Mapping[bytes, bytes] = {name.lower(): value for name, value in start["headers"]}
     code = headers.get(b"x-ai-proxy-error", b"").decode("latin-1")
     if not code:
@@ -90,18 +90,18 @@ async def _record(scope: Scope, result: str, detail: str) -> None:
     request = Request(scope)
     context: Context = request.app.state.context
     what = _what(request)
-    if not what or isinstance(context.keeping, StoreError):
+    if not what or isinstance(context.state, StoreError):
         return
     state = request.state
     entry = (state.principal, what, state.address, result, detail or state.audit_event.detail)
     try:
-        await context.keeping.security.audit.record(*entry)
+        await context.state.security.audit.record(*entry)
     except StoreError as error:
-        logger.error("not in the audit log ({}): {!r} did {!r} from {}: {}", error, *entry[:4])
+        logger.error("cannot write the audit log ({}): {!r} did {!r} from {}: {}", error, *entry[:4])
 
 
 def _what(request: Request) -> str:
-    """Name what was asked for; empty for what is no operation that manages anything."""
+    """Return the operation and its target; empty when the request is no management operation."""
     route = request.scope.get("route")
     path, methods = getattr(route, "path", ""), getattr(route, "methods", None) or ()
     if not path.startswith(MANAGEMENT) or request.method not in methods:

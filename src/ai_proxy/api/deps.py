@@ -1,4 +1,4 @@
-"""What the endpoints work with."""
+"""Dependencies of the endpoints."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,56 +24,56 @@ from ai_proxy.security.security import Security
 
 
 class ControlPlane(Protocol):
-    """All that the management API asks of the control plane."""
+    """What the management API needs of the control plane."""
 
     @property
     def events(self) -> EventBus:
-        """Where changes of state are told."""
+        """Publishes changes of state."""
 
     def services(self) -> Sequence[ServiceView]:
-        """Return every service as it stands."""
+        """Return the state of every service."""
 
     def service(self, service_id: str) -> ServiceView:
-        """Return one service as it stands.
+        """Return the state of one service.
 
         Raises:
-            UnknownServiceError: None is called that.
+            UnknownServiceError: No service has this id.
         """
 
     def models(self) -> Sequence[ModelView]:
-        """Return every model that can be asked for, those of stopped services included."""
+        """Return every model, including those of stopped services."""
 
     def model(self, name: str) -> ModelView:
-        """Return a model by any name that a request may say.
+        """Return the model that a request with this name would use.
 
         Raises:
-            UnknownModelError: No service answers to that name, or several do alike.
+            UnknownModelError: No service offers it, or several do.
         """
 
     def offers(self) -> Sequence[Offer]:
-        """Return what the services offer to those who ask for a model."""
+        """Return what every service offers."""
 
     async def start(self, service_id: str, wait: float = 0) -> ServiceView:
-        """Start it by hand, wait up to `wait` seconds until it is ready, and return how it stands then.
+        """Start a service, wait up to `wait` seconds until it is ready, and return its state.
 
         Raises:
-            ProxyError: It failed meanwhile.
+            ProxyError: The start failed.
         """
 
     async def stop(self, service_id: str, wait: float = 0) -> ServiceView:
-        """Stop it by hand and hold it stopped; wait up to `wait` seconds for proof."""
+        """Stop a service and hold it stopped; wait up to `wait` seconds for its end."""
 
     async def restart(self, service_id: str, wait: float = 0) -> ServiceView:
-        """Stop and start it, wait up to `wait` seconds until it is ready again."""
+        """Stop and start a service; wait up to `wait` seconds until it is ready again."""
 
     async def unload(self, service_id: str, wait: float = 0) -> ServiceView:
-        """Free it; the next request may start it again. Wait up to `wait` seconds for proof."""
+        """Stop a service, which the next request may start again; wait up to `wait` seconds for its end."""
 
     def logs(self, service_id: str) -> LogRing:
-        """Return the last lines of its output.
+        """Return the last lines of a service's output.
 
         Raises:
-            UnknownServiceError: None is called that.
+            UnknownServiceError: No service has this id.
         """
 
     async def reload(self) -> ReloadReport:
@@ -90,11 +90,11 @@ type MetricsRenderer = Callable[[], tuple[bytes, str]]
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Where the requests to models are looked up.
+    """Looks up requests to models.
 
     Attributes:
-        recent: Returns those that ended last, the last one first.
-        live: Returns those that are not over, in any order.
+        recent: Returns finished ones, newest first.
+        live: Returns unfinished ones, in any order.
     """
 
     recent: Callable[[], Sequence[RequestRecord]] = tuple
@@ -102,7 +102,7 @@ class Requests:
 
 
 class NoEngines:
-    """Finds none: what an application has that was given nothing to find them with."""
+    """A detector that detects nothing."""
 
     async def detect(self, engine: str | None = None, *, fresh: bool = False) -> Sequence[Detection]:  # noqa: ARG002
         """Return nothing."""
@@ -112,8 +112,8 @@ class NoEngines:
         """Do nothing."""
 
 
-class KeptStore(Protocol):
-    """What the management API reads of the store by itself."""
+class ReadStore(Protocol):
+    """What the management API reads from the store directly."""
 
     @property
     def audit(self) -> AuditStore:
@@ -121,39 +121,39 @@ class KeptStore(Protocol):
 
     @property
     def usage(self) -> UsageStore:
-        """Counts of what was used."""
+        """Usage by key, model and day."""
 
 
-class Keeping(Protocol):
-    """All that the management API asks of what lasts."""
+class StoredState(Protocol):
+    """What the management API needs of the state that survives a restart."""
 
     @property
     def security(self) -> Security:
-        """Keys, policy, and the audit log to be written to."""
+        """Keys, policy and audit log."""
 
     @property
     def settings(self) -> SettingsHolder:
-        """Settings that are changed at run time."""
+        """Settings that can be changed at run time."""
 
     @property
-    def store(self) -> KeptStore:
-        """What is only read."""
+    def store(self) -> ReadStore:
+        """For reading audit log and usage."""
 
     @property
     def clock(self) -> Clock:
         """Tells the time."""
 
 
-NOTHING_KEPT = StoreUnavailableError("this proxy runs without a store: it keeps no keys, policy or settings")
+NO_STATE = StoreUnavailableError("this proxy runs without a store: it has no keys, policy or settings")
 
 
 @dataclass
 class AuditEvent:
-    """What a request does, for the audit log; lies in `request.state.audit_event`.
+    """What the audit log says of a request beside its path; in `request.state.audit_event`.
 
     Attributes:
-        target: To what it is done; empty for what the path says.
-        detail: In words; empty for nothing to add.
+        target: The object that it changes; empty for the one in the path.
+        detail: In words; empty without any.
     """
 
     target: str = ""
@@ -162,7 +162,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the application is built around; lies in `app.state.context`."""
+    """Everything that the endpoints use; in `app.state.context`."""
 
     plane: ControlPlane
     metrics: MetricsRenderer
@@ -170,12 +170,12 @@ class Context:
     addresses: Addresses
     requests: Requests
     engines: EngineDetector
-    keeping: Keeping | StoreError
+    state: StoredState | StoreError
     restarts: Callable[[], Mapping[str, Restarts]]
 
 
 type Allowed = Callable[[ModelView], bool]
-"""Tells whether a caller may ask a model."""
+"""Tells whether the caller may use a model."""
 
 
 def _context(request: Request) -> Context:
@@ -191,11 +191,11 @@ def _engines(request: Request) -> EngineDetector:
     return _context(request).engines
 
 
-def _keeping(request: Request) -> Keeping:
-    keeping = _context(request).keeping
-    if isinstance(keeping, StoreError):
-        raise StoreUnavailableError(keeping.detail) from keeping
-    return keeping
+def _state(request: Request) -> StoredState:
+    state = _context(request).state
+    if isinstance(state, StoreError):
+        raise StoreUnavailableError(state.detail) from state
+    return state
 
 
 def _principal(request: Request) -> str:
@@ -203,11 +203,11 @@ def _principal(request: Request) -> str:
 
 
 def _allowed(request: Request) -> Allowed:
-    """Return whether the caller may ask a model: nobody is shown what their key is not for."""
-    keeping, principal = _context(request).keeping, _principal(request)
-    if isinstance(keeping, StoreError) or principal in (OWNER, ANONYMOUS):
+    """Return what decides which models the caller may use, and so may see."""
+    state, principal = _context(request).state, _principal(request)
+    if isinstance(state, StoreError) or principal in (OWNER, ANONYMOUS):
         return lambda _: True
-    key = keeping.security.keys.get(principal)
+    key = state.security.keys.get(principal)
     return lambda view: allows_model(key, *view.names)
 
 
@@ -226,5 +226,5 @@ Engines = Annotated[EngineDetector, Depends(_engines)]
 Principal = Annotated[str, Depends(_principal)]
 AllowedModels = Annotated[Allowed, Depends(_allowed)]
 Address = Annotated[str, Depends(_address)]
-Kept = Annotated[Keeping, Depends(_keeping)]
+TheState = Annotated[StoredState, Depends(_state)]
 TheAuditEvent = Annotated[AuditEvent, Depends(_audit_event)]

@@ -1,4 +1,4 @@
-"""The pages that show the API. All they load comes from here: the machine may be off the internet."""
+"""The API's documentation pages. Their assets are local: the machine may have no internet access."""
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
@@ -11,7 +11,7 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; worker-src 'self' blob:"
 )
-"""Content-Security-Policy: has the browser refuse whatever the bundled pages would fetch from elsewhere."""
+"""Content-Security-Policy: the browser refuses everything that the pages would load from elsewhere."""
 
 
 def install(app: FastAPI) -> None:

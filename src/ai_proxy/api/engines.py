@@ -1,4 +1,4 @@
-"""Engines that run by themselves: how they stand, and looking for them."""
+"""Engines that the proxy did not start: their state, and detecting them."""
 
 from typing import Annotated
 
@@ -15,29 +15,31 @@ router = APIRouter(prefix="/api/v1", tags=["engines"])
 
 
 class Detections(BaseModel):
-    """How the engines stand that may run by themselves."""
+    """The result of the detection."""
 
-    engines: list[Detection] = Field(description="Those looked for, whether they are there or not.")
+    engines: list[Detection] = Field(description="Every engine that is looked for, found or not.")
 
 
 @router.get("/engines", summary="List the engines")
 async def list_engines(engines: Engines) -> Detections:
-    """What is known of llama.cpp, vLLM, Ollama and LM Studio here; looked up when it is too old."""
+    """State of llama.cpp, vLLM, Ollama and LM Studio on this machine, as cached or detected now."""
     return Detections(engines=list(await engines.detect()))
 
 
 @router.post(
     "/engines/detect",
-    summary="Look for engines",
-    responses={404: {"model": Problem, "description": "No engine of that name is looked for."}},
+    summary="Detect engines",
+    responses={404: {"model": Problem, "description": "No engine has this name."}},
 )
 async def detect_engines(
     engines: Engines,
     principal: Principal,
     *,
-    engine: Annotated[str | None, Query(description="The only one to look for.", examples=["ollama"])] = None,
-    fresh: Annotated[Flag, Query(description="Ask again what is known already.")] = False,
+    engine: Annotated[
+        str | None, Query(description="The only engine to detect.", examples=["ollama"])
+    ] = None,
+    fresh: Annotated[Flag, Query(description="Ignore the cache.")] = False,
 ) -> Detections:
-    """Look for engines and say how they stand: the program, then the port, then what answers there."""
-    logger.info("detection of {} asked for by {}", engine or "all engines", principal)
+    """Detect engines: the program, then the port, then the answer on it."""
+    logger.info("detection of {} requested by {}", engine or "all engines", principal)
     return Detections(engines=list(await engines.detect(engine, fresh=fresh)))

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of inference: the gateway answers it, or has an engine answer it."""
+"""The inference endpoints in the OpenAPI document; the gateway serves them, not the application."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from ai_proxy.core.abilities import Endpoint
 JSON, FORM, EVENTS = "application/json", "multipart/form-data", "text/event-stream"
 
 ERRORS = {
-    400: "The request cannot be served as it stands; `param` names the part that is wrong.",
-    404: "No service answers to that name of a model; the message lists near ones.",
-    413: "The body is over the limit for JSON.",
-    422: "The model takes no images, or no audio.",
-    501: "The engine of the model has nothing on this path; the message names it.",
-    502: "The backend could not be reached, or broke off.",
-    503: "The service is stopped, failed, or still loads; `Retry-After` says when to try again.",
-    504: "The backend took too long.",
+    400: "The request is invalid; `param` names the part that is wrong.",
+    404: "No service offers this model; the message suggests similar names.",
+    413: "The body exceeds the limit for JSON.",
+    422: "The model accepts no images, or no audio.",
+    501: "The engine of the model lacks this endpoint; the message names the engine.",
+    502: "The backend is unreachable, or closed the connection.",
+    503: "The service is stopped, failed or loading; `Retry-After` says when to retry.",
+    504: "The backend did not answer in time.",
 }
-"""Of the proxy's own making, by status."""
+"""The proxy's own errors, by status."""
 
 OPENAI_ERROR, ANTHROPIC_ERROR = "ApiErrorBody", "AnthropicErrorBody"
 """Names of schemas."""
@@ -26,18 +26,18 @@ OPENAI_ERROR, ANTHROPIC_ERROR = "ApiErrorBody", "AnthropicErrorBody"
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What there is to say of one endpoint.
+    """Documentation of one endpoint.
 
     Attributes:
         summary: In a few words.
-        description: What one has to know to use it.
-        properties: Of the body, beside `model`; others are passed on to the engine too.
-        required: Which of them must be there.
-        request: A body.
-        response: What comes back.
-        events: What comes back with `stream: true`; empty where nothing can be streamed.
-        media: Of the body.
-        answer: Media type of what comes back.
+        description: What its users must know.
+        properties: Of the body, beside `model`; the engine gets all others, too.
+        required: Names of those that are required.
+        request: Example of a body.
+        response: Example of an answer.
+        events: Example of an answer with `stream: true`; empty where streams are not supported.
+        media: Media type of the body.
+        answer: Media type of the answer.
     """
 
     summary: str
@@ -60,12 +60,12 @@ def _items(description: str) -> dict[str, object]:
 
 
 _MODEL = _property("string", "A name that `GET /v1/models` lists, `service/model` or `flm://engine/model`.")
-_STREAM = _property("boolean", "Whether the answer comes word by word, as server-sent events.", default=False)
-_MAX_TOKENS = _property("integer", "Longest answer, in tokens.", minimum=1)
-_TEMPERATURE = _property("number", "Clamped to what the engine takes.", minimum=0, maximum=2)
+_STREAM = _property("boolean", "Whether to stream the answer as server-sent events.", default=False)
+_MAX_TOKENS = _property("integer", "Maximum length of the answer, in tokens.", minimum=1)
+_TEMPERATURE = _property("number", "Clamped to the range that the engine accepts.", minimum=0, maximum=2)
 _MESSAGES = _items("The conversation so far, each turn with `role` and `content`.")
 _FILE = _property("string", "The file.", format="binary")
-_PROMPT = _property("string", "What it is to show, in words.")
+_PROMPT = _property("string", "Description of the image.")
 
 _HELLO = [{"role": "user", "content": "Hello!"}]
 _USAGE = {"prompt_tokens": 6, "completion_tokens": 2, "total_tokens": 8}
@@ -79,8 +79,8 @@ def _event(data: str, name: str = "") -> str:
 ENDPOINTS: dict[Endpoint, Inference] = {
     Endpoint.CHAT: Inference(
         "Chat with a model",
-        "OpenAI's chat completions. While a backend loads, a stream begins with comments that tell how far "
-        "it is; an error in a stream that has begun is an event with `error`, after which the stream ends "
+        "OpenAI's chat completions. While a backend loads, a stream begins with comments that show the "
+        "progress. An error in a stream that has begun is an event with `error`; the stream then ends "
         "without `[DONE]`.",
         {
             "messages": _MESSAGES,
@@ -145,7 +145,7 @@ ENDPOINTS: dict[Endpoint, Inference] = {
     ),
     Endpoint.RESPONSES: Inference(
         "Ask for a response",
-        "OpenAI's responses, of engines that have them; nothing is kept between requests.",
+        "OpenAI's responses, for engines that support them. Nothing is kept between requests.",
         {
             "input": {"description": "A text, or a list of items.", "type": ["string", "array"]},
             "stream": _STREAM,
@@ -172,7 +172,7 @@ ENDPOINTS: dict[Endpoint, Inference] = {
     ),
     Endpoint.RERANK: Inference(
         "Rank documents",
-        "How well each document answers a query, of engines that can tell.",
+        "How well each document answers a query; for engines that support it.",
         {
             "query": _property("string", "What is looked for."),
             "documents": _property("array", "The texts to rank.", items={"type": "string"}),
@@ -184,8 +184,8 @@ ENDPOINTS: dict[Endpoint, Inference] = {
     ),
     Endpoint.MESSAGES: Inference(
         "Send messages",
-        "Anthropic's Messages API. For an engine without it the request is translated to chat completions "
-        "and the answer back, streams and tools included.",
+        "Anthropic's Messages API. For engines that lack it, the proxy translates the request to chat "
+        "completions, and the answer back, including streams and tools.",
         {
             "messages": _MESSAGES,
             "max_tokens": _MAX_TOKENS,
@@ -212,15 +212,15 @@ ENDPOINTS: dict[Endpoint, Inference] = {
     ),
     Endpoint.COUNT_TOKENS: Inference(
         "Count the tokens of messages",
-        "Anthropic's count of what a request would take, of engines that can tell.",
+        "Anthropic's token count of a request; for engines that support it.",
         {"messages": _MESSAGES},
         ("messages",),
         {"model": "llama3", "messages": _HELLO},
         {"input_tokens": 6},
     ),
     Endpoint.TRANSCRIPTIONS: Inference(
-        "Write down speech",
-        "OpenAI's audio transcriptions. The upload is passed on as it comes; say `model` before the file.",
+        "Transcribe speech",
+        "OpenAI's audio transcriptions. The upload is streamed; send `model` before the file.",
         {"file": _FILE},
         ("file",),
         {"model": "whisper"},
@@ -238,7 +238,7 @@ ENDPOINTS: dict[Endpoint, Inference] = {
     ),
     Endpoint.SPEECH: Inference(
         "Speak a text",
-        "OpenAI's speech: an audio file comes back.",
+        "OpenAI's speech: the answer is an audio file.",
         {"input": _property("string", "The text."), "voice": _property("string", "Whose voice.")},
         ("input",),
         {"model": "speaker", "input": "Hello there.", "voice": "alloy"},
@@ -246,7 +246,7 @@ ENDPOINTS: dict[Endpoint, Inference] = {
         answer="audio/mpeg",
     ),
     Endpoint.IMAGES: Inference(
-        "Draw an image",
+        "Generate an image",
         "OpenAI's image generations.",
         {"prompt": _PROMPT},
         ("prompt",),
@@ -254,7 +254,7 @@ ENDPOINTS: dict[Endpoint, Inference] = {
         {"created": _CREATED, "data": [{"b64_json": "iVBORw0KGgo="}]},
     ),
     Endpoint.IMAGE_EDITS: Inference(
-        "Change an image",
+        "Edit an image",
         "OpenAI's image edits.",
         {"image": _FILE, "prompt": _PROMPT},
         ("image", "prompt"),
@@ -267,19 +267,19 @@ ENDPOINTS: dict[Endpoint, Inference] = {
 SCHEMAS: dict[str, dict[str, Any]] = {
     ANTHROPIC_ERROR: {
         "type": "object",
-        "description": "An error of the proxy's own under `/v1/messages`; those of engines are passed on.",
+        "description": "The proxy's own error under `/v1/messages`; errors of engines are forwarded.",
         "properties": {
             "type": _property("string", "Always `error`."),
             "error": _property(
                 "object",
                 "What went wrong.",
                 properties={
-                    "type": _property("string", "The kind of error, as Anthropic's clients sort them."),
+                    "type": _property("string", "The kind of error, in Anthropic's terms."),
                     "message": _property("string", "What went wrong this time, and what to do."),
                 },
                 required=["type", "message"],
             ),
-            "request_id": _property("string", "Names the request in the proxy's log."),
+            "request_id": _property("string", "Identifies the request in the proxy's log."),
         },
         "required": ["type", "error", "request_id"],
         "examples": [
@@ -291,11 +291,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         ],
     }
 }
-"""What the paths refer to beside what the application has."""
+"""Schemas that these paths refer to, beside the application's."""
 
 
 def operations() -> dict[str, dict[str, Any]]:
-    """Return the part of the OpenAPI document's `paths` that is about inference."""
+    """Return the inference endpoints for the OpenAPI document's `paths`."""
     return {endpoint.value: {"post": _operation(endpoint, one)} for endpoint, one in ENDPOINTS.items()}
 
 
@@ -309,9 +309,9 @@ def _operation(endpoint: Endpoint, one: Inference) -> dict[str, Any]:
         "operationId": endpoint.name.lower(),
         "requestBody": {"required": True, "content": {one.media: _body(one)}},
         "responses": {
-            "200": {"description": "What the engine answers.", "content": _answers(one)},
+            "200": {"description": "The engine's answer.", "content": _answers(one)},
             **{str(status): _error(described, shape) for status, described in ERRORS.items()},
-            "default": {"description": "An error of the engine's own, passed on as it is."},
+            "default": {"description": "An error of the engine, forwarded unchanged."},
         },
     }
 

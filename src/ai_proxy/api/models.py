@@ -1,4 +1,4 @@
-"""Models: which there are, in OpenAI's form for its clients, and with all facts in our own."""
+"""Models, in OpenAI's form for its clients, and with all facts in our own."""
 
 from typing import Annotated, Literal
 
@@ -13,33 +13,33 @@ from ai_proxy.core.lifecycle import State
 
 
 class Models(BaseModel):
-    """Every model that can be asked for."""
+    """Every model."""
 
     models: list[ModelView] = Field(description="In the order of their services in the configuration.")
 
 
 class ModelFacts(BaseModel):
-    """What the proxy knows of a model beyond what OpenAI's API tells."""
+    """Facts about a model beyond OpenAI's API."""
 
-    service: str = Field(description="The service that answers.")
-    engine: str = Field(description="The software that answers.")
-    state: State = Field(description="Of the service; one that is stopped starts with the first request.")
-    context_length: int | None = Field(description="In tokens; null when the engine has not said.")
-    target: str = Field(description="What the engine calls it, as far as is known.")
+    service: str = Field(description="The service that offers it.")
+    engine: str = Field(description="Engine of the service.")
+    state: State = Field(description="State of the service; a request starts a stopped one.")
+    context_length: int | None = Field(description="In tokens; null when unknown.")
+    target: str = Field(description="The engine's name for it, as far as known.")
 
 
 class OpenAIModel(BaseModel):
     """A model as OpenAI's API describes it."""
 
-    id: str = Field(description="What to send as `model`.")
+    id: str = Field(description="The value for `model`.")
     object: Literal["model"] = Field(default="model", description="Always `model`.")
-    created: int = Field(description="When its service was first known, in seconds since the epoch.")
-    owned_by: str = Field(description="The engine that answers.")
+    created: int = Field(description="When its service was first declared, in seconds since the epoch.")
+    owned_by: str = Field(description="Engine of the service.")
     ai_proxy: ModelFacts
 
 
 class OpenAIModels(BaseModel):
-    """Every model that can be asked for, as OpenAI's API lists them."""
+    """Every model, as OpenAI's API lists them."""
 
     object: Literal["list"] = Field(default="list", description="Always `list`.")
     data: list[OpenAIModel] = Field(description="In the order of their services in the configuration.")
@@ -48,7 +48,7 @@ class OpenAIModels(BaseModel):
 ModelId = Annotated[
     str,
     Path(
-        description="As listed, an alias, `service/model` or `flm://engine/model`; slashes may be escaped.",
+        description="A name, an alias, `service/model` or `flm://engine/model`; slashes may be escaped.",
         examples=["llama3"],
     ),
 ]
@@ -58,7 +58,7 @@ router = APIRouter()
 
 @router.get("/v1/models", summary="List the models", tags=["inference"])
 async def list_models(plane: Plane, allowed: AllowedModels) -> OpenAIModels:
-    """Every model that may be asked for with this key, those of stopped services included."""
+    """Every model that this key may use, including those of stopped services."""
     return OpenAIModels(data=[openai_model(view) for view in plane.models() if allowed(view)])
 
 
@@ -66,10 +66,10 @@ async def list_models(plane: Plane, allowed: AllowedModels) -> OpenAIModels:
     "/v1/models/{model_id:path}",
     summary="Show a model",
     tags=["inference"],
-    responses={404: {"model": ApiErrorBody, "description": "No service answers to that name of a model."}},
+    responses={404: {"model": ApiErrorBody, "description": "No service offers this model."}},
 )
 async def show_model(model_id: ModelId, plane: Plane, allowed: AllowedModels) -> OpenAIModel:
-    """One model, found as a request for it would be."""
+    """The model that a request with this name would use."""
     view = plane.model(model_id)
     if not allowed(view):
         raise UnknownModelError(model_id)
@@ -78,12 +78,12 @@ async def show_model(model_id: ModelId, plane: Plane, allowed: AllowedModels) ->
 
 @router.get("/api/v1/models", summary="List the models with all facts", tags=["services"])
 async def list_model_views(plane: Plane) -> Models:
-    """Every model that can be asked for: who answers, how that service stands, what the engine is asked."""
+    """Every model: its service, the state of the service, and the engine's name for it."""
     return Models(models=list(plane.models()))
 
 
 def openai_model(view: ModelView) -> OpenAIModel:
-    """Return what OpenAI's API tells of a model."""
+    """Return a model in OpenAI's form."""
     facts = ModelFacts(
         service=view.service_id,
         engine=view.engine,

@@ -1,7 +1,7 @@
-"""Ollama's API as far as it only tells: which models there are, and which are ready.
+"""The part of Ollama's API that is no inference: listing models, and showing them.
 
-The gateway's listener for Ollama's clients asks here for what is no inference, each path with `/ollama` put
-in front of it. The shapes are those of Ollama's `docs/api.md`.
+The gateway's listener for Ollama's clients forwards these paths here, under the prefix `/ollama`. The answers
+have the form that Ollama's `docs/api.md` describes.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ from ai_proxy.core.routing import ModelRoute, ModelTable
 from ai_proxy.dialects.ollama import strip_latest
 
 VERSION = "0.14.0"
-"""The Ollama whose API this is. Clients read it as three numbers and refuse a server that is older than they
-need: `capabilities` in `/api/show` came with 0.6.4, `/v1/messages` with 0.14.0."""
+"""The version of Ollama whose API this is. Clients refuse a server that is too old for them: `/api/show` has
+`capabilities` since 0.6.4, `/v1/messages` exists since 0.14.0."""
 
 NEVER = datetime(9999, 12, 31, tzinfo=UTC)
-"""When a model is unloaded that stays; Ollama, too, tells of a day far off."""
+"""Expiry of a model that is never unloaded; Ollama, too, answers a date in the far future."""
 
 type Facts = dict[str, object]
-"""A JSON object as Ollama's clients expect it."""
+"""A JSON object in Ollama's form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model, and all there is to tell of it."""
+    """A model, its route and its service."""
 
     view: ModelView
     route: ModelRoute
@@ -46,19 +46,19 @@ router = APIRouter(prefix=OLLAMA, include_in_schema=False)
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def home() -> PlainTextResponse:
-    """Say what Ollama says; its clients look for it."""
+    """Answer as Ollama does: its clients check for this text."""
     return PlainTextResponse("Ollama is running")
 
 
 @router.api_route("/api/version", methods=["GET", "HEAD"])
 async def version() -> Facts:
-    """Tell the version."""
+    """Return the version."""
     return {"version": VERSION}
 
 
 @router.api_route("/api/tags", methods=["GET", "HEAD"])
 async def tags(plane: Plane, allowed: AllowedModels) -> Facts:
-    """List every model that may be asked for."""
+    """List every model that the caller may use."""
     return {"models": [tag(entry) for entry in _entries(plane) if allowed(entry.view)]}
 
 
@@ -72,7 +72,7 @@ async def ps(plane: Plane, allowed: AllowedModels) -> Facts:
 
 @router.post("/api/show")
 async def show(plane: Plane, request: Request, allowed: AllowedModels) -> Facts:
-    """Tell about one model."""
+    """Show one model."""
     name = asked_model(await request.body())
     entry = _entry(plane, name)
     if not allowed(entry.view):
@@ -81,7 +81,7 @@ async def show(plane: Plane, request: Request, allowed: AllowedModels) -> Facts:
 
 
 def asked_model(body: bytes) -> str:
-    """Return the name of the model that a body asks for, whatever its media type says.
+    """Return the name of the model in a body, whatever its media type.
 
     Raises:
         InvalidRequestError: It names none.
@@ -100,7 +100,7 @@ def asked_model(body: bytes) -> str:
 
 
 def tag(entry: Entry) -> Facts:
-    """Return what `/api/tags` tells of a model."""
+    """Return a model as `/api/tags` lists it."""
     view = entry.view
     extent = {} if view.context_length is None else {"context_length": view.context_length}
     return {
@@ -115,7 +115,7 @@ def tag(entry: Entry) -> Facts:
 
 
 def loaded(entry: Entry, now: datetime) -> Facts:
-    """Return what `/api/ps` tells of a model that is ready."""
+    """Return a loaded model as `/api/ps` lists it."""
     view, idle, stats = entry.view, entry.service.idle_stop_in, entry.service.stats
     return {
         "name": view.name,
@@ -130,7 +130,7 @@ def loaded(entry: Entry, now: datetime) -> Facts:
 
 
 def shown(entry: Entry) -> Facts:
-    """Return what `/api/show` tells of a model; what only Ollama itself could know is left empty."""
+    """Return a model as `/api/show` shows it; what only Ollama itself knows is empty."""
     view = entry.view
     info: Facts = {"general.architecture": view.engine, "general.basename": view.name}
     if view.context_length is not None:
@@ -147,7 +147,7 @@ def shown(entry: Entry) -> Facts:
 
 
 def capabilities(route: ModelRoute, kind: str) -> list[str]:
-    """Return what a model can do, in Ollama's words; clients show only models that can do what they need."""
+    """Return what a model can do, in Ollama's terms; clients hide models that lack what they need."""
     if kind == "embeddings":
         return ["embedding"]
     abilities, model = route.offer.abilities, route.model
@@ -158,7 +158,7 @@ def capabilities(route: ModelRoute, kind: str) -> list[str]:
 
 
 def details(view: ModelView) -> Facts:
-    """Return the details that every listing has; the engine stands for the family."""
+    """Return the details in every listing; the engine takes the place of the family."""
     return {
         "parent_model": "",
         "format": "",
@@ -170,12 +170,12 @@ def details(view: ModelView) -> Facts:
 
 
 def digest(view: ModelView) -> str:
-    """Return a digest that stays the same for as long as the name means the same model."""
+    """Return a digest that changes when the name refers to another model."""
     return hashlib.sha256(f"{view.service_id}\n{view.engine}\n{view.target}".encode()).hexdigest()
 
 
 def timestamp(moment: datetime) -> str:
-    """Return a moment as Ollama writes it (RFC 3339).
+    """Return a time in Ollama's format (RFC 3339).
 
     >>> timestamp(datetime.fromtimestamp(0, UTC))
     '1970-01-01T00:00:00.000000Z'

@@ -1,8 +1,8 @@
-"""The OpenAPI document, made complete from what the code says anyway.
+"""Completes the OpenAPI document that FastAPI generates.
 
-The facts of the control plane are plain dataclasses that are documented once, in their docstrings; the
-section `Attributes:` of each becomes the descriptions of its properties. Errors are declared as the problems
-that `problems.py` makes of them. What the gateway answers itself is added from `inference.py`.
+The control plane's dataclasses are documented in their docstrings; the section `Attributes:` of each becomes
+the descriptions of its properties. Errors become the problems that `errors.py` answers. `inference.py`
+contributes the endpoints that the gateway serves.
 """
 
 import copy
@@ -21,10 +21,10 @@ _FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 
 
 def complete(document: dict[str, Any], examples: dict[str, object]) -> dict[str, Any]:
-    """Fill in what FastAPI cannot know; return the document.
+    """Complete a document, and return it.
 
     Args:
-        document: As FastAPI made it.
+        document: As FastAPI generates it; changed in place.
         examples: By name of the schema.
     """
     document["paths"] = {**inference.operations(), **document["paths"]}
@@ -42,7 +42,7 @@ def complete(document: dict[str, Any], examples: dict[str, object]) -> dict[str,
 
 
 def split_docstring(text: str) -> tuple[str, dict[str, str]]:
-    r"""Take a docstring apart into what it says of the whole and of each attribute.
+    r"""Split a docstring into its summary and the descriptions of its attributes.
 
     >>> split_docstring("A line.\n\nAttributes:\n    seq: Counts the lines\n        from 1.\n    at: When.")
     ('A line.', {'seq': 'Counts the lines from 1.', 'at': 'When.'})
@@ -64,11 +64,11 @@ def _responses(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def _declare_problem(status: str, response: dict[str, Any]) -> None:
-    """Give an error its real media type, and a refused request its real shape."""
+    """Declare the media type of errors, and the body of a 422."""
     content = response.get("content", {})
     schema = content.get("application/json", {}).get("schema", {})
     if schema.get("$ref", "").rpartition("/")[2] in _FASTAPI_ERRORS:
-        response["description"] = "The request is not valid; `errors` says why."
+        response["description"] = "The request is invalid; `errors` says why."
         schema = _REFERENCE
     if schema == _REFERENCE and status >= "400":
         response["content"] = {PROBLEM: {"schema": _REFERENCE}}

@@ -1,4 +1,4 @@
-"""The policy: who may call from where, and how much."""
+"""The policy: allowlist, rate limits, CORS."""
 
 from typing import Annotated
 
@@ -8,9 +8,9 @@ from loguru import logger
 from pydantic import BaseModel, Field, GetJsonSchemaHandler, RootModel
 from pydantic_core import CoreSchema
 
-from ai_proxy.api.deps import Address, Kept, Principal, TheAuditEvent
+from ai_proxy.api.deps import Address, Principal, TheAuditEvent, TheState
 from ai_proxy.api.errors import Problem
-from ai_proxy.api.keys import NOT_KEPT, REFUSED
+from ai_proxy.api.keys import REFUSED, STORE_UNAVAILABLE
 from ai_proxy.api.middleware import OWNER
 from ai_proxy.api.services import Flag
 from ai_proxy.core.errors import RequestError
@@ -20,44 +20,44 @@ from ai_proxy.core.store_ports import PolicyRevision
 
 
 class LockedOutError(RequestError):
-    """Whoever sets this policy could not call any more to set another."""
+    """The policy would lock out the caller that sets it."""
 
-    code, status, title = "policy_locks_out", 409, "Policy locks out"
+    code, status, title = "policy_locks_out", 409, "Policy locks you out"
 
 
 class PolicyDocument(RootModel[dict[str, object]]):
-    """A policy; what is left out is as by default."""
+    """A policy; what is omitted has its default."""
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, _core_schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> dict[str, object]:
-        """Return the schema by which policies are read."""
+        """Return the JSON Schema of policies."""
         return {name: value for name, value in POLICY_SCHEMA.items() if name != "$schema"}
 
 
 class Revision(BaseModel):
-    """A policy that was set."""
+    """One version of the policy."""
 
-    number: int = Field(description="Counts them from 1; the highest is in force.")
+    number: int = Field(description="Counts from 1; the highest is in force.")
     at: float = Field(description="When it was set, in seconds since the epoch.")
     who: str = Field(description="Who set it: a key's id, or `owner`.")
-    policy: PolicyDocument = Field(description="In full.")
+    policy: PolicyDocument = Field(description="The whole policy.")
 
 
 class Revisions(BaseModel):
-    """The policies that were set."""
+    """The versions of the policy."""
 
     revisions: list[Revision] = Field(description="Newest first.")
 
 
-router = APIRouter(prefix="/api/v1/policy", tags=["policy"], responses=NOT_KEPT)
+router = APIRouter(prefix="/api/v1/policy", tags=["policy"], responses=STORE_UNAVAILABLE)
 
 
 @router.get("", summary="Show the policy")
-async def show_policy(kept: Kept) -> PolicyDocument:
-    """The policy in force, in full; change it and put it back."""
-    return PolicyDocument(dict(kept.security.policy.document()))
+async def show_policy(state: TheState) -> PolicyDocument:
+    """The whole policy in force."""
+    return PolicyDocument(dict(state.security.policy.document()))
 
 
 @router.put(
@@ -65,30 +65,31 @@ async def show_policy(kept: Kept) -> PolicyDocument:
     summary="Set the policy",
     responses={
         **REFUSED,
-        409: {"model": Problem, "description": "Its allowlist does not name your own address."},
+        409: {"model": Problem, "description": "The allowlist does not contain your own address."},
     },
 )
 async def set_policy(
     document: PolicyDocument,
-    kept: Kept,
+    state: TheState,
     principal: Principal,
     address: Address,
     audit_event: TheAuditEvent,
     *,
-    force: Annotated[Flag, Query(description="Set it although it locks you out.")] = False,
+    force: Annotated[Flag, Query(description="Set it even if it locks you out.")] = False,
 ) -> Revision:
-    """Put a policy in force, for every path and at once; what it leaves out is as by default.
+    """Put a policy in force at once, for every path; what it omits has its default.
 
-    One with errors changes nothing: each is one line of `detail`. One whose allowlist does not name your own
-    address is refused unless `force` is given.
+    A policy with errors changes nothing; `detail` has one line for each error. A policy whose allowlist does
+    not contain your own address is refused unless `force` is given.
     """
     policy = parse_policy(document.root)
     if not force and principal != OWNER and locks_out(policy, address):
         raise LockedOutError(
-            f"the allowlist does not name the address {address} that you call from; add it, or set the policy"
-            " with ?force=true, after which only others, or 'ai-proxy security policy' here, can change it"
+            f"the allowlist does not contain your address {address}; add it, or set the policy with"
+            " ?force=true: then only clients elsewhere, or 'ai-proxy security policy' on this machine,"
+            " can change it"
         )
-    revision = await kept.security.policy.set(document.root, principal)
+    revision = await state.security.policy.set(document.root, principal)
     logger.info("policy {} set by {}", revision.number, principal)
     audit_event.detail = f"revision {revision.number}"
     return _revision(revision)
@@ -101,16 +102,17 @@ async def set_policy(
     responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
 )
 async def show_policy_schema() -> JSONResponse:
-    """JSON Schema of a policy, for editors."""
+    """The JSON Schema of policies, for editors."""
     return JSONResponse(POLICY_SCHEMA)
 
 
-@router.get("/history", summary="List the policies that were set")
+@router.get("/history", summary="List the versions of the policy")
 async def list_policies(
-    kept: Kept, limit: Annotated[int, Query(ge=1, le=1000, description="At most so many.")] = 100
+    state: TheState,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of versions.")] = 100,
 ) -> Revisions:
-    """Who set which policy, and when. To go back, put an old one in force again."""
-    history = await kept.security.policy.history(limit)
+    """Who set which policy, and when. To go back, set an old one again."""
+    history = await state.security.policy.history(limit)
     return Revisions(revisions=[_revision(one) for one in history])
 
 

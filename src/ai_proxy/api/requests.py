@@ -1,4 +1,4 @@
-"""Requests to models: those under way, and those that ended last. What was asked and answered is not kept."""
+"""Requests to models: unfinished and recent ones. Prompts and answers are not kept."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -16,37 +16,35 @@ MAX_LIMIT = 1000
 
 
 class FinishedRequest(BaseModel):
-    """A request that is over."""
+    """A finished request."""
 
     request_id: str = Field(description="As in `X-Request-ID`.")
-    endpoint: str = Field(description="The path that was asked.")
-    model: str = Field(description="As the client named it; empty when it named none.")
-    service_id: str = Field(description="Who answered; empty when nobody was found.")
-    engine: str = Field(description="The software that answered; empty likewise.")
-    streamed: bool = Field(description="Whether the answer was asked for as a stream.")
+    endpoint: str = Field(description="The requested path.")
+    model: str = Field(description="The requested name; empty without one.")
+    service_id: str = Field(description="The service that answered; empty when none did.")
+    engine: str = Field(description="Its engine; empty likewise.")
+    streamed: bool = Field(description="Whether the client asked for a stream.")
     status: int = Field(
         description="HTTP status sent; 499 when the client left first, 599 when the response broke off."
     )
-    error: str = Field(description="Code of the proxy's own error; empty for none.")
-    started: float = Field(description="When its head had come, in seconds since the epoch.")
-    seconds: float = Field(description="From then to the end of the response.")
-    waited: float = Field(description="Seconds of that in the queue, or until a model was loaded.")
+    error: str = Field(description="Code of the proxy's own error; empty without one.")
+    started: float = Field(description="When its head was complete, in seconds since the epoch.")
+    seconds: float = Field(description="Seconds from then to the end of the response.")
+    waited: float = Field(description="Seconds of that in the queue, or until the model was loaded.")
     loaded: bool = Field(description="Whether it waited for a start.")
-    time_to_first_token: float | None = Field(description="In seconds; null but for streams.")
-    tokens_in: int | None = Field(description="Of the prompt; null when that is not known.")
-    tokens_out: int | None = Field(description="Of the answer; null likewise.")
-    tokens_per_second: float | None = Field(
-        description="How fast a stream came; null when that is not known."
-    )
-    trace_id: str | None = Field(description="Of its trace, when it has one.")
+    time_to_first_token: float | None = Field(description="In seconds; null except for streams.")
+    tokens_in: int | None = Field(description="Tokens of the prompt; null when unknown.")
+    tokens_out: int | None = Field(description="Tokens of the answer; null likewise.")
+    tokens_per_second: float | None = Field(description="Speed of a stream; null when unknown.")
+    trace_id: str | None = Field(description="Id of its trace; null without one.")
 
 
 class RequestList(BaseModel):
     """Requests to models."""
 
-    live: list[LiveRequest] = Field(description="Under way, the last to begin first.")
+    live: list[LiveRequest] = Field(description="Unfinished ones, the newest first.")
     recent: list[FinishedRequest] = Field(
-        description="Over, the last to end first; older ones are forgotten. Empty with `live`."
+        description="The last finished ones, newest first; empty with `live`."
     )
 
 
@@ -57,14 +55,18 @@ router = APIRouter(prefix="/api/v1", tags=["system"])
 async def list_requests(
     context: TheContext,
     *,
-    limit: Annotated[int, Query(ge=0, le=MAX_LIMIT, description="Of each list, at most so many.")] = 100,
-    service: Annotated[str | None, Query(description="Only those of a service.", examples=["llama3"])] = None,
-    model: Annotated[str | None, Query(description="Only those for a model.", examples=["llama3"])] = None,
-    live: Annotated[Flag, Query(description="Only those under way.")] = False,
+    limit: Annotated[int, Query(ge=0, le=MAX_LIMIT, description="Maximum length of each list.")] = 100,
+    service: Annotated[
+        str | None, Query(description="Only requests that this service answered.", examples=["llama3"])
+    ] = None,
+    model: Annotated[
+        str | None, Query(description="Only requests for this model.", examples=["llama3"])
+    ] = None,
+    live: Annotated[Flag, Query(description="Only unfinished requests.")] = False,
 ) -> RequestList:
-    """What is asked of models now, and what was asked last: who answered, how long it took, how fast.
+    """Unfinished and recent requests to models: the service that answered, durations, speed.
 
-    Nothing of prompts and answers is kept, and nothing of who asked.
+    Prompts, answers and callers are not kept.
     """
     under_way = sorted(context.requests.live(), key=lambda request: -request.started)
     recent = () if live else context.requests.recent()
@@ -77,7 +79,7 @@ async def list_requests(
 def select[T: (RequestRecord, LiveRequest)](
     requests: Sequence[T], limit: int, service: str | None, model: str | None
 ) -> list[T]:
-    """Return the first of those that are for a service and a model; None for any."""
+    """Return the first requests for a service and a model; None for any."""
     chosen = (
         one
         for one in requests

@@ -1,4 +1,4 @@
-"""The shapes of the management API's answers that are not facts of the control plane themselves."""
+"""Answers of the management API that are no facts of the control plane, and examples for all of them."""
 
 from enum import StrEnum
 
@@ -11,19 +11,19 @@ from ai_proxy.core.service import ResourceUsage
 
 
 class Services(BaseModel):
-    """Every service as it stands."""
+    """The state of every service."""
 
     services: list[ServiceView] = Field(description="In the order of the configuration.")
 
 
 class Message(BaseModel):
-    """What became of a request to start or stop something."""
+    """The result of starting or stopping something."""
 
     message: str = Field(description="In words.", examples=["Container 'llama3' starting"])
 
 
 class ContainerStatus(StrEnum):
-    """Where what runs a service stands, as container tools say it."""
+    """State of a service's container or process, in the terms of container tools."""
 
     RUNNING = "running"
     EXITED = "exited"
@@ -34,18 +34,18 @@ class ContainerStatus(StrEnum):
 
 
 class Container(BaseModel):
-    """What runs a service."""
+    """The container or process of a service."""
 
     service_id: str = Field(description="The service.")
-    status: ContainerStatus = Field(description="Where it stands; `not_found`: nothing has run yet.")
-    runtime: str = Field(description="How it is run.")
+    status: ContainerStatus = Field(description="Its state; `not_found`: it has never run.")
+    runtime: str = Field(description="The runtime of the service.")
     ref: str | None = Field(
-        description="What the runtime calls it: a pid, a container id; null when nothing runs."
+        description="Its id in the runtime, such as a pid or a container id; null when nothing runs."
     )
-    upstreams: list[str] = Field(description="Addresses, while it runs.")
-    exit_code: int | None = Field(description="Of the last exit that was not asked for; null if unknown.")
-    detail: str = Field(description="Why it stands there, in words.")
-    stats: ResourceUsage | None = Field(description="What it uses; null when that is not known.")
+    upstreams: list[str] = Field(description="Its addresses while it runs.")
+    exit_code: int | None = Field(description="Exit code of the last unexpected exit; null when unknown.")
+    detail: str = Field(description="Why it is in this state.")
+    stats: ResourceUsage | None = Field(description="Resource usage; null when unknown.")
 
 
 _STATUS = {
@@ -62,11 +62,11 @@ _STATUS = {
 
 
 def container_status(state: State, starts: int) -> ContainerStatus:
-    """Say in container terms where a service stands.
+    """Return the state of a service in container terms.
 
     Args:
         state: Of the service.
-        starts: How often it was started.
+        starts: How often the service was started.
 
     >>> container_status(State.LOADING, starts=1)
     <ContainerStatus.STARTING: 'starting'>
@@ -79,7 +79,7 @@ def container_status(state: State, starts: int) -> ContainerStatus:
 
 
 def container(view: ServiceView) -> Container:
-    """Return what is told of the thing that runs a service."""
+    """Return the container or process of a service."""
     return Container(
         service_id=view.id,
         status=container_status(view.state, view.starts),
@@ -100,19 +100,19 @@ class Logs(BaseModel):
 
 
 class Health(BaseModel):
-    """The proxy lives."""
+    """The proxy is alive."""
 
     status: str = Field(description="Always `ok`.", examples=["ok"])
-    version: str = Field(description="Of the proxy.", examples=["1.2.3"])
+    version: str = Field(description="Version of the proxy.", examples=["1.2.3"])
 
 
 class ServerFacts(BaseModel):
     """The proxy itself."""
 
-    version: str = Field(description="Of the proxy.", examples=["1.2.3"])
-    url: str = Field(description="Where it listens.", examples=["http://127.0.0.1:11000"])
+    version: str = Field(description="Version of the proxy.", examples=["1.2.3"])
+    url: str = Field(description="Where clients reach it.", examples=["http://127.0.0.1:11000"])
     ollama_url: str | None = Field(
-        description="Where it speaks Ollama's API; null where it does not.",
+        description="Where clients reach its Ollama API; null without one.",
         examples=["http://127.0.0.1:11434"],
     )
 
@@ -120,40 +120,40 @@ class ServerFacts(BaseModel):
 class RestartedTask(BaseModel):
     """Background work of the proxy that failed and was restarted; the log says why."""
 
-    task: str = Field(description="What it is called, also in metrics and in the log.")
+    task: str = Field(description="Its name, also in metrics and in the log.")
     count: int = Field(description="How often it was restarted since the start of the proxy.")
     at: float = Field(description="When it failed last, in seconds since the epoch.")
-    waiting: bool = Field(description="Whether it waits for its restart, and does not run now.")
+    waiting: bool = Field(description="Whether it waits for its restart, so that it does not run now.")
 
 
 class Readiness(BaseModel):
-    """Whether the proxy serves all that it should."""
+    """Whether the proxy serves everything that it should."""
 
     ready: bool = Field(description="Whether no service is awaited, and no background work waits.")
     restarted: list[RestartedTask] = Field(
-        description="Background work that had to be restarted, by name; empty when all is well."
+        description="Background work that had to be restarted; normally empty."
     )
     waiting_for: list[str] = Field(
-        description="Services with `start: always` that are not ready, but for those stopped by hand."
+        description="Services with `start: always` that are not ready, except those stopped by hand."
     )
 
 
 class Reloaded(BaseModel):
-    """What a reload of the configuration changed, by service id."""
+    """Ids of the services that a reload of the configuration changed."""
 
-    added: tuple[str, ...] = Field(description="Declared now, not before.")
-    changed: tuple[str, ...] = Field(description="Declared differently: `restarted` and `updated` together.")
-    removed: tuple[str, ...] = Field(description="No longer declared; stopped.")
-    restarted: tuple[str, ...] = Field(description="Changed so that a running instance is replaced.")
+    added: tuple[str, ...] = Field(description="New in the configuration.")
+    changed: tuple[str, ...] = Field(description="`restarted` and `updated` together.")
+    removed: tuple[str, ...] = Field(description="No longer in the configuration; stopped.")
+    restarted: tuple[str, ...] = Field(description="Changed in settings that need a restart of the service.")
     updated: tuple[str, ...] = Field(description="Changed in settings that apply without a restart.")
-    unchanged: tuple[str, ...] = Field(description="Left alone.")
+    unchanged: tuple[str, ...] = Field(description="Unchanged.")
     needs_restart: tuple[str, ...] = Field(
-        description="Changed settings of the server itself, which take effect when it is restarted."
+        description="Changed settings of the proxy that take effect when the proxy is restarted."
     )
 
 
 def reloaded(report: ReloadReport) -> Reloaded:
-    """Return what is told of a reload."""
+    """Return the answer to a reload."""
     return Reloaded(
         added=report.added,
         changed=tuple(sorted((*report.restarted, *report.updated))),
@@ -342,4 +342,4 @@ EXAMPLES: dict[str, object] = {
         "request_id": "5f0c1d3e",
     },
 }
-"""Of schemas, for the documentation, by name."""
+"""Examples for the documentation, by name of the schema."""

@@ -1,4 +1,4 @@
-"""Services: how they stand, and starting and stopping them by hand."""
+"""Services: their state, and starting and stopping them by hand."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -16,31 +16,29 @@ from ai_proxy.core.lifecycle import State
 from ai_proxy.core.logring import LogLine, LogRing
 
 STOP_WAIT = 5.0
-"""Seconds that a stop waits for proof when the caller does not say."""
+"""Seconds that a stop waits by default until nothing of the service runs."""
 
 MAX_WAIT = 3600.0
-"""Longest wait in seconds that a caller may ask for."""
+"""Maximum of `wait`, in seconds."""
 
 ServiceId = Annotated[str, Path(description="The service's id.", examples=["llama3"])]
 StartWait = Annotated[
     float,
     Query(
-        alias="wait", ge=0, le=MAX_WAIT, description="Seconds to wait until it is ready; 0 answers at once."
+        alias="wait", ge=0, le=MAX_WAIT, description="Seconds to wait until it is ready; 0 returns at once."
     ),
 ]
 StopWait = Annotated[
     float, Query(alias="wait", ge=0, le=MAX_WAIT, description="Seconds to wait until nothing of it runs.")
 ]
 Flag = Annotated[bool, BeforeValidator(lambda value: True if value == "" else value)]
-"""True also when only its name is given: `?follow`."""
+"""A boolean that is also true without a value: `?follow`."""
 
-UNKNOWN: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "No service is called that."}
-}
+UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "No service has this id."}}
 FAILED: dict[int | str, dict[str, Any]] = {
     **UNKNOWN,
     500: {"model": Problem, "description": "It failed; `detail` says why, `log_tail` has its last lines."},
-    503: {"model": Problem, "description": "It cannot be done now, such as when the Docker daemon is away."},
+    503: {"model": Problem, "description": "The runtime is unavailable, such as a stopped Docker daemon."},
 }
 
 
@@ -53,17 +51,17 @@ router = APIRouter(prefix="/api/v1", tags=["services"])
 
 @router.get("/services", summary="List the services")
 async def list_services(plane: Plane) -> Services:
-    """Every declared service as it stands."""
+    """The state of every declared service."""
     return Services(services=list(plane.services()))
 
 
 @router.get("/service/{service_id}", summary="Show a service", responses=UNKNOWN)
 async def show_service(service_id: ServiceId, plane: Plane) -> ServiceView:
-    """One service: its state and why, its addresses and load, its last failure."""
+    """One service: its state and the reason, its addresses, load and last failure."""
     return plane.service(service_id)
 
 
-@router.get("/container/{service_id}", summary="Show what runs a service", responses=UNKNOWN)
+@router.get("/container/{service_id}", summary="Show the container of a service", responses=UNKNOWN)
 async def show_container(service_id: ServiceId, plane: Plane) -> Container:
     """The process or container behind a service."""
     return container(plane.service(service_id))
@@ -77,7 +75,7 @@ async def show_container(service_id: ServiceId, plane: Plane) -> Container:
 async def start_service(
     service_id: ServiceId, plane: Plane, principal: Principal, response: Response, wait: StartWait = 0
 ) -> Message:
-    """Start it by hand. It may be waited for; a start goes on when the wait is over."""
+    """Start a service by hand. The start continues when `wait` is over."""
     before = plane.service(service_id)
     _log("start", service_id, principal)
     after = await plane.start(service_id, wait)
@@ -89,7 +87,7 @@ async def start_service(
 async def stop_service(
     service_id: ServiceId, plane: Plane, principal: Principal, wait: StopWait = STOP_WAIT
 ) -> Message:
-    """Stop it by hand and hold it: requests get 503 until it is started by hand."""
+    """Stop a service by hand and hold it stopped: requests get 503 until it is started by hand."""
     _log("stop", service_id, principal)
     view = await plane.stop(service_id, wait)
     return Message(message=f"Container {service_id!r} {'stopped' if _at_rest(view) else 'stopping'}")
@@ -103,7 +101,7 @@ async def stop_service(
 async def restart_service(
     service_id: ServiceId, plane: Plane, principal: Principal, response: Response, wait: StartWait = 0
 ) -> Message:
-    """Stop it, when its requests have ended, and start it again."""
+    """Stop a service after its requests have ended, and start it again."""
     before = plane.service(service_id)
     _log("restart", service_id, principal)
     after = await plane.restart(service_id, wait)
@@ -119,7 +117,7 @@ async def restart_service(
 async def unload_service(
     service_id: ServiceId, plane: Plane, principal: Principal, response: Response, wait: StopWait = STOP_WAIT
 ) -> Message:
-    """Free what it takes, when its requests have ended; the next request may start it again."""
+    """Stop a service after its requests have ended; the next request may start it again."""
     _log("unload", service_id, principal)
     view = await plane.unload(service_id, wait)
     response.status_code = 200 if _at_rest(view) else 202
@@ -128,11 +126,11 @@ async def unload_service(
 
 @router.get(
     "/service/{service_id}/logs",
-    summary="Read a service's output",
+    summary="Read the output of a service",
     response_model=Logs,
     responses={
         200: documented(
-            "The last lines; with `follow` server-sent events of the kind `log`, one for each line.",
+            "The last lines; with `follow` one server-sent event `log` per line.",
             event({"seq": 1, "at": 1700000000.0, "text": "listening"}, id=1, kind="log"),
         ),
         **UNKNOWN,
@@ -142,11 +140,11 @@ async def read_logs(
     service_id: ServiceId,
     plane: Plane,
     *,
-    tail: Annotated[int, Query(ge=0, le=100_000, description="Last lines to begin with.")] = 100,
-    follow: Annotated[Flag, Query(description="Go on with every new line, until you leave.")] = False,
-    last_event_id: Annotated[int, Header(description="The last line got, when connecting again.")] = 0,
+    tail: Annotated[int, Query(ge=0, le=100_000, description="Number of past lines.")] = 100,
+    follow: Annotated[Flag, Query(description="Stream every new line until the client disconnects.")] = False,
+    last_event_id: Annotated[int, Header(description="The last line received before a reconnection.")] = 0,
 ) -> Logs | Response:
-    """The last lines of its standard output and error; older ones are gone."""
+    """The last lines of standard output and error; older ones are not kept."""
     ring = plane.logs(service_id)
     if follow:
         return _follow(ring, tail, last_event_id)
@@ -161,7 +159,7 @@ def _follow(ring: LogRing, tail: int, seen: int) -> EventStream:
 
 
 def started(before: ServiceView, after: ServiceView) -> tuple[int, str]:
-    """Return status and message for a start, from how the service stood before and stands now."""
+    """Return status and message for a start, given the service before and after it."""
     if after.state is not State.READY:
         return 202, f"Container {after.id!r} starting"
     already = before.state is State.READY
@@ -169,7 +167,7 @@ def started(before: ServiceView, after: ServiceView) -> tuple[int, str]:
 
 
 def restarted(before: ServiceView, after: ServiceView) -> tuple[int, str]:
-    """Return status and message for a restart, which is over only when a new instance is ready."""
+    """Return status and message for a restart, which is complete when a new instance is ready."""
     if after.state is State.READY and after.starts > before.starts:
         return 200, f"Container {after.id!r} restarted"
     return 202, f"Container {after.id!r} restarting"
@@ -180,4 +178,4 @@ def _at_rest(view: ServiceView) -> bool:
 
 
 def _log(action: str, service_id: str, principal: str) -> None:
-    logger.info("{} of {!r} asked for by {}", action, service_id, principal)
+    logger.info("{} of {!r} requested by {}", action, service_id, principal)

@@ -1,4 +1,8 @@
-"""Server-sent events (WHATWG HTML, section 9.2): what has happened lately, then what happens."""
+"""Server-sent events (WHATWG HTML, section 9.2): recent items, then every new one.
+
+FastAPI's own event streams begin when a generator yields; ours must answer 404 or JSON instead, depending on
+parameters, so this module uses its format and its response class only.
+"""
 
 import asyncio
 import json
@@ -6,13 +10,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 
-from starlette.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Send
 
 from ai_proxy.platform.tasks import cancel, spawn
 
 HEARTBEAT = 15.0
-"""Seconds of silence after which a comment is sent, so that nobody takes the connection for dead."""
+"""Seconds of silence after which a comment is sent, so that no proxy closes the connection."""
 
 MAX_BACKLOG = 10_000
 """Items kept for a client that reads slowly; beyond, it loses the oldest."""
@@ -22,13 +26,13 @@ def event(data: object, *, id: int, kind: str) -> str:  # noqa: A002 - the field
     r"""Render one event.
 
     >>> event({"text": "ready"}, id=7, kind="log")
-    'id: 7\nevent: log\ndata: {"text": "ready"}\n\n'
+    'event: log\ndata: {"text": "ready"}\nid: 7\n\n'
     """
-    return f"id: {id}\nevent: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return format_sse_event(data_str=json.dumps(data, ensure_ascii=False), event=kind, id=str(id)).decode()
 
 
 def documented(description: str, example: str) -> dict[str, object]:
-    """Return what the OpenAPI document says of an answer that may be a stream of events."""
+    """Return the OpenAPI documentation of an answer that may be a stream of events."""
     content = {"schema": {"type": "string"}, "example": example}
     return {"description": description, "content": {"text/event-stream": content}}
 
@@ -39,12 +43,12 @@ async def follow[T](
     render: Callable[[T], str],
     heartbeat: float = HEARTBEAT,
 ) -> AsyncGenerator[str]:
-    """Yield what `recent` returns and then, without a gap or a repetition, what subscribers are told.
+    """Yield the recent items and then every new one, without a gap or a repetition.
 
     Args:
-        recent: Returns what has happened lately, oldest first.
-        subscribe: Registers a callback for what happens; returns the function that ends it.
-        render: Makes an event of an item.
+        recent: Returns the recent items, oldest first.
+        subscribe: Registers a callback for new items; returns the function that unregisters it.
+        render: Renders an item as an event.
         heartbeat: Seconds of silence after which a comment is sent.
     """
     backlog: deque[T] = deque(maxlen=MAX_BACKLOG)
@@ -54,7 +58,7 @@ async def follow[T](
         backlog.append(item)
         arrived.set()
 
-    # Both in one step of the event loop: nothing can happen in between.
+    # Both in one step of the event loop: no item can come in between.
     unsubscribe = subscribe(take)
     past = list(recent())
     try:
@@ -77,11 +81,11 @@ async def follow[T](
 async def stream[T](
     items: AsyncGenerator[T], render: Callable[[T], str], heartbeat: float = HEARTBEAT
 ) -> AsyncGenerator[str]:
-    """Yield what another generator yields, as events.
+    """Yield the items of another generator as events.
 
     Args:
-        items: Goes on until it is closed, which it is at the end.
-        render: Makes an event of an item.
+        items: Endless; closed at the end.
+        render: Renders an item as an event.
         heartbeat: Seconds of silence after which a comment is sent.
     """
     coming: asyncio.Task[T] | None = None
@@ -104,10 +108,8 @@ async def _next[T](items: AsyncGenerator[T]) -> T:
     return await anext(items)
 
 
-class EventStream(StreamingResponse):
-    """A response of server-sent events, whose source is closed as soon as the client has left."""
-
-    media_type = "text/event-stream"
+class EventStream(EventSourceResponse):
+    """A stream of events whose source is closed as soon as the client has left."""
 
     def __init__(self, events: AsyncGenerator[str]) -> None:
         super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})

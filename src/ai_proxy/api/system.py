@@ -20,9 +20,9 @@ _EXAMPLE = ServiceEvent(1, 1700000000.0, "llama3", Event.START, State.STARTING, 
 router = APIRouter(tags=["system"])
 
 
-@router.get("/health", summary="Does the proxy live?", response_model=Health)
+@router.get("/health", summary="Is the proxy alive?", response_model=Health)
 async def health(context: TheContext) -> Response:
-    """Answers whenever the proxy can answer at all; says nothing about the services."""
+    """Answers as long as the proxy runs, whatever the state of its services."""
     return probes.health(context.version)
 
 
@@ -47,7 +47,7 @@ async def ready(context: TheContext) -> Response:
 
 @router.get(
     "/metrics",
-    summary="Measurements",
+    summary="Metrics",
     response_class=Response,
     responses={
         200: {
@@ -66,36 +66,36 @@ async def metrics(context: TheContext) -> Response:
     return probes.measurements(context.metrics)
 
 
-@router.get("/api/v1/server", summary="Where does the proxy listen?")
+@router.get("/api/v1/server", summary="Show the proxy's addresses")
 async def server(context: TheContext) -> ServerFacts:
-    """The proxy's version and addresses, as a client on its own machine reaches them."""
+    """The proxy's version, and its addresses for clients on the same machine."""
     addresses = context.addresses
     return ServerFacts(version=context.version, url=addresses.http, ollama_url=addresses.ollama)
 
 
 @router.get(
     "/api/v1/events",
-    summary="Follow what happens",
+    summary="Follow the events",
     response_class=Response,
     responses={
         200: documented(
-            "Server-sent events of the kind `service`, one for each change of a state.",
+            "One server-sent event `service` per change of a state.",
             event(asdict(_EXAMPLE), id=_EXAMPLE.seq, kind="service"),
         )
     },
 )
 async def events(
     plane: Plane,
-    recent: Annotated[int, Query(ge=0, le=1000, description="Events of the past to begin with.")] = 0,
-    last_event_id: Annotated[int, Header(description="The last event got, when connecting again.")] = 0,
+    recent: Annotated[int, Query(ge=0, le=1000, description="Number of past events.")] = 0,
+    last_event_id: Annotated[int, Header(description="The last event received before a reconnection.")] = 0,
 ) -> Response:
-    """Every change of a service's state, as it happens, until you leave. Event ids count from 1."""
+    """Every change of a service's state, until the client disconnects. Event ids count from 1."""
     return _follow(plane.events, recent, last_event_id)
 
 
 def _follow(bus: EventBus, count: int, seen: int) -> EventStream:
     def recent() -> list[ServiceEvent]:
-        # Who comes back wants what was missed, whatever the address says.
+        # A client that reconnects wants all that it missed, whatever its `recent` says.
         return [fact for fact in bus.recent(1000 if seen else count) if fact.seq > seen]
 
     return EventStream(
@@ -109,11 +109,11 @@ def _follow(bus: EventBus, count: int, seen: int) -> EventStream:
     responses={
         422: {
             "model": Problem,
-            "description": "It has errors, one on each line of `detail`; nothing was changed.",
+            "description": "The configuration has errors, one per line of `detail`; nothing was changed.",
         }
     },
 )
 async def reload_config(plane: Plane, principal: Principal) -> Reloaded:
     """Read the configuration again and apply it. Only services that changed are restarted."""
-    logger.info("reload of the configuration asked for by {}", principal)
+    logger.info("reload of the configuration requested by {}", principal)
     return reloaded(await plane.reload())

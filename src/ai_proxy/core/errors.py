@@ -1,7 +1,7 @@
-"""Every error that the proxy answers itself, with its code and HTTP status.
+"""Every error that the proxy itself answers, with its HTTP status and its code.
 
 ProxyError
-├── RequestError                     the client's request cannot be served as it stands
+├── RequestError                     the request must change before it can be served
 │   ├── MalformedRequestError        400 malformed_request
 │   ├── RequestTimeoutError          408 request_timeout
 │   ├── BodyTooLargeError            413 body_too_large
@@ -9,12 +9,12 @@ ProxyError
 │   ├── UnknownPathError             404 unknown_path
 │   ├── UnknownServiceError          404 unknown_service
 │   ├── UnknownModelError            404 model_not_found
-│   ├── InvalidRequestError          400 invalid_request: not what this endpoint takes
+│   ├── InvalidRequestError          400 invalid_request: the endpoint does not accept it
 │   ├── UnsupportedParameterError    400 unsupported_parameter
 │   ├── UnsupportedModalitiesError   422 unsupported_modalities
 │   ├── MissingKeyError              401 missing_api_key
 │   ├── InvalidKeyError              401 invalid_api_key
-│   ├── ForbiddenError               403 forbidden: the key is not for this
+│   ├── ForbiddenError               403 forbidden: the key does not allow it
 │   │   ├── AddressRefusedError      403 address_refused
 │   │   ├── HostRefusedError         403 host_refused
 │   │   └── OriginRefusedError       403 origin_refused
@@ -22,7 +22,7 @@ ProxyError
 │   ├── UnknownKeyError              404 unknown_api_key: nothing to revoke or rotate
 │   └── InvalidPolicyError           422 invalid_policy
 ├── UnsupportedEndpointError         501 not_supported_by_engine
-├── UnavailableError                 the service cannot take the request now
+├── UnavailableError                 the proxy cannot serve the request now
 │   ├── ServiceStoppedError          503 service_stopped
 │   ├── ServiceFailedError           503 service_failed
 │   ├── StartTimeoutError            503 start_timeout
@@ -30,19 +30,19 @@ ProxyError
 │   ├── OverloadedError              503 overloaded: too many connections
 │   ├── ShuttingDownError            503 shutting_down
 │   └── ManagementUnavailableError   503 management_unavailable
-├── UpstreamError                    the backend did not answer as it should
+├── UpstreamError                    the backend failed
 │   ├── UpstreamConnectError         502 upstream_connect_failed
 │   ├── UpstreamClosedError          502 upstream_closed
 │   ├── UpstreamInvalidError         502 upstream_invalid_response
 │   └── UpstreamTimeoutError         504 upstream_timeout
-├── RuntimeFailureError              500 runtime_failure: a backend could not be started or stopped
-│   └── RuntimeUnavailableError      503 runtime_unavailable: what runs it (the Docker daemon) is away
-├── StoreError                       500 store_failed: what is kept cannot be read or written
-│   ├── StoreUnavailableError        503 store_unavailable: locked, or its server is away
+├── RuntimeFailureError              500 runtime_failure: a backend cannot be started or stopped
+│   └── RuntimeUnavailableError      503 runtime_unavailable: the Docker daemon does not answer
+├── StoreError                       500 store_failed: the store cannot be read or written
+│   ├── StoreUnavailableError        503 store_unavailable: locked, or its server does not answer
 │   ├── StoreFullError               507 store_full
 │   ├── StoreReadOnlyError           500 store_read_only
 │   ├── StoreDamagedError            500 store_damaged
-│   ├── StoreNewerError              500 store_newer: made by a newer version of this program
+│   ├── StoreNewerError              500 store_newer: written by a newer version of ai-proxy
 │   └── StoreMigrationError          500 store_migration_failed
 └── InvalidConfigError               422 invalid_config
 """
@@ -52,14 +52,14 @@ from typing import ClassVar
 
 
 class ProxyError(Exception):
-    """An error of the proxy's own making, told to the client.
+    """An error that the proxy answers to its client.
 
     Attributes:
         code: Stable name, sent in `X-AI-Proxy-Error`.
         status: HTTP status.
-        title: The kind of error in a few words; the same for all errors of a code.
-        retry_after: Seconds after which trying again may help; None when it will not.
-        log_tail: The backend's last log lines, when they explain it.
+        title: Short description, the same for every error with this code.
+        retry_after: Seconds after which a retry may succeed; None when none will.
+        log_tail: The backend's last log lines, when they explain the error.
     """
 
     code: ClassVar[str] = "internal"
@@ -76,41 +76,41 @@ class ProxyError(Exception):
 
 
 class RequestError(ProxyError):
-    """The client's request cannot be served as it stands."""
+    """The request must change before it can be served."""
 
 
 class MalformedRequestError(RequestError):
-    """Not well-formed HTTP, or ambiguous enough to be dangerous."""
+    """The request is not valid HTTP, or dangerously ambiguous."""
 
     code, status, title = "malformed_request", 400, "Malformed request"
 
 
 class RequestTimeoutError(RequestError):
-    """The client took too long to send its request."""
+    """The client did not send its request in time."""
 
     code, status, title = "request_timeout", 408, "Request timeout"
 
 
 class BodyTooLargeError(RequestError):
-    """The body is over the limit for bodies that are kept in memory."""
+    """The body exceeds the size limit."""
 
     code, status, title = "body_too_large", 413, "Body too large"
 
 
 class HeadTooLargeError(RequestError):
-    """Request line and headers are over the limit, in size or in number."""
+    """The request line and headers exceed the limits on size or number."""
 
     code, status, title = "head_too_large", 431, "Request header fields too large"
 
 
 class UnknownPathError(RequestError):
-    """No part of the proxy answers on this path."""
+    """Nothing is served on this path."""
 
     code, status, title = "unknown_path", 404, "Unknown path"
 
 
 class UnknownServiceError(RequestError):
-    """No service of that name is declared."""
+    """No service has this name."""
 
     code, status, title = "unknown_service", 404, "Unknown service"
 
@@ -121,7 +121,7 @@ class UnknownServiceError(RequestError):
 
 
 class UnknownModelError(RequestError):
-    """No service answers to that name of a model, or several do."""
+    """No service offers this model, or several do."""
 
     code, status, title = "model_not_found", 404, "Model not found"
 
@@ -132,16 +132,16 @@ class UnknownModelError(RequestError):
         elif near:
             detail = f"there is no model {shown!r}; did you mean {' or '.join(repr(n) for n in near)}?"
         else:
-            detail = f"there is no model {shown!r}; GET /v1/models lists what there is"
+            detail = f"there is no model {shown!r}; GET /v1/models lists the models"
         super().__init__(detail)
         self.near = tuple(near)
 
 
 class InvalidRequestError(RequestError):
-    """Well-formed HTTP, but not what this endpoint takes.
+    """The request is valid HTTP, but the endpoint does not accept it.
 
     Attributes:
-        param: The part of the body that is wrong; empty for all of it.
+        param: The parameter that is wrong; empty when the whole body is.
     """
 
     code, status, title = "invalid_request", 400, "Invalid request"
@@ -152,24 +152,24 @@ class InvalidRequestError(RequestError):
 
 
 class UnsupportedParameterError(InvalidRequestError):
-    """A parameter that the engine does not have, and that cannot be left out."""
+    """The engine lacks a parameter that cannot be dropped."""
 
     code, title = "unsupported_parameter", "Unsupported parameter"
 
 
 class UnsupportedModalitiesError(InvalidRequestError):
-    """Images or audio for a model that takes only text."""
+    """The request has images or audio, but the model accepts only text."""
 
     code, status, title = "unsupported_modalities", 422, "Unsupported modalities"
 
 
 class MissingKeyError(RequestError):
-    """No API key came with the request, and one is needed."""
+    """The request needs an API key and has none."""
 
-    code, status, title = "missing_api_key", 401, "API key needed"
+    code, status, title = "missing_api_key", 401, "API key required"
 
     def __init__(self) -> None:
-        super().__init__("an API key is needed: send one as 'Authorization: Bearer aip_...'")
+        super().__init__("an API key is required: send one as 'Authorization: Bearer aip_...'")
 
 
 class InvalidKeyError(RequestError):
@@ -179,66 +179,64 @@ class InvalidKeyError(RequestError):
 
 
 class ForbiddenError(RequestError):
-    """Who calls may not do this."""
+    """The caller may not do this."""
 
     code, status, title = "forbidden", 403, "Forbidden"
 
 
 class AddressRefusedError(ForbiddenError):
-    """The policy's allowlist does not name the client's address."""
+    """The policy's allowlist does not contain the client's address."""
 
     code, title = "address_refused", "Address refused"
 
 
 class HostRefusedError(ForbiddenError):
-    """The request names a host that is not this machine: a web page may have had its own name point here."""
+    """The Host header does not name this machine, as in a DNS rebinding attack."""
 
     code = "host_refused"
 
 
 class OriginRefusedError(ForbiddenError):
-    """The request comes from a web page that the policy does not let call."""
+    """The policy does not allow requests from this web page."""
 
     code = "origin_refused"
 
 
 class RateLimitedError(RequestError):
-    """The client has used up what it may for now."""
+    """The client exceeds its rate limit."""
 
     code, status, title = "rate_limited", 429, "Too many requests"
 
 
 class UnknownKeyError(RequestError):
-    """There is no API key of that id."""
+    """No API key has this id."""
 
     code, status, title = "unknown_api_key", 404, "Unknown API key"
 
     def __init__(self, key_id: str) -> None:
-        super().__init__(
-            f"there is no API key {key_id[:100]!r}; 'ai-proxy api-keys list' shows those there are"
-        )
+        super().__init__(f"there is no API key {key_id[:100]!r}; 'ai-proxy api-keys list' shows the keys")
 
 
 class InvalidPolicyError(RequestError):
-    """A policy has errors; each is one line of the detail."""
+    """A policy has errors; the detail has one line for each."""
 
     code, status, title = "invalid_policy", 422, "Invalid policy"
 
 
 class UnsupportedEndpointError(ProxyError):
-    """The engine behind the model has nothing on this path."""
+    """The engine that serves the model lacks this endpoint."""
 
     code, status, title = "not_supported_by_engine", 501, "Not supported by the engine"
 
 
 class UnavailableError(ProxyError):
-    """The service cannot take the request now."""
+    """The proxy cannot serve the request now."""
 
     status: ClassVar[int] = 503
 
 
 class ServiceStoppedError(UnavailableError):
-    """Stopped by hand, or never started by itself."""
+    """The service was stopped by hand, or must be started by hand."""
 
     code, title = "service_stopped", "Service stopped"
 
@@ -256,19 +254,19 @@ class StartTimeoutError(UnavailableError):
 
 
 class QueueFullError(UnavailableError):
-    """Too many requests wait for the service already."""
+    """Too many requests already wait for the service."""
 
     code, title = "queue_full", "Queue full"
 
 
 class OverloadedError(UnavailableError):
-    """The proxy has no room for another client."""
+    """The proxy has too many connections."""
 
     code, title = "overloaded", "Overloaded"
 
 
 class ShuttingDownError(UnavailableError):
-    """The proxy is on its way out."""
+    """The proxy is shutting down."""
 
     code, title = "shutting_down", "Shutting down"
 
@@ -280,13 +278,13 @@ class ManagementUnavailableError(UnavailableError):
 
 
 class UpstreamError(ProxyError):
-    """The backend did not answer as it should."""
+    """The backend failed."""
 
     status: ClassVar[int] = 502
 
 
 class UpstreamConnectError(UpstreamError):
-    """No connection to the backend could be made."""
+    """The proxy cannot connect to the backend."""
 
     code, title = "upstream_connect_failed", "Backend unreachable"
 
@@ -298,72 +296,72 @@ class UpstreamClosedError(UpstreamError):
 
 
 class UpstreamInvalidError(UpstreamError):
-    """What the backend answered is not HTTP."""
+    """The backend sent an invalid response."""
 
-    code, title = "upstream_invalid_response", "Backend answered garbage"
+    code, title = "upstream_invalid_response", "Invalid response from the backend"
 
 
 class UpstreamTimeoutError(UpstreamError):
-    """The backend took too long."""
+    """The backend did not answer in time."""
 
     code, status, title = "upstream_timeout", 504, "Backend timeout"
 
 
 class RuntimeFailureError(ProxyError):
-    """A backend could not be started or stopped; the detail says why and what to do."""
+    """A backend cannot be started or stopped; the detail says why and what to do."""
 
-    code, title = "runtime_failure", "Backend could not be run"
+    code, title = "runtime_failure", "Cannot run the backend"
 
 
 class RuntimeUnavailableError(RuntimeFailureError):
-    """What runs the backend is away."""
+    """The runtime does not answer, such as a stopped Docker daemon."""
 
     code, status, title = "runtime_unavailable", 503, "Runtime unavailable"
 
 
 class StoreError(ProxyError):
-    """What is kept on disk cannot be read or written; the detail says what to do."""
+    """The store cannot be read or written; the detail says what to do."""
 
     code, title = "store_failed", "Store failed"
 
 
 class StoreUnavailableError(StoreError):
-    """Something else holds the store, or its server is away; later may be better."""
+    """Another process has locked the store, or its server does not answer; a retry may succeed."""
 
     code, status, title = "store_unavailable", 503, "Store unavailable"
 
 
 class StoreFullError(StoreError):
-    """There is no room left on the disk."""
+    """The disk is full."""
 
     code, status, title = "store_full", 507, "Disk full"
 
 
 class StoreReadOnlyError(StoreError):
-    """The store may not be written."""
+    """The store cannot be written."""
 
     code, title = "store_read_only", "Store is read-only"
 
 
 class StoreDamagedError(StoreError):
-    """The file is not, or no longer, a database."""
+    """The file is not a valid database."""
 
     code, title = "store_damaged", "Store is damaged"
 
 
 class StoreNewerError(StoreError):
-    """A newer version of this program made the store."""
+    """A newer version of ai-proxy wrote the store."""
 
-    code, title = "store_newer", "Store is of a newer version"
+    code, title = "store_newer", "Store from a newer version"
 
 
 class StoreMigrationError(StoreError):
-    """The store could not be brought up to date, and is as it was."""
+    """The migration failed and left the store unchanged."""
 
     code, title = "store_migration_failed", "Migration failed"
 
 
 class InvalidConfigError(ProxyError):
-    """The configuration has errors; each is one line of the detail."""
+    """The configuration has errors; the detail has one line for each."""
 
     code, status, title = "invalid_config", 422, "Invalid configuration"

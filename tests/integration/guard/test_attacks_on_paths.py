@@ -77,7 +77,7 @@ class Site:
 async def site(house: House, tmp_path: Path) -> AsyncIterator[Site]:
     run_settings = SettingsHolder(house.store.settings, RunSettings())
     state = ProxyState(tmp_path, house.store, house.security, run_settings, house.clock)
-    app = create_app(FakePlane(view("svc")), lambda: (b"m 1\n", "text/plain"), "1.2.3", keeping=state)
+    app = create_app(FakePlane(view("svc")), lambda: (b"m 1\n", "text/plain"), "1.2.3", state=state)
     watched = Watched(app, [])
     async with serve_unix(tmp_path / "app.sock", lambda: Middleware(watched, client_principal)):
         gateway = house.rig.gateway

@@ -67,7 +67,7 @@ async def open_house(data: Path, sockets: Path) -> AsyncIterator[House]:
             lambda: (b"", "text/plain"),
             "1.2.3",
             detector=FakeDetector(detection("ollama")),
-            keeping=state,
+            state=state,
         )
         async with (
             serve_unix(sockets / "owner.sock", lambda: Middleware(app, owner_principal)),

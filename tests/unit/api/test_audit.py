@@ -117,7 +117,7 @@ async def test_an_answer_is_sent_although_the_log_cannot_be_written(house: House
     fault, security = Fault(), house.state.security
     log = AuditLog(FaultyAudit(house.state.store.audit, fault), house.clock)
     broken = replace(house.state, security=replace(security, audit=log))
-    app = create_app(FakePlane(view("llama3")), lambda: (b"", "text/plain"), "1", keeping=broken)
+    app = create_app(FakePlane(view("llama3")), lambda: (b"", "text/plain"), "1", state=broken)
     fault.on = True
 
     status, _ = await asked(app, tmp_path, "POST", "/api/v1/service/llama3/start")
@@ -141,7 +141,7 @@ async def asked(app: ASGIApp, folder: Path, method: str, path: str) -> tuple[int
 )
 async def test_without_a_store_it_is_said_why(tmp_path: Path, path: str) -> None:
     why = StoreDamagedError("the file ai-proxy.db is not a database; restore a backup")
-    app = create_app(FakePlane(), lambda: (b"", "text/plain"), "1", keeping=why)
+    app = create_app(FakePlane(), lambda: (b"", "text/plain"), "1", state=why)
 
     status, problem = await asked(app, tmp_path, "GET", f"/api/v1{path}")
 
@@ -206,7 +206,9 @@ async def test_the_log_is_followed(house: House, query: str, headers: dict[str, 
         last = await response.content.readuntil(b"\n\n")
 
     assert response.content_type == "text/event-stream"
-    assert [json.loads(one.splitlines()[2][5:])["what"][-1] for one in events[1:]] == list(numbers)
+    assert [
+        json.loads(one.splitlines()[1].removeprefix(b"data: "))["what"][-1] for one in events[1:]
+    ] == list(numbers)
     assert b"engines.detect" in last
 
 

@@ -1,6 +1,6 @@
 import json
-from collections.abc import Awaitable
 
+import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.rigs.plane import view
@@ -65,9 +65,9 @@ async def test_events_begin_with_recent_ones_and_go_on(api: Api) -> None:
         api.plane.set("llama3", Event.START, state=state)
 
     async with api.owner.get("/api/v1/events?recent=1") as response:
-        past = await _event_of(response.content.readuntil(b"}\n\n"))
+        past = await _next_event(response)
         api.plane.set("llama3", Event.PROBE_OK, state=State.READY)
-        now = await _event_of(response.content.readuntil(b"}\n\n"))
+        now = await _next_event(response)
 
     assert (past["seq"], past["state"]) == (2, "loading")
     assert (now["seq"], now["state"], now["event"]) == (3, "ready", "probe_ok")
@@ -78,11 +78,14 @@ async def test_events_resume_after_the_last_that_was_seen(api: Api) -> None:
         api.plane.set("llama3", Event.START, state=state)
 
     async with api.owner.get("/api/v1/events", headers={"Last-Event-ID": "2"}) as response:
-        assert (await _event_of(response.content.readuntil(b"}\n\n")))["seq"] == 3
+        assert (await _next_event(response))["seq"] == 3
 
 
-async def _event_of(block: Awaitable[bytes]) -> dict[str, object]:
-    event: dict[str, object] = json.loads((await block).split(b"data: ")[1])
+async def _next_event(response: aiohttp.ClientResponse) -> dict[str, object]:
+    block = b":"
+    while block.startswith(b":"):  # a comment
+        block = await response.content.readuntil(b"\n\n")
+    event: dict[str, object] = json.loads(block.splitlines()[1].removeprefix(b"data: "))
     return event
 
 

@@ -91,7 +91,7 @@ def test_anthropic_is_told_the_request_beside_the_error() -> None:
         "type": "error",
         "error": {
             "type": "not_found_error",
-            "message": "there is no model 'x'; GET /v1/models lists what there is",
+            "message": "there is no model 'x'; GET /v1/models lists the models",
         },
         "request_id": "r1",
     }
