@@ -56,9 +56,7 @@ from ai_proxy.telemetry.eventlog import EventLog
 from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
-    from ai_proxy.api.lazy import LazyApplication
+    from ai_proxy.api.lazy import Application, LazyApplication
     from ai_proxy.api.middleware import Middleware
 
 VERSION = version("ai-inference-proxy")
@@ -216,7 +214,7 @@ class Management:
     def _restarts(self) -> Mapping[str, Restarts]:
         return self._parts.background.restarts
 
-    def _build(self) -> "ASGIApp":
+    def _build(self) -> "Application":
         from ai_proxy.api.application import create_app
         from ai_proxy.api.deps import Requests
 

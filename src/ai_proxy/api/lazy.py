@@ -13,6 +13,9 @@ from ai_proxy.platform.tasks import spawn
 
 READING = ("GET", "HEAD")
 
+type Application = ASGIApp
+"""What answers the requests of a web server (ASGI)."""
+
 
 class LazyApplication:
     """Builds an application for the first request that needs it, in a thread: other requests go on meanwhile.

@@ -260,7 +260,7 @@ def _configuration(chosen: Path | None) -> "Config":
 
 def _instances(config: "Config") -> InstanceStore:
     from ai_proxy.config.build import store_url
-    from ai_proxy.persistence.instances import QuickInstances
+    from ai_proxy.persistence.quick_instances import QuickInstances
     from ai_proxy.platform.data_folder import data_folder
     from ai_proxy.telemetry.logs import configure
 

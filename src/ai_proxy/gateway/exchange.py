@@ -24,6 +24,7 @@ from ai_proxy.core.errors import (
     UpstreamClosedError,
     UpstreamInvalidError,
 )
+from ai_proxy.core.http import CLIENT, PRINCIPAL
 from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import Lease, Outcome
 from ai_proxy.core.usage import UNKNOWN, LiveRequest, Progress, RequestRecord
@@ -44,7 +45,7 @@ from ai_proxy.gateway.http.request import Request
 from ai_proxy.gateway.http.respond import JSON, LocalResponse, error_response, stream_head
 from ai_proxy.gateway.http.response import outcome_of
 from ai_proxy.gateway.http.timeouts import UNLIMITED, Pending, Wait
-from ai_proxy.gateway.http.wire import CLIENT, CONTINUE, PRINCIPAL, Header, origin_form, without_cors
+from ai_proxy.gateway.http.wire import CONTINUE, Header, origin_form, without_cors
 from ai_proxy.gateway.inference.form import FormBody
 from ai_proxy.gateway.inference.resolver import FormResolver, PromptResolver, Resolver
 from ai_proxy.gateway.inference.rewriter import ResponseRewriter, WholeResponse, is_event_stream, warning_line

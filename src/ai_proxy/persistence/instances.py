@@ -1,19 +1,15 @@
 """Proxies that run in the background, as the store knows them."""
 
-import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from ai_proxy.core.store_ports import Instance, InstanceStore
-from ai_proxy.persistence.database import FILE_NAME, Database, file_url
+from ai_proxy.core.store_ports import Instance
+from ai_proxy.persistence.database import Database
 from ai_proxy.persistence.rows import UNREADABLE, decode, encode, fact, skip
 
-PATIENCE = 1.0
-"""Seconds to wait for another process that has the file for itself."""
-_ALL = "SELECT * FROM proxy_handles ORDER BY port"
+ALL = "SELECT * FROM proxy_handles ORDER BY port"
+"""Returns what `read_rows` takes."""
 _PUT = """
 INSERT INTO proxy_handles (id, machine, pid, started, host, port, mode, endpoints, last_error)
 VALUES (:id, :machine, :pid, :started, :host, :port, :mode, :endpoints, :last_error)
@@ -32,7 +28,7 @@ class Instances:
 
     async def all(self) -> Sequence[Instance]:
         """Return every instance that can be read, by port."""
-        return _instances(await self._database.read(lambda tx: tx.rows(_ALL)))
+        return read_rows(await self._database.read(lambda tx: tx.rows(ALL)))
 
     async def put(self, instance: Instance) -> None:
         """Keep an instance, in place of the one with its id."""
@@ -45,68 +41,8 @@ class Instances:
         await self._database.write(lambda tx: tx.run(forget, id=instance_id))
 
 
-class QuickInstances:
-    """Implements `core.store_ports.InstanceStore` for commands; opens the store only where it must.
-
-    Args:
-        url: Of the store; None for the one in the data directory.
-        folder: The data directory.
-    """
-
-    def __init__(self, url: str | None, folder: Path) -> None:
-        self._url = url
-        self._file = folder / FILE_NAME
-
-    def __repr__(self) -> str:
-        return f"<QuickInstances [{self._file if self._url is None else 'a store by URL'}]>"
-
-    async def all(self) -> Sequence[Instance]:
-        """Return every instance that can be read, by port."""
-        found = read_instances(self._file) if self._url is None else None
-        if found is not None:
-            return found
-        async with self._opened() as instances:
-            return await instances.all()
-
-    async def put(self, instance: Instance) -> None:
-        """Keep an instance, in place of the one with its id."""
-        async with self._opened() as instances:
-            await instances.put(instance)
-
-    async def drop(self, instance_id: str) -> None:
-        """Forget an instance."""
-        async with self._opened() as instances:
-            await instances.drop(instance_id)
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[InstanceStore]:
-        from ai_proxy.persistence.store import open_store
-
-        async with open_store(self._url or file_url(self._file.parent)) as store:
-            yield store.instances
-
-
-def read_instances(file: Path) -> Sequence[Instance] | None:
-    """Read every instance, by port, from SQLite's file: none when there is no file yet.
-
-    Args:
-        file: Of the database.
-
-    Returns:
-        None if that fails: opening the store then migrates it, or raises the reason.
-    """
-    try:
-        if not file.exists():
-            return ()
-        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", timeout=PATIENCE, uri=True)) as connection:
-            connection.row_factory = sqlite3.Row
-            rows = [dict(row) for row in connection.execute(_ALL)]
-    except (OSError, sqlite3.Error):
-        return None
-    return _instances(rows)
-
-
-def _instances(rows: Sequence[Mapping[str, Any]]) -> list[Instance]:
+def read_rows(rows: Sequence[Mapping[str, Any]]) -> list[Instance]:
+    """Return the instances that can be read; log the others."""
     found = []
     for row in rows:
         try:

@@ -11,7 +11,7 @@ import pytest
 from ai_proxy.core.errors import StoreDamagedError, StoreError
 from ai_proxy.core.store_ports import Instance
 from ai_proxy.persistence.database import FILE_NAME, file_url
-from ai_proxy.persistence.instances import QuickInstances, read_instances
+from ai_proxy.persistence.quick_instances import QuickInstances, read_instances
 from ai_proxy.persistence.store import Store, open_store
 
 INSTANCE = Instance("h1", "box", 4711, 1.25, "127.0.0.1", 11000, "local-http", ("http://127.0.0.1:11000",))

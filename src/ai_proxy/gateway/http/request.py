@@ -3,16 +3,9 @@
 from collections.abc import Container
 
 from ai_proxy.core.errors import HeadTooLargeError, MalformedRequestError, ProxyError
+from ai_proxy.core.http import CLIENT, PRINCIPAL, is_sane_request_id
 from ai_proxy.core.settings import Limits
-from ai_proxy.gateway.http.wire import (
-    CLIENT,
-    HOP_BY_HOP,
-    PRINCIPAL,
-    Header,
-    is_sane_request_id,
-    tokens,
-    without_nominated,
-)
+from ai_proxy.gateway.http.wire import HOP_BY_HOP, Header, tokens, without_nominated
 
 _OURS = frozenset({PRINCIPAL, CLIENT})
 """Headers that only we may send."""

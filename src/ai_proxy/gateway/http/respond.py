@@ -7,9 +7,10 @@ from http import HTTPStatus
 from math import ceil
 
 from ai_proxy.core.errors import ProxyError
+from ai_proxy.core.http import PROBLEM, problem
 from ai_proxy.gateway.http.wire import status_line
 
-PROBLEM, JSON = b"application/problem+json", b"application/json"
+JSON = b"application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ def error_response(
     """
     media_type = JSON
     if body is None:
-        body, media_type = json.dumps(_problem(error, request_id), ensure_ascii=False).encode(), PROBLEM
+        members = problem(error, request_id.decode())
+        body, media_type = json.dumps(members, ensure_ascii=False).encode(), PROBLEM.encode()
     lines = [
         b"content-type: %b\r\n" % media_type,
         _length(body),
@@ -108,19 +110,3 @@ def _render(
 
 def _length(body: bytes) -> bytes:
     return b"content-length: %d\r\n" % len(body)
-
-
-def _problem(error: ProxyError, request_id: bytes) -> dict[str, object]:
-    members: dict[str, object] = {
-        "type": "about:blank",
-        "title": error.title,
-        "status": error.status,
-        "detail": error.detail,
-        "code": error.code,
-        "request_id": request_id.decode("ascii", "replace"),
-    }
-    if error.retry_after is not None:
-        members["retry_after"] = ceil(error.retry_after)
-    if error.log_tail:
-        members["log_tail"] = list(error.log_tail)
-    return members

@@ -30,12 +30,6 @@ BODILESS = frozenset((*range(200), 204, 304))
 BUSY = frozenset({429, 503})
 """Statuses by which a backend says that it has no room for a request now, and has not begun with it."""
 
-PRINCIPAL = b"x-ai-proxy-principal"
-"""Tells the management app who calls; only the gateway may say so."""
-
-CLIENT = b"x-ai-proxy-client"
-"""Tells the management app from which address; likewise."""
-
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 """Tells a client that waits with its body to send it (RFC 9110 section 10.1.1)."""
 
@@ -44,7 +38,6 @@ _NOT_NOMINABLE = frozenset(
 )
 
 _CORS = re.compile(rb"^access-control-[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
-_SANE_ID = re.compile(rb"[0-9A-Za-z._:/+=@-]{1,128}")
 
 
 def tokens(value: bytes) -> list[bytes]:
@@ -80,15 +73,6 @@ def without_nominated(headers: list[Header]) -> list[Header] | None:
         return None
     dropped.add(b"connection")
     return [header for header in headers if header[0].lower() not in dropped]
-
-
-def is_sane_request_id(value: bytes) -> bool:
-    """Tell whether a client's X-Request-ID may be kept: short, printable, nothing that could break a log.
-
-    >>> is_sane_request_id(b"req-42"), is_sane_request_id(b"a b"), is_sane_request_id(b"x" * 129)
-    (True, False, False)
-    """
-    return _SANE_ID.fullmatch(value) is not None
 
 
 def origin_form(target: bytes) -> bytes:
