@@ -296,6 +296,7 @@ class Supervisor:
 
     async def _unknown(self) -> tuple[Event, str]:
         if self._adopted is not None:
+            self._began = self._progressed = self.clock.now()
             self._adopt(self._adopted)
             return Event.ADOPTED, f"found running ({self._adopted.ref})"
         if self._outdated:
@@ -367,13 +368,14 @@ class Supervisor:
     async def _loading(self) -> tuple[Event, str]:
         # What runs by itself loads nothing for us: once it has failed, one probe shows whether it is back.
         patience = self.service.start_timeout if self.is_owned or not self.failures else 0.0
-        deadline = self._began + patience
+        deadline = self._progressed + patience
         intervals = iter(PROBE_INTERVALS)
         while True:
             self._intent.news.clear()
             if ended := self._ended():
                 return ended
-            probe = await self._unless_news(self._probe(), until=self.clock.now() + PROBE_LIMIT)
+            limit = deadline if patience else self.clock.now() + PROBE_LIMIT
+            probe = await self._unless_news(self._probe(), until=limit)
             if probe is None and (self._intent.news.is_set() or self._has_exited):
                 continue
             if probe is not None and probe.ready:

@@ -72,6 +72,8 @@ class Behaviour(StrEnum):
     NORMAL = "normal"
     SLOW_START = "slow_start"
     """`start` takes `delay` seconds; cancelled before, nothing runs."""
+    PULLS = "pulls"
+    """`start` takes `delay` seconds, and tells its progress every second."""
     NEVER_ANSWERS = "never_answers"
     """`start` never returns, and nothing runs."""
     LOST_ANSWER = "lost_answer"
@@ -201,6 +203,10 @@ class FakeRuntime:
                 raise KeyError("Id")
             case Behaviour.NEVER_ANSWERS:
                 await self._never()
+            case Behaviour.PULLS:
+                for second in range(int(self.delay)):
+                    tell(f"pulling image: {second} of {self.delay:g} layers")
+                    await self._clock.sleep(1.0)
             case Behaviour.SLOW_START:
                 await self._clock.sleep(self.delay)
         instance = self.machine.run(service, self._clock.wall())
@@ -285,6 +291,7 @@ class FakeProbeEngine:
         probes: How often each service was asked for its readiness.
         listed: The models that each service lists.
         breaks: Services whose probes raise what the port does not allow.
+        hangs: Services whose probes never answer.
     """
 
     def __init__(self, name: str = "fake") -> None:
@@ -293,6 +300,7 @@ class FakeProbeEngine:
         self.probes: Counter[str] = Counter()
         self.listed: dict[str, tuple[Model, ...]] = {}
         self.breaks: set[str] = set()
+        self.hangs: set[str] = set()
         self._ready_at: dict[str, float] = {}
 
     def __repr__(self) -> str:
@@ -311,6 +319,8 @@ class FakeProbeEngine:
         self.probes[service.id] += 1
         if service.id in self.breaks:
             raise KeyError("data")
+        if service.id in self.hangs:
+            await asyncio.get_running_loop().create_future()
         ready = self.probes[service.id] >= self._ready_at.get(service.id, 0.0)
         return Probe(ready, "ready" if ready else "loading model")
 

@@ -107,6 +107,45 @@ async def test_an_engine_that_raises_the_unexpected_fails_its_service_with_the_r
     assert await started_by_hand(stage) is State.READY
 
 
+async def test_a_probe_that_never_answers_is_given_up_within_the_limit_of_the_start(stage: Stage) -> None:
+    stage.engine.hangs.add("svc")
+    await stage.plane.open([replace(declare(), start_timeout=2.0)])
+
+    request = ask(stage)
+    await stage.clock.advance(2.5)
+
+    assert request.done()
+    with pytest.raises(ServiceFailedError, match="not ready within 2 s of its start: no answer"):
+        await request
+
+
+async def test_a_long_pull_takes_nothing_from_the_time_to_load(stage: Stage) -> None:
+    stage.runtime.behave("svc", Behaviour.PULLS)
+    stage.engine.ready_after("svc", 6)
+    await stage.plane.open([replace(declare(), start_timeout=4.0)])
+
+    starting = spawn(stage.plane.start("svc", wait=60), "start")
+    await stage.clock.advance(50)
+
+    assert (await starting).state is State.READY
+
+
+async def test_what_is_adopted_late_has_all_its_time_to_get_ready() -> None:
+    machine, clock = Machine(), FakeClock()
+    machine.run(declare(), clock.wall())
+    stage = build(clock, machine)
+    stage.runtime.available = False
+    await stage.plane.open([declare()])
+    await clock.advance(100)
+    stage.engine.ready_after("svc", 10)
+
+    stage.runtime.available = True
+    await clock.advance(20)
+
+    assert stage.plane.service("svc").state is State.READY
+    await close(stage)
+
+
 async def test_a_stop_that_raises_the_unexpected_is_tried_until_there_is_proof(
     stage: Stage, logged: list[str]
 ) -> None:
