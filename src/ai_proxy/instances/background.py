@@ -1,4 +1,4 @@
-"""Proxies in the background: started as processes of their own, and ended politely, or else by force."""
+"""Instances in the background: started as detached processes, ended by SIGTERM, then by SIGKILL."""
 
 import asyncio
 import os
@@ -21,17 +21,17 @@ from ai_proxy.instances.status import answers, is_here, process_of
 from ai_proxy.runtimes.process.session import ended
 
 POLL = 0.03
-"""Seconds between two looks whether a proxy that starts has a instance by now."""
+"""Seconds between two looks for the entry of an instance that starts."""
 LOG_LINES = 20
-"""Of the log, that tell why a start failed."""
+"""Last lines of the log in the error of a failed start."""
 MARGIN = 5.0
-"""Seconds granted to a proxy beyond the time that its work may take to end."""
+"""Seconds that an instance has to end, beyond the time for its requests and backends."""
 KILL_WITHIN = 10.0
-"""Seconds for a process that was killed to be gone; it may hang in the kernel."""
+"""Seconds that a killed process has to disappear; it may hang in the kernel."""
 
 
 class Outcome(StrEnum):
-    """What came of stopping a proxy."""
+    """The result of stopping an instance."""
 
     STOPPED = "stopped"
     KILLED = "killed"
@@ -52,12 +52,12 @@ class StopError(ProxyError):
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A proxy that was started, and may not serve yet.
+    """An instance that was started, and may not serve yet.
 
     Attributes:
-        process: Its process, which is our child and outlives us.
-        log: Where it writes.
-        log_start: Where in the log this run begins, in bytes.
+        process: Its process, a child of ours that outlives us.
+        log: The file of its output.
+        log_start: Where its output begins in the file, in bytes.
     """
 
     process: subprocess.Popen[bytes]
@@ -68,14 +68,14 @@ class Launched:
         return f"<Launched [pid {self.process.pid}, {self.log}]>"
 
     def last_lines(self) -> list[str]:
-        """Return the end of what this run has written."""
+        """Return the last lines of its output."""
         with self.log.open("rb") as file:
             file.seek(self.log_start)
             return file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
 
 
 def log_path(folder: Path, port: int) -> Path:
-    """Return where the proxy of a port writes its log.
+    """Return the log file of the instance on a port.
 
     >>> log_path(Path("/srv/ai-proxy"), 11000)
     PosixPath('/srv/ai-proxy/logs/proxy-11000.log')
@@ -84,7 +84,7 @@ def log_path(folder: Path, port: int) -> Path:
 
 
 def serve_command(options: ServeOptions) -> list[str]:
-    """Return the command that serves like this, without what is as usual.
+    """Return the command that serves with these options, without those that have their default.
 
     >>> serve_command(ServeOptions(port=11001, detect=False))[1:]
     ['-P', '-m', 'ai_proxy', 'serve', '--port', '11001', '--log-level', 'info', '--no-detect']
@@ -103,19 +103,19 @@ def serve_command(options: ServeOptions) -> list[str]:
     given = [word for name, value in values.items() if value is not None for word in (name, str(value))]
     domains = [word for domain in options.acme_domains for word in ("--acme-domain", domain)]
     detect = {None: [], True: ["--detect"], False: ["--no-detect"]}[options.detect]
-    # -P: what happens to lie in the current folder is no part of this program.
+    # -P: modules in the current folder are not imported.
     return [sys.executable, "-P", "-m", "ai_proxy", "serve", *given, *domains, *detect]
 
 
 def launch(options: ServeOptions, log: Path) -> Launched:
-    """Start a proxy that neither the terminal nor the end of this process takes along.
+    """Start an instance that survives the terminal and this process.
 
     Args:
-        options: How it is to serve.
-        log: Where everything it writes goes.
+        options: How it serves.
+        log: The file for its output.
 
     Raises:
-        StartError: The log cannot be written.
+        StartError: The log file cannot be written.
     """
     try:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -137,11 +137,11 @@ def launch(options: ServeOptions, log: Path) -> Launched:
 
 
 async def until_answering(launched: Launched, instances: InstanceStore, patience: float) -> Instance:
-    """Return the instance of a proxy once it answers.
+    """Wait until an instance answers, and return its entry in the store.
 
     Raises:
-        StartError: It ended instead, or took too long.
-        StoreError: The instances cannot be read.
+        StartError: It ended, or did not answer in time.
+        StoreError: The entries cannot be read.
     """
     deadline = time.monotonic() + patience
     while launched.process.poll() is None:
@@ -149,14 +149,14 @@ async def until_answering(launched: Launched, instances: InstanceStore, patience
         if instance is not None and await asyncio.to_thread(answers, instance):
             return instance
         if time.monotonic() > deadline:
-            raise _failure(launched, f"the proxy does not answer after {patience:g} s, so it was ended")
+            raise _failure(launched, f"the proxy did not answer within {patience:g} s and was ended")
         await asyncio.sleep(POLL)
     code = launched.process.returncode
     raise _failure(launched, f"the proxy ended before it answered, with exit code {code}")
 
 
 async def _entry_of(pid: int, instances: InstanceStore) -> Instance | None:
-    """Return the instance that a child of ours has left; the system cannot have given its pid to another."""
+    """Return the entry of a child of ours; the system cannot have given its pid to another process."""
     own = (instance for instance in await instances.all() if instance.pid == pid and is_here(instance))
     return next((instance for instance in own if process_of(instance) is not None), None)
 
@@ -170,7 +170,7 @@ def _failure(launched: Launched, what: str) -> StartError:
 
 
 def give_up(launched: Launched) -> None:
-    """End a proxy that has not got to serve."""
+    """End an instance that does not serve."""
     launched.process.terminate()
     try:
         launched.process.wait(MARGIN)
@@ -180,7 +180,7 @@ def give_up(launched: Launched) -> None:
 
 
 def drain_time(limits: Limits, services: Iterable[Service]) -> float:
-    """Return for how many seconds a proxy may take to end: for requests in flight, then for its backends.
+    """Return the seconds that an instance may take to end: its requests in flight, then its backends.
 
     >>> drain_time(Limits(shutdown_timeout=30.0), ())
     35.0
@@ -189,17 +189,16 @@ def drain_time(limits: Limits, services: Iterable[Service]) -> float:
 
 
 async def end(instance: Instance, patience: float) -> Outcome:
-    """End the proxy of a instance on this machine: politely, and when that does not help, by force.
+    """End an instance on this machine: with SIGTERM, and with SIGKILL when it does not end in time.
 
-    Only its own process is ended by force: what it has started may be worth keeping, and the next proxy takes
-    it over.
+    SIGKILL goes to its own process only: the next instance adopts the backends that it leaves.
 
     Args:
-        instance: Of the proxy.
-        patience: Seconds it has to end by itself.
+        instance: Its entry in the store.
+        patience: Seconds until SIGKILL.
 
     Raises:
-        StopError: We may not end it, or it does not even end by force.
+        StopError: The process belongs to another user, or survives SIGKILL.
     """
     process = process_of(instance)
     if process is None:
@@ -216,7 +215,9 @@ async def end(instance: Instance, patience: float) -> Outcome:
             f"process {process.pid} belongs to another user: stop the proxy as that user"
         ) from error
     if not await _ended_within(process, KILL_WITHIN):
-        raise StopError(f"process {process.pid} does not end, even by force: it hangs in the system")
+        raise StopError(
+            f"process {process.pid} survives SIGKILL: it hangs in the kernel; restart the machine to end it"
+        )
     return Outcome.KILLED
 
 

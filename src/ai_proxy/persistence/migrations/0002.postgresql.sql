@@ -1,5 +1,5 @@
 -- Counts every change of what instances keep in memory, and notifies them, so that they load it again,
--- whatever program made it.
+-- whatever program made it. The last use of a key is no change.
 
 CREATE FUNCTION count_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -9,7 +9,9 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER api_keys_changed AFTER INSERT OR DELETE OR UPDATE OF digest, label, scopes, models, rpm, burst, tpm, concurrency, expires, revoked ON api_keys
+CREATE TRIGGER api_keys_changed AFTER INSERT OR DELETE
+OR UPDATE OF id, digest, label, scopes, models, rpm, burst, tpm, concurrency, created, expires, revoked, rotated_from
+ON api_keys
 FOR EACH ROW EXECUTE FUNCTION count_change('keys');
 
 CREATE TRIGGER policy_changed AFTER INSERT OR DELETE OR UPDATE ON policy

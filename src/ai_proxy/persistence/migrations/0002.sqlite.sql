@@ -1,4 +1,5 @@
 -- Counts every change of what instances keep in memory, so that they load it again, whatever program made it.
+-- The last use of a key is no change.
 
 CREATE TRIGGER api_keys_added AFTER INSERT ON api_keys
 BEGIN
@@ -6,7 +7,9 @@ BEGIN
     ON CONFLICT (name) DO UPDATE SET count = count + 1;
 END;
 
-CREATE TRIGGER api_keys_changed AFTER UPDATE OF digest, label, scopes, models, rpm, burst, tpm, concurrency, expires, revoked ON api_keys
+CREATE TRIGGER api_keys_changed AFTER
+UPDATE OF id, digest, label, scopes, models, rpm, burst, tpm, concurrency, created, expires, revoked, rotated_from
+ON api_keys
 BEGIN
     INSERT INTO changes (name, count) VALUES ('keys', 1)
     ON CONFLICT (name) DO UPDATE SET count = count + 1;
