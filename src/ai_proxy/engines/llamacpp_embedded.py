@@ -150,8 +150,13 @@ def serve(settings: dict[str, Any]) -> None:
         sys.exit(f"error: -m must name a model file in GGUF format; there is none at '{model}'")
     try:
         import xllamacpp
-    except ImportError:
+    except ModuleNotFoundError:
         sys.exit(f"error: {NOT_INSTALLED}")
+    except ImportError as error:  # most often libgomp, which slim images lack
+        sys.exit(
+            f"error: the embedded llama.cpp cannot be loaded: {error}; "
+            "install that library (libgomp.so.1 is Debian's libgomp1), or llama.cpp's llama-server"
+        )
     params = xllamacpp.CommonParams()
     apply({"hostnames": ["127.0.0.1"], "port": 8080} | settings, params)
     try:

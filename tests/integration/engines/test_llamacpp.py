@@ -1,6 +1,7 @@
 """The genuine llama.cpp, embedded, with the model that comes with the package."""
 
 import asyncio
+import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -95,6 +96,29 @@ async def test_what_is_wrong_is_said_on_stderr(arguments: tuple[str, ...], code:
     process = await run_embedded(*arguments)
     _, errors = await process.communicate()
     assert process.returncode == code
+    assert message in errors.decode()
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "message"),
+    [
+        ("raise ModuleNotFoundError('xllamacpp')", "the embedded llama.cpp is not installed: install"),
+        (
+            "raise ImportError('libgomp.so.1: cannot open shared object file')",
+            "cannot be loaded: libgomp.so.1: cannot open shared object file; install that library",
+        ),
+    ],
+)
+async def test_a_wheel_that_cannot_be_imported_is_reported(
+    tmp_path: Path, stand_in: str, message: str
+) -> None:
+    (tmp_path / "xllamacpp.py").write_text(stand_in)
+    process = await asyncio.create_subprocess_exec(
+        *EMBEDDED, "-m", MODEL, stderr=PIPE, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    _, errors = await process.communicate()
+
+    assert process.returncode == 1
     assert message in errors.decode()
 
 
