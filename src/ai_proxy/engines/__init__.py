@@ -1,1 +1,1 @@
-"""The software that answers: one module per engine, each an implementation of core.ports.Engine."""
+"""The software that answers: one file per engine, with its descriptor."""

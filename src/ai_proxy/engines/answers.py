@@ -12,8 +12,8 @@ class Answer:
 
     Attributes:
         status: Of HTTP.
-        body: As much of it as is worth holding.
-        headers: By their names in lower case.
+        body: Its beginning, up to a limit.
+        headers: By name in lower case.
         seconds: From the request to the end of the body.
     """
 
@@ -24,12 +24,12 @@ class Answer:
 
     @property
     def json(self) -> object:
-        """The body as JSON; None when it is something else."""
+        """The body as JSON; None when it is not."""
         return parse_json(self.body)
 
     @property
     def complaint(self) -> str:
-        """What a refusal says, in a few words."""
+        """The message of a refusal, in a few words."""
         return complaint(self.status, self.body)
 
 
@@ -38,7 +38,7 @@ type Answers = Mapping[str, Answer]
 
 
 def parse_json(body: bytes) -> object:
-    """Return the value; None for what is not JSON, or nests deeper than anybody would.
+    """Return the value; None when the body is not JSON, or nests too deeply.
 
     >>> parse_json(b'{"a":1}'), parse_json(b"<html>") is None
     ({'a': 1}, True)
@@ -62,7 +62,7 @@ def printable(text: str) -> str:
 
 
 def complaint(status: int, body: bytes) -> str:
-    """Say in a few words what an engine's refusal says: its own message, else the status.
+    """Return the message of an engine's refusal: its own words, else the status.
 
     >>> complaint(503, b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}')
     'loading model'
@@ -79,7 +79,7 @@ def complaint(status: int, body: bytes) -> str:
 
 
 def has_error(body: bytes) -> bool:
-    """Tell whether a body is an error, whatever its status.
+    """Return whether a body is an error, whatever its status.
 
     >>> has_error(b'{"error":"Unexpected endpoint or method. (GET /x)"}'), has_error(b'{"data":[]}')
     (True, False)
@@ -92,7 +92,7 @@ def has_error(body: bytes) -> bool:
 
 
 def text_at(answers: Answers, path: str, key: str) -> str | None:
-    """Return a text that an answer gives under a key: `{"version":"0.32.0"}`; None when it does not.
+    """Return the text under a key of an answer: `{"version":"0.32.0"}`; None when absent.
 
     >>> text_at({"/version": Answer(200, b'{"version":"0.32.0"}')}, "/version", "version")
     '0.32.0'
@@ -106,7 +106,7 @@ def text_at(answers: Answers, path: str, key: str) -> str | None:
 
 
 def is_owned_by(answers: Answers, owner: str) -> bool:
-    """Tell whether the list of models in OpenAI's form names that owner.
+    """Return whether the list of models in OpenAI's format has that owner.
 
     >>> is_owned_by({"/v1/models": Answer(200, b'{"data":[{"id":"m","owned_by":"vllm"}]}')}, "vllm")
     True

@@ -56,7 +56,7 @@ class HttpEngine:
             return Probe(ready=False, detail=explain(error))
 
     async def models(self, service: Service, upstream: Upstream) -> Sequence[Model]:
-        """Return the models it lists; empty when it cannot tell."""
+        """Return the models it lists; empty when the list cannot be read."""
         try:
             for listing in self._profile.listings:
                 async with asyncio.timeout(self._timeout):
@@ -122,7 +122,7 @@ async def _connect(upstream: Upstream) -> Probe:
 async def get(
     session: aiohttp.ClientSession, upstream: Upstream, path: str, api_key: str | None = None
 ) -> Answer:
-    """Ask for what is there, whatever its status; a redirect is not followed, for it may lead anywhere.
+    """Return the answer to a GET, whatever its status; redirects are not followed, for safety.
 
     Raises:
         aiohttp.ClientError: It cannot be reached, or does not answer in HTTP.
@@ -140,7 +140,7 @@ async def get(
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:
-    """Return the body, or as much of it as is worth holding."""
+    """Return the body, up to a limit."""
     body = bytearray()
     async for chunk in content.iter_any():
         body += chunk
@@ -150,7 +150,7 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
 
 
 def explain(error: Exception) -> str:
-    """Say in a few words why an engine could not be asked.
+    """Return why an engine did not answer, in a few words.
 
     >>> explain(ConnectionRefusedError(111, "Connection refused"))
     'connection refused'

@@ -1,4 +1,4 @@
-"""How engines list their models, and what they tell of each."""
+"""Reads the lists of models that engines give."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from ai_proxy.core.ports import Model
 from ai_proxy.engines.answers import Answer
 
 MAX_MODELS = 2000
-"""Most models read of one list: every one of them costs memory, and time at each change of a route."""
+"""Most models read from one list; each costs memory, and time whenever routes change."""
 
 MAX_NAME = 500
 """Longest name of a model, in characters."""
 
 MAX_CONTEXT = 1_000_000_000
-"""Longest context that is believed, in tokens."""
+"""Longest plausible context, in tokens."""
 
 type Reader = Callable[[object], list[Model] | None]
-"""Reads a list of models; None when it does not have the form."""
+"""Reads a list of models; None when the value has another format."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One of the ways in which an engine lists its models.
+    """A path on which an engine lists its models.
 
     Attributes:
-        path: Where it does.
-        read: Reads what it says there.
+        path: The path.
+        read: Reads the answer.
     """
 
     path: str
@@ -35,7 +35,7 @@ class Listing:
 
 
 def read_models(listings: Iterable[Listing], answers: Mapping[str, Answer]) -> list[Model] | None:
-    """Return the models of the first list that was given in its form; None when there is none."""
+    """Return the models of the first list that can be read; None when there is none."""
     for listing in listings:
         answer = answers.get(listing.path)
         models = listing.read(answer.json) if answer is not None and answer.status == 200 else None
@@ -45,7 +45,7 @@ def read_models(listings: Iterable[Listing], answers: Mapping[str, Answer]) -> l
 
 
 def read_openai(value: object) -> list[Model] | None:
-    """Read a list in OpenAI's form; Ollama has `"data":null` where it has no models."""
+    """Read a list in OpenAI's format; Ollama has `"data":null` where it has no models."""
     match value:
         case {"data": list(entries)}:
             return [
@@ -75,7 +75,7 @@ def named(entries: Iterable[object], key: str) -> Iterator[tuple[str, dict[str, 
 
 
 def context_length(entry: object) -> int | None:
-    """Look where vLLM, LM Studio, OpenRouter, Ollama and llama.cpp put it; what is loaded comes first.
+    """Return the context length as vLLM, LM Studio, OpenRouter, Ollama or llama.cpp gives it.
 
     >>> context_length({"meta": {"n_ctx": 512}}), context_length({"max_model_len": -1})
     (512, None)
@@ -97,7 +97,7 @@ def context_length(entry: object) -> int | None:
 
 
 def _input_modalities(entry: object) -> frozenset[Modality] | None:
-    """Look where llama.cpp and OpenRouter put them."""
+    """Return the modalities as llama.cpp or OpenRouter gives them."""
     match entry:
         case {"architecture": {"input_modalities": list(names)}}:
             return frozenset(modality for modality in Modality if modality in names)

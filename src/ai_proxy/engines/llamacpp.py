@@ -13,7 +13,7 @@ from ai_proxy.engines.profile import COMMON_RULES, EngineDescriptor, Locator, Pr
 
 
 def is_llamacpp(answers: Answers) -> bool:
-    """Tell whether these answers are llama.cpp's; it names itself in every head, also while it loads."""
+    """Return whether these answers are llama.cpp's; every head names it, also while it loads."""
     return any(answer.headers.get("server") == "llama.cpp" for answer in answers.values()) or is_owned_by(
         answers, "llamacpp"
     )
@@ -64,4 +64,4 @@ LLAMACPP = EngineDescriptor(
         version=lambda answers: text_at(answers, "/props", "build_info"),
     ),
 )
-"""While it loads, `/health` and `/v1/models` answer 503 `Loading model`; `/health` never wants a key."""
+"""While it loads, `/health` and `/v1/models` answer 503 `Loading model`; `/health` never requires a key."""

@@ -17,7 +17,7 @@ from ai_proxy.engines.profile import COMMON_RULES, EngineDescriptor, Locator, Pr
 KINDS = {"llm": "chat", "vlm": "chat", "embeddings": "embeddings", "embedding": "embeddings"}
 
 UNKNOWN_PATH = "Unexpected endpoint or method"
-"""How it begins to say that it does not know a path, with status 200."""
+"""The beginning of its error for an unknown path, which has status 200."""
 
 
 def read_v1(value: object) -> list[Model] | None:
@@ -57,7 +57,7 @@ def _model(name: str, entry: Mapping[str, object]) -> Model:
 
 
 def is_lmstudio(answers: Answers) -> bool:
-    """Tell whether these answers are LM Studio's."""
+    """Return whether these answers are LM Studio's."""
     return is_owned_by(answers, "organization_owner") or any(map(_is_its_refusal, answers.values()))
 
 
@@ -101,4 +101,4 @@ LMSTUDIO = EngineDescriptor(
         version=lambda _: None,
     ),
 )
-"""Paths it does not know answer 200 with an `error`: judge its bodies, not its statuses."""
+"""Unknown paths answer 200 with an `error`, so its bodies count, not its statuses."""

@@ -20,7 +20,7 @@ MODALITIES = {"vision": Modality.IMAGE, "audio": Modality.AUDIO}
 
 
 def read_tags(value: object) -> list[Model] | None:
-    """Read `/api/tags`; versions before it told of capabilities are understood as well.
+    """Read `/api/tags`; also without the capabilities of newer versions.
 
     >>> read_tags({"models": [{"name": "nomic", "details": {"context_length": 2048},
     ...                        "capabilities": ["embedding"]}]})
@@ -45,7 +45,7 @@ def _model(name: str, entry: Mapping[str, object]) -> Model:
 
 
 def is_ollama(answers: Answers) -> bool:
-    """Tell whether these answers are Ollama's; others greet with its words, or imitate its API."""
+    """Return whether these answers are Ollama's; others have the same greeting, or imitate its API."""
     root = answers.get("/")
     greets = root is not None and root.body.startswith(b"Ollama is running")
     return greets and text_at(answers, "/api/version", "version") is not None

@@ -1,4 +1,4 @@
-"""Engines known only by what they speak: OpenAI's API, or just HTTP."""
+"""Engines known only by their protocol: OpenAI's API, or just HTTP."""
 
 from ai_proxy.core.service import RuntimeKind
 from ai_proxy.core.templates import Template
@@ -16,10 +16,10 @@ OPENAI = EngineDescriptor(
         ),
     ),
 )
-"""Anything that speaks OpenAI's API, most often a remote provider: one that wants another key is up."""
+"""Any server with OpenAI's API, most often a remote provider: one that requires another key is up."""
 
 GENERIC = EngineDescriptor(
     profile=Profile("generic", listings=(), alive=range(100, 500)),
     templates=(Template("generic", "any HTTP server", engine="generic"),),
 )
-"""Any HTTP server: whatever it answers, short of a failure of its own, shows that it is up."""
+"""Any HTTP server: every answer below 500 shows that it is up."""

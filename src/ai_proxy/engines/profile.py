@@ -1,4 +1,4 @@
-"""What sets one engine apart from the others: a new engine is one file with one descriptor."""
+"""The descriptor of an engine; a new engine is one file with one descriptor."""
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 COMMON_RULES: Mapping[str, Rule] = MappingProxyType(
     {"temperature": Rule(Treatment.CLAMP, 0.0, 2.0, "OpenAI's API takes a temperature from 0 to 2")}
 )
-"""What holds for every engine."""
+"""Rules for every engine."""
 
 
 def single_choice(why: str) -> Rule:
-    """Return the rule of an engine that gives one answer to a request, however many are asked for."""
+    """Return the rule for engines that give only one answer per request."""
     return Rule(Treatment.CLAMP, 1, 1, why)
 
 
 ANYTHING = Abilities("OpenAI API", EVERYTHING, COMMON_RULES, frozenset(Modality))
-"""Of software that is not known to lack anything: it is asked, and says itself what it cannot do."""
+"""For unknown software: every request is passed on, and it refuses what it cannot do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,13 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class EngineDescriptor:
-    """An engine, with all that the proxy has to know of it.
+    """All that the proxy knows of an engine.
 
     Attributes:
         profile: How it answers.
         templates: The service types that run it.
         locator: How it is found when it runs on its own; None when it is not looked for.
-        create: Returns what asks it; None for HTTP as the profile says.
+        create: Makes its `Engine`; None for an `HttpEngine` with the profile.
     """
 
     profile: Profile

@@ -32,4 +32,4 @@ SGLANG = EngineDescriptor(
         ),
     ),
 )
-"""It is not looked for on a machine: nothing tells where it listens but the one who started it."""
+"""Not detected: it has no usual port."""

@@ -11,7 +11,7 @@ from ai_proxy.engines.profile import COMMON_RULES, EngineDescriptor, Locator, Pr
 
 
 def is_vllm(answers: Answers) -> bool:
-    """Tell whether these answers are vLLM's; one that wants a key for its models tells its version still."""
+    """Return whether these answers are vLLM's; one that requires a key still gives its version."""
     if is_owned_by(answers, "vllm"):
         return True
     health, models = answers.get("/health"), answers.get("/v1/models")
@@ -65,4 +65,4 @@ VLLM = EngineDescriptor(
         version=lambda answers: text_at(answers, "/version", "version"),
     ),
 )
-"""It does not listen before it has loaded; `/health` then answers 200 with an empty body."""
+"""It listens only after it has loaded; `/health` then answers 200 with an empty body."""

@@ -1,4 +1,4 @@
-"""Memory of NVIDIA GPUs, by process, as the driver's own library (NVML) tells it.
+"""Memory of NVIDIA GPUs by process, from the driver's library (NVML).
 
 https://docs.nvidia.com/deploy/nvml-api/
 """
@@ -11,7 +11,7 @@ from typing import Protocol
 from loguru import logger
 
 DRIVER = "libnvidia-ml.so.1"
-"""The library that the driver brings."""
+"""The driver's library."""
 
 
 class Process(Protocol):
@@ -19,11 +19,11 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """As the machine counts, not as a container does."""
+        """On the host, not in a container."""
 
     @property
     def usedGpuMemory(self) -> int | None:  # noqa: N802 - NVML's name
-        """Bytes; None where the driver does not tell."""
+        """Bytes; None when unknown."""
 
 
 class Nvml(Protocol):
@@ -47,7 +47,7 @@ class Nvml(Protocol):
 
 
 class NvidiaMemory:
-    """Tells how much memory processes hold on all GPUs together; `find_nvidia` makes one."""
+    """Measures the memory of processes on all GPUs together; `find_nvidia` makes one."""
 
     def __init__(self, nvml: Nvml) -> None:
         self._nvml = nvml
@@ -56,7 +56,7 @@ class NvidiaMemory:
         return f"<NvidiaMemory [{len(self.processes())} processes]>"
 
     def processes(self) -> dict[int, int]:
-        """Return bytes by pid; a GPU that cannot be asked counts as unused."""
+        """Return bytes by pid; a GPU that does not respond counts as unused."""
         used: Counter[int] = Counter()
         for index in range(self._count()):
             for process in self._on(index):
@@ -64,7 +64,7 @@ class NvidiaMemory:
         return dict(used)
 
     def used_by(self, pids: Collection[int]) -> int:
-        """Return the bytes that some processes hold together."""
+        """Return the bytes that some processes hold in total."""
         processes = self.processes()
         return sum(processes.get(pid, 0) for pid in set(pids))
 
@@ -72,7 +72,7 @@ class NvidiaMemory:
         try:
             return self._nvml.nvmlDeviceGetCount()
         except self._nvml.NVMLError as error:
-            logger.debug("the NVIDIA driver does not tell its GPUs: {}", error)
+            logger.debug("cannot list the NVIDIA GPUs: {}", error)
             return 0
 
     def _on(self, index: int) -> Sequence[Process]:
@@ -80,12 +80,12 @@ class NvidiaMemory:
             device = self._nvml.nvmlDeviceGetHandleByIndex(index)
             return self._nvml.nvmlDeviceGetComputeRunningProcesses(device)
         except self._nvml.NVMLError as error:
-            logger.debug("GPU {} does not tell its processes: {}", index, error)
+            logger.debug("cannot list the processes of GPU {}: {}", index, error)
             return ()
 
 
 def find_nvidia(nvml: Nvml | None = None) -> NvidiaMemory | None:
-    """Return what tells the memory of NVIDIA GPUs; None where there is no driver, which is a normal case.
+    """Return what measures NVIDIA GPUs; None without a driver, which is a normal case.
 
     Args:
         nvml: The library; None for NVIDIA's own.

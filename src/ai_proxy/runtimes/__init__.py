@@ -1,1 +1,1 @@
-"""How services are run: one module per runtime, each an implementation of core.ports.Runtime."""
+"""How services are run: one folder per runtime, and one descriptor for each."""

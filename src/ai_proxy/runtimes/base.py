@@ -21,7 +21,7 @@ class RuntimeContext:
 
     Attributes:
         folder: Of this proxy instance, for the owner only; a runtime keeps its files in a folder in it.
-        owner: Tells what this proxy runs from what other proxies run.
+        owner: Distinguishes what this proxy runs from what other proxies run.
         version: Of the proxy.
         docker: The section `docker` of the configuration.
         background: Owns the work that goes on while the runtime is open.
@@ -38,12 +38,12 @@ class RuntimeContext:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeDescriptor:
-    """A runtime by its name.
+    """A runtime that services may name.
 
     Attributes:
         name: As services declare it: `docker`.
-        open: Returns the runtime; nothing is asked of the outside world before its first use. Leaving the
-            context lets go of everything and leaves it running.
+        open: Opens the runtime, without any call to the outside world before its first use. Closing it
+            leaves what runs running.
     """
 
     name: str
@@ -51,7 +51,7 @@ class RuntimeDescriptor:
 
 
 class Reports:
-    """What is reported of one running thing, for everybody who watches it.
+    """The reports of one running thing, for several watchers.
 
     Attributes:
         exit: How it ended; None while it runs.
@@ -63,7 +63,7 @@ class Reports:
         self._news = asyncio.Event()
 
     def publish(self, report: Report) -> None:
-        """Report to every watcher; one that is slow gets the latest report. Nothing follows an exit."""
+        """Pass a report to every watcher; a slow one gets only the latest. Nothing follows an exit."""
         if self.exit is not None:
             return
         self._latest = report
@@ -73,7 +73,7 @@ class Reports:
         self._news = asyncio.Event()
 
     async def follow(self) -> AsyncGenerator[Report]:
-        """Yield the latest report, then what is reported, until the exit."""
+        """Yield the latest report and all that follow, until the exit."""
         seen: Report | None = None
         while self.exit is None:
             if self._latest is None or self._latest is seen:

@@ -1,4 +1,4 @@
-"""Services that somebody else runs: watched by their engine's probes, never started or ended by us."""
+"""Services that run on their own: health checks watch them; the proxy neither starts nor ends them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -13,7 +13,7 @@ from ai_proxy.runtimes.base import RuntimeDescriptor
 
 
 class ExternalRuntime:
-    """To start is to begin to use, to stop is to cease; implements `core.ports.Runtime`."""
+    """Starting one begins its use, stopping ends its use; implements `core.ports.Runtime`."""
 
     capabilities = RuntimeCapabilities(owns=False)
 
@@ -25,7 +25,7 @@ class ExternalRuntime:
         return f"<ExternalRuntime [{len(self._in_use)} in use]>"
 
     async def start(self, service: Service, placement: Placement, tell: Tell) -> Handle:  # noqa: ARG002
-        """Return at once: whether it answers is for the engine to find out."""
+        """Return at once; the engine's probe finds out whether it answers."""
         launch = service.launch
         if not isinstance(launch, ExternalLaunch) or not launch.upstreams:
             raise RuntimeFailureError(f"{service.id} has no url: give the address where it answers")
@@ -34,22 +34,22 @@ class ExternalRuntime:
         return handle
 
     async def stop(self, handle: Handle, grace: float) -> None:  # noqa: ARG002
-        """Cease to use it; it runs on."""
+        """End its use; it goes on running."""
         if ceased := self._in_use.pop(handle, None):
             ceased.set()
 
     async def watch(self, handle: Handle) -> AsyncGenerator[Report, None]:
-        """Report the exit when it is no longer used."""
+        """Report the exit when its use ends."""
         if ceased := self._in_use.get(handle):
             await ceased.wait()
         yield Exit(None, "no longer used")
 
     async def handles(self) -> Sequence[Handle]:
-        """Return nothing: none of it is ours."""
+        """Return nothing, since the proxy owns none of it."""
         return ()
 
     def logs(self, service_id: str) -> LogRing:  # noqa: ARG002
-        """Return an empty ring: its output is not ours to see."""
+        """Return an empty ring, since its output is not available."""
         return self._ring
 
 

@@ -53,7 +53,7 @@ class Play(StrEnum):
 
 
 async def start(runtime: Runtime, service: Service) -> Handle:
-    """Start a service as declared; what it tells on the way is dropped."""
+    """Start a service as declared; drop its progress."""
     return await runtime.start(service, AS_DECLARED, lambda _: None)
 
 
@@ -90,7 +90,7 @@ class Stage(ABC):
         return await start(self.runtime, service)
 
     async def run[T](self, work: Coroutine[Any, Any, T]) -> T:
-        """Await work that takes time; a fake clock is moved meanwhile."""
+        """Await work that takes time; a stage with a fake clock moves it meanwhile."""
         return await work
 
     async def heard(self, service: Service) -> None:
@@ -237,7 +237,7 @@ LONGEST_PROBE = 6.0
 
 
 LENIENT = ("openai", "generic")
-"""Engines of which any answer is a sign of life: what they have and what not cannot be known."""
+"""Engines for which any answer is a sign of life, since their paths are unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ type Serve = Callable[[Behaviour], Subject]
 
 
 class EngineContract:
-    """The tests: `engine` is the one under test, `serve(behaviour)` runs a backend that it can talk to."""
+    """For every engine: `engine` is the one under test, `serve(behaviour)` runs a backend for it."""
 
     @pytest.fixture
     def engine(self) -> Engine:

@@ -108,7 +108,7 @@ class Running:
 
 @dataclass(slots=True)
 class Machine:
-    """What really runs, and what ever was started.
+    """What really runs, and what has ever been started.
 
     Attributes:
         instances: In the order in which they were started.
@@ -145,7 +145,7 @@ class Machine:
 
 
 class FakeRuntime:
-    """Implements `core.ports.Runtime` on a machine of the mind.
+    """Implements `core.ports.Runtime` in memory.
 
     Attributes:
         machine: What really runs.

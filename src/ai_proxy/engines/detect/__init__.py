@@ -1,1 +1,1 @@
-"""Finds the engines that run by themselves: where they listen, what answers there, what that means."""
+"""Detects the engines that run on their own."""

@@ -1,14 +1,14 @@
-"""What was found out about engines, kept in memory for a while."""
+"""A cache of detections in memory."""
 
 from ai_proxy.core.detection import Detection
 from ai_proxy.core.ports import Clock
 
 
 class MemoryCache:
-    """Forgets what is older than its time to live; implements `core.ports.EngineCache`.
+    """Drops entries older than its time to live; implements `core.ports.EngineCache`.
 
     Args:
-        clock: Tells the time.
+        clock: The time.
         ttl: Time to live, in seconds.
     """
 
@@ -21,18 +21,18 @@ class MemoryCache:
         return f"<MemoryCache [{', '.join(self._kept)}]>"
 
     async def get(self, engine: str) -> Detection | None:
-        """Return what is known of an engine; None when that is nothing, or too old."""
+        """Return the detection of an engine; None when there is none, or it is too old."""
         self._drop_old()
         kept = self._kept.get(engine)
         return kept[1] if kept else None
 
     async def put(self, detection: Detection) -> None:
-        """Remember what was found out."""
+        """Store a detection."""
         self._drop_old()
         self._kept[detection.engine] = (self._clock.now() + self.ttl, detection)
 
     async def drop(self, engine: str) -> None:
-        """Forget an engine."""
+        """Drop the detection of an engine."""
         self._kept.pop(engine, None)
 
     def _drop_old(self) -> None:

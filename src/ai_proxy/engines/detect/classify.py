@@ -1,4 +1,4 @@
-"""What an engine's answers mean, or that there are none: decided without asking anything."""
+"""Classifies an engine by its answers, or by their absence. Pure functions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,14 +22,14 @@ class Trouble(StrEnum):
     REFUSED = "refused"
     """Nobody listens."""
     NETWORK = "network"
-    """Somebody listens and says nothing, or the address cannot be reached."""
+    """Something listens but does not answer, or the address cannot be reached."""
     GARBAGE = "garbage"
-    """What comes is not HTTP."""
+    """The answer is not HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What came of asking at one address.
+    """The answers at one address.
 
     Attributes:
         answers: By path.
@@ -78,9 +78,9 @@ def classify(
 
     Args:
         engine: The engine.
-        probed: What came of asking at its address.
-        answering: Who answers there, as `identify` says.
-        circumstances: What else counts.
+        probed: The answers at its address.
+        answering: The software that answers there, as `identify` returns it.
+        circumstances: What else the classification depends on.
     """
     if probed.trouble is not None:
         return _without_answers(engine.title, probed, circumstances)
@@ -131,7 +131,7 @@ def latency_ms(answers: Answers) -> float:
 
 
 def identify(answers: Answers, engines: Iterable[EngineDescriptor]) -> str | None:
-    """Return the name for people of the software that gives these answers; None when it is unknown."""
+    """Return the title of the software that gives these answers; None when unknown."""
     if any(map(_is_ours, answers.values())):
         return OURSELVES
     known = (engine.title for engine in engines if engine.locator and engine.locator.is_it(answers))
@@ -139,7 +139,7 @@ def identify(answers: Answers, engines: Iterable[EngineDescriptor]) -> str | Non
 
 
 def _is_ours(answer: Answer) -> bool:
-    """Tell whether an ai-proxy gives this answer: its errors have a header, its models an entry of ours."""
+    """Return whether an ai-proxy gives this answer: its errors have a header, its models an entry of ours."""
     if "x-ai-proxy-error" in answer.headers:
         return True
     match answer.json:

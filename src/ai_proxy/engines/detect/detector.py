@@ -39,7 +39,7 @@ from ai_proxy.engines.listing import read_models
 from ai_proxy.engines.profile import EngineDescriptor, Locator
 
 PATIENCE = 2.0
-"""How much longer than a healthy engine one may take to answer before it counts as silent."""
+"""Multiple of a healthy engine's longest answer after which an engine counts as silent."""
 
 RETRY_PAUSE = 0.1
 """Seconds between two tries to reach an engine."""
@@ -54,7 +54,7 @@ class Detector:
     Args:
         engines: Those to look for; the ones without a locator are left out.
         session: Asks; closed by the caller.
-        clock: Tells the time.
+        clock: The time.
         cache: Of what was found.
         settings: What counts as slow or unreachable.
         env: Where engines are told to listen, and where programs are sought.
@@ -90,7 +90,7 @@ class Detector:
         return f"<Detector [{', '.join(self._engines)}]>"
 
     def adapt(self, settings: EngineSettings) -> None:
-        """Go by other settings from the next probe on."""
+        """Use other settings from the next probe on."""
         self._settings = settings
         self._timeout = self._patience or PATIENCE * settings.health_latency_threshold_ms / 1000
         self._cache.ttl = settings.cache_ttl
@@ -165,7 +165,7 @@ class Detector:
     async def _probe(
         self, upstream: Upstream, engine: EngineDescriptor, locator: Locator
     ) -> tuple[ProbeResult, int]:
-        """Ask what identifies this engine, again while it cannot be reached; then what identifies others."""
+        """Ask for what identifies this engine, with retries; if that fails, for what identifies others."""
         paths = own_paths(engine, locator)
         probed, tries = await self._ask(upstream, paths), 1
         while is_unreachable(probed, upstream) and tries < self._settings.max_network_failures:
@@ -191,7 +191,7 @@ class Detector:
                 return await get(self._session, upstream, path)
         except TimeoutError:
             return Trouble.NETWORK, f"no answer within {self._timeout:g} s"
-        except Exception as error:  # noqa: BLE001 - whatever is wrong, it is what came of asking
+        except Exception as error:  # noqa: BLE001 - any error is a result of the probe
             return trouble_of(error), explain(error)
 
 
@@ -225,7 +225,7 @@ def trouble_of(error: Exception) -> Trouble:
 
 
 def worst(answers: Answers, troubles: Sequence[tuple[Trouble, str]]) -> ProbeResult:
-    """Return what came of asking several paths: the worst trouble, if there is any."""
+    """Combine the answers of several paths; the worst trouble counts."""
     for kind in (Trouble.GARBAGE, Trouble.NETWORK, Trouble.REFUSED):
         for trouble, detail in troubles:
             if trouble is kind:

@@ -1,4 +1,4 @@
-"""Where an engine is found on a machine, and by what it is known."""
+"""Finds the address and the program of an engine."""
 
 import os
 import shutil
@@ -11,11 +11,11 @@ from ai_proxy.core.service import Upstream
 from ai_proxy.engines.profile import Locator
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-"""Of an address that names its scheme but no port, as Ollama has it (`envconfig/config.go`, `Host`)."""
+"""Ports of addresses with a scheme but no port, as Ollama reads them (`envconfig/config.go`, `Host`)."""
 
 
 def find_address(locator: Locator, env: Mapping[str, str]) -> tuple[Upstream, str]:
-    """Return where an engine listens, and a remark when its variable is of no use and was passed over."""
+    """Return where an engine listens, and a remark when its variable is invalid and was ignored."""
     said = env.get(locator.variable, "").strip()
     if not said:
         return Upstream("127.0.0.1", locator.port), ""
@@ -51,14 +51,14 @@ def parse_address(text: str, default_port: int) -> Upstream:
 
 
 def _reachable(host: str) -> str:
-    """Return a host to connect to: `0.0.0.0` and `::` say where to listen, not where to call."""
+    """Return a host to connect to: `0.0.0.0` and `::` are addresses to listen on only."""
     if host in ("localhost", "::1") or not is_loopback(host):
         return host
     return "::1" if host == "::" else host if host.startswith("127.") else "127.0.0.1"
 
 
 def find_program(locator: Locator, env: Mapping[str, str]) -> str | None:
-    """Return where an engine's program lies: on PATH or at one of its known places; None when it is not."""
+    """Return the path of an engine's program, on PATH or at a known path; None when it is missing."""
     search = env.get("PATH") or os.defpath
     on_path = (shutil.which(program, path=search) for program in locator.programs)
     return next((found for found in (*on_path, *_at_paths(locator.paths, env)) if found), None)

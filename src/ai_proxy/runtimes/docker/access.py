@@ -1,4 +1,4 @@
-"""How containers are reached: from beside the proxy, on this machine, or on another."""
+"""How the proxy reaches containers: in its own network, on this machine, or on another."""
 
 import asyncio
 import os
@@ -22,16 +22,15 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How containers are reached.
+    """How the proxy reaches containers.
 
     Attributes:
         address: Where their ports are published.
-        networks: Those of the proxy's own container, the one to share first; then nothing needs publishing,
-            and services are reached at their address in a network they share with it. Empty when it runs on
-            the host.
-        gateways: Addresses of this machine when the engine is on it, too: a container whose gateway is among
-            them is reached at its own address. That needs neither the engine, which may be away, nor its
-            userland proxy, which copies every byte and dies with it.
+        networks: Networks of the proxy's own container, the preferred one first. Services share one of them,
+            and need no published port. Empty when the proxy runs on the host.
+        gateways: Addresses of this machine when the engine runs on it: the proxy reaches a container with
+            such a gateway at its own address. This works while the engine is away, and avoids the engine's
+            userland proxy, which copies every byte.
     """
 
     address: str = LOOPBACK
@@ -52,10 +51,10 @@ class Access:
 
 
 class AccessFinder:
-    """Finds the most direct way to containers; what does not change is found out once.
+    """Finds the most direct way to containers, and keeps what cannot change.
 
     Args:
-        settings: Complete: nothing comes from the environment any more.
+        settings: With what the environment adds (`fill_in`).
         api: Of the engine.
         container: Name or id of the container that the proxy itself runs in; None when it runs on the host.
     """
@@ -72,10 +71,10 @@ class AccessFinder:
         return f"<AccessFinder {self._container or 'on the host'}>"
 
     async def find(self) -> Access:
-        """Return how containers are reached now.
+        """Return how to reach containers now.
 
         Raises:
-            RuntimeFailureError: The settings do not fit what is there; says what to do.
+            RuntimeFailureError: The settings do not match the machine; says what to do.
         """
         if self._settings.address is None:
             if networks := await self._own_networks():
@@ -110,7 +109,7 @@ class AccessFinder:
         return networks
 
     async def _is_here(self) -> bool:
-        """Tell whether the engine's networks are this machine's."""
+        """Return whether the engine's networks belong to this machine."""
         if self._here is None:
             system, memory = os.uname(), psutil.virtual_memory().total
             info = await self._api.get("/info", SystemInfo)
@@ -136,7 +135,7 @@ def find_own_container(mounts: str) -> str | None:
     """Return the id of the container that this process runs in; None when there is none.
 
     Args:
-        mounts: Its /proc/self/mountinfo: engines mount /etc/hostname from a folder that is named by the id.
+        mounts: Its /proc/self/mountinfo: engines mount /etc/hostname from a folder named after the id.
 
     >>> find_own_container(f"7 1 8:1 /var/lib/docker/containers/{'ab' * 32}/hostname /etc/hostname rw")[:12]
     'abababababab'
@@ -146,7 +145,7 @@ def find_own_container(mounts: str) -> str | None:
 
 
 def is_here(info: SystemInfo, host: str, kernel: str, memory: int) -> bool:
-    """Tell whether an engine's networks are this machine's: it is not elsewhere, in a VM, or rootless.
+    """Return whether an engine's networks belong to this machine: not to another, a VM or a rootless engine.
 
     Args:
         info: What the engine says of itself.
@@ -164,7 +163,7 @@ def is_here(info: SystemInfo, host: str, kernel: str, memory: int) -> bool:
 
 
 def sharing_order(networks: Iterable[str], preferred: str | None) -> tuple[str, ...]:
-    """Return the networks of the proxy's own container in which others can be, the one to share first.
+    """Return the proxy's own networks that other containers can join, the preferred one first.
 
     >>> sharing_order(["models", "back", "none"], None), sharing_order(["models", "back"], "models")
     (('back', 'models'), ('models', 'back'))
@@ -187,7 +186,7 @@ def machine_of(host: str | None) -> str | None:
 
 
 async def find_address(machine: str | None) -> str:
-    """Return the IP address of a machine, which is all that Docker publishes on; None stands for this one.
+    """Return the IP address of a machine, since Docker publishes on addresses only; None: this one.
 
     Raises:
         RuntimeFailureError: Its name cannot be resolved.

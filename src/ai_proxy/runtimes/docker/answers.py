@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 
 class _Document(Struct, frozen=True, rename="pascal"):
-    """An answer with names in Pascal case."""
+    """An answer with keys in Pascal case."""
 
 
 class ContainerState(_Document, frozen=True):
@@ -58,7 +58,7 @@ class Container(_Document, frozen=True):
 
     @property
     def labels(self) -> dict[str, str]:
-        """Of the container; none are the same as an empty mapping."""
+        """Labels of the container."""
         return self.config.labels or {}
 
 
@@ -148,7 +148,7 @@ class CpuStats(Struct, frozen=True):
 
 
 class MemoryStats(Struct, frozen=True):
-    """Bytes; `stats` is what the kernel's control groups tell, whose names differ between v1 and v2."""
+    """Bytes; the keys of `stats` differ between control groups v1 and v2."""
 
     usage: int | None = None
     limit: int = 0

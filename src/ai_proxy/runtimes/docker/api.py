@@ -1,4 +1,4 @@
-"""The Docker Engine API over HTTP, with every call bounded in time and every failure an error of ours.
+"""The Docker Engine API over HTTP, with a time limit on every call and domain errors for every failure.
 
 aiodocker finds the engine and connects to it (contexts, `DOCKER_HOST`, TLS, ssh); the requests are made here,
 because its own calls leave cancelled streams open and take a broken one for a finished one.
@@ -41,18 +41,18 @@ SLOW = 120.0
 TCP = re.compile(r"(tcp|http|https)://")
 
 PING = "/_ping"
-"""The one path without a version: its answer tells which is spoken."""
+"""The one path without a version: its answer names the version to use."""
 
 MAX_LINE = 1024 * 1024
 """Longest JSON document in a stream, in bytes."""
 
 
 class RefusedError(RuntimeFailureError):
-    """The engine answered, and said no.
+    """The engine refused a call.
 
     Attributes:
         engine_status: HTTP status of its answer.
-        message: In its own words.
+        message: The engine's own words.
     """
 
     def __init__(self, engine_status: int, message: str) -> None:
@@ -81,17 +81,17 @@ class DockerApi:
 
     @property
     def host(self) -> str | None:
-        """URL of the engine, as far as it is known: that of a context is, once something was asked."""
+        """URL of the engine, as far as known; that of a context is known after the first call."""
         return self._host or (self._client.docker_host if self._client else None)
 
     async def close(self) -> None:
-        """Close the connections of calls; streams are closed by those who opened them."""
+        """Close the connections of calls; who opened a stream closes it."""
         if self._client is not None:
             await self._client.close()
             self._client = None
 
     async def get[T](self, path: str, kind: type[T], **params: str | int) -> T:
-        """Return what an inspecting call answers."""
+        """Return the answer to an inspecting call."""
         return _decode(await self._call("GET", path, params, None, QUICK), kind, path)
 
     async def inspect(self, container: str) -> Container | None:
@@ -121,12 +121,12 @@ class DockerApi:
     async def post(
         self, path: str, body: Mapping[str, Any] | None = None, *, limit: float = SLOW, **params: str | int
     ) -> None:
-        """Have something done, within `limit` seconds."""
+        """Send a command; wait at most `limit` seconds."""
         await self._negotiate()
         await self._call("POST", path, params, body, limit)
 
     async def delete(self, path: str, **params: str | int) -> None:
-        """Have something removed."""
+        """Remove something."""
         await self._negotiate()
         await self._call("DELETE", path, params, None, SLOW)
 
@@ -139,7 +139,7 @@ class DockerApi:
         headers: Mapping[str, str] | None = None,
         **params: str | int,
     ) -> AsyncIterator[aiohttp.StreamReader]:
-        """Hold a stream open, on a connection of its own.
+        """Open a stream on a connection of its own.
 
         Args:
             method: HTTP method.
@@ -150,7 +150,7 @@ class DockerApi:
 
         Raises:
             RuntimeFailureError: The engine refuses.
-            RuntimeUnavailableError: It is away, or went away meanwhile.
+            RuntimeUnavailableError: The engine is away, or went away meanwhile.
         """
         await self._negotiate()
         limits = aiohttp.ClientTimeout(connect=CONNECT, sock_read=silence)
@@ -194,7 +194,7 @@ class DockerApi:
                 yield _decode(rest, kind, path)
 
     async def _negotiate(self) -> None:
-        """Find out quickly whether the engine answers at all, and speak its version of the API from now on.
+        """Check quickly that the engine answers, and use its version of the API.
 
         Raises:
             RuntimeUnavailableError: It does not.
@@ -277,7 +277,7 @@ def client_folder(environ: Mapping[str, str]) -> Path:
 
 
 def fill_in(settings: DockerSettings, environ: Mapping[str, str]) -> DockerSettings:
-    """Return the settings with what they leave open taken from the environment, as the `docker` command does.
+    """Return the settings completed from the environment, as the `docker` command does.
 
     >>> fill_in(DockerSettings(), {"DOCKER_HOST": "tcp://box:2375", "DOCKER_CERT_PATH": "/certs"}).host
     'tcp://box:2375'
@@ -293,7 +293,7 @@ def fill_in(settings: DockerSettings, environ: Mapping[str, str]) -> DockerSetti
 
 
 def tls_context(folder: Path) -> ssl.SSLContext:
-    """Return how to speak TLS: who the engine must be, and who we are.
+    """Return the TLS settings: the CA of the engine, and our certificate.
 
     Raises:
         RuntimeUnavailableError: The folder does not hold what it should.
@@ -311,10 +311,10 @@ def connect(host: str | None, tls: ssl.SSLContext | None = None) -> Docker:
 
     Args:
         host: As in `DOCKER_HOST`; None for that variable, the current context, or the usual socket.
-        tls: How to speak TLS, over TCP.
+        tls: TLS settings, for TCP.
 
     Raises:
-        RuntimeUnavailableError: There is no telling where the engine is.
+        RuntimeUnavailableError: The engine cannot be located.
     """
     try:
         if host is None or tls is None or not TCP.match(host):

@@ -1,4 +1,4 @@
-"""What the Docker engine means, in words that say what to do."""
+"""Explains the errors of the Docker engine, and says what to do."""
 
 import re
 import ssl
@@ -11,7 +11,7 @@ URL = "its URL (server.docker.host or DOCKER_HOST)"
 
 
 def explain_unreachable(host: str | None, error: Exception) -> str:
-    """Say why the engine cannot be spoken to.
+    """Return why the engine cannot be reached.
 
     >>> explain_unreachable("unix:///run/docker.sock", TimeoutError())
     'Docker at unix:///run/docker.sock does not answer in time: it hangs or is overloaded; see its log'
@@ -40,11 +40,11 @@ def _distrust(place: str, error: ssl.SSLError) -> str:
 
 
 WANTS_TLS = "HTTP request to an HTTPS server"
-"""Part of the answer of an engine that is spoken to without TLS."""
+"""Part of the answer of a TLS engine to a plain request."""
 
 
 def explain_wants_tls(host: str | None) -> str:
-    """Say what to do about an engine that wants TLS."""
+    """Return what to do about an engine that requires TLS."""
     return (
         f"Docker at {host} wants TLS: set server.docker.certificates, "
         "or DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
@@ -52,7 +52,7 @@ def explain_wants_tls(host: str | None) -> str:
 
 
 def explain_certificates(folder: Path, error: OSError) -> str:
-    """Say why certificates cannot be used.
+    """Return why certificates cannot be used.
 
     >>> explain_certificates(Path("/certs"), FileNotFoundError(2, "No such file or directory"))
     'the certificates for Docker in /certs cannot be used (No such file or directory): the folder must hold \
@@ -65,7 +65,7 @@ ca.pem, cert.pem and key.pem'
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return an error and what is behind it.
+    """Return an error and its causes.
 
     aiohttp keeps the system's error as `os_error`; a refused Unix socket has it as its cause.
     """
@@ -79,7 +79,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def explain_host(host: str | None, error: Exception) -> str:
-    """Say why there is no telling where the engine is.
+    """Return why the engine cannot be located.
 
     >>> explain_host(None, AssertionError())
     'no Docker engine is found: install and start Docker, or set DOCKER_HOST'
@@ -190,11 +190,11 @@ MEANINGS: tuple[tuple[str, Say], ...] = (
         lambda *_: "Docker's disk is full: make room, for example with 'docker system prune'",
     ),
 )
-"""What the engine says (Docker and Podman), and what to do about it; the first that matches counts."""
+"""Messages of Docker and Podman, each with what to do; the first match counts."""
 
 
 def explain(launch: DockerLaunch, message: str) -> str:
-    """Say what the engine's refusal means for a service.
+    """Return what the engine's refusal means for a service, and what to do.
 
     >>> print(explain(DockerLaunch("x", 80), "bind source path does not exist: /models"))
     /models does not exist on the host: create it, or correct 'volumes'
@@ -206,7 +206,7 @@ def explain(launch: DockerLaunch, message: str) -> str:
 
 
 def name_taken(name: str, holder: str, owner: str | None) -> str:
-    """Say who holds the name of a container.
+    """Return who uses the name of a container.
 
     >>> name_taken("ai-proxy-x", "0123456789abcdef", None)
     "the name ai-proxy-x is taken by container 0123456789ab, which is not of an ai-proxy: rename it \

@@ -1,6 +1,6 @@
-"""What happens to our containers without ending them, as lines of their logs.
+"""Writes events of our containers into their logs: they explain an exit, or why a container does not respond.
 
-That a container ended is learnt by waiting for it; this is for what explains it, or why it does not answer.
+Exits themselves are noticed by waiting for them.
 """
 
 import asyncio
@@ -41,11 +41,11 @@ def describe(event: Event) -> tuple[str, str] | None:
 
 
 class EventFollower:
-    """Listens to an engine, and catches up on what happened while the engine could not be heard.
+    """Follows an engine's events, and catches up on those it missed while the engine was away.
 
     Args:
         api: Where to listen.
-        owner: Whose containers it is about.
+        owner: Label of the containers.
         say: Takes a service id and a line.
         since: Seconds since the epoch.
     """
@@ -62,7 +62,7 @@ class EventFollower:
         self._filters = msgspec.json.encode(filters).decode()
 
     async def follow(self) -> None:
-        """Log what happens, until cancelled."""
+        """Follow events until cancelled."""
         while True:
             with contextlib.suppress(RuntimeUnavailableError):
                 await self._listen()

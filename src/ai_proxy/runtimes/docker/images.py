@@ -1,4 +1,4 @@
-"""Images on their way from a registry: one pull per image at a time, told in words."""
+"""Pulls images from registries: one pull per image at a time, with progress in words."""
 
 import asyncio
 import time
@@ -77,7 +77,7 @@ class Progress:
 
 @dataclass(slots=True, eq=False)
 class Pull:
-    """A pull under way, and how to tell those who wait for it."""
+    """A pull in progress, and who waits for it."""
 
     task: asyncio.Task[None] = field(init=False)
     progress: Progress = field(default_factory=Progress)
@@ -85,18 +85,18 @@ class Pull:
     watching: list[Tell] = field(default_factory=list)
 
     def tell(self) -> None:
-        """Tell everybody who watches how far it is."""
+        """Pass the progress to every start that waits."""
         for tell in self.watching:
             tell(str(self.progress))
 
     def say(self, line: str) -> None:
-        """Tell everybody who waits."""
+        """Write a line to the log of every service that waits."""
         for say in self.waiting:
             say(line)
 
 
 class Images:
-    """Sees to it that images are there; a pull goes on as long as somebody waits for it."""
+    """Provides images; a pull goes on as long as a start waits for it."""
 
     def __init__(self, api: DockerApi, logins: Logins) -> None:
         self._api = api
@@ -104,19 +104,19 @@ class Images:
         self._pulls: dict[str, Pull] = {}
 
     async def close(self) -> None:
-        """Give up all pulls."""
+        """Cancel all pulls."""
         await tasks.cancel(*(pull.task for pull in self._pulls.values()))
 
     async def provide(self, launch: DockerLaunch, say: Tell, tell: Tell) -> None:
-        """Have the image of a service, pulling it as declared.
+        """Make sure that the image of a service exists; pull it as declared.
 
         Args:
-            launch: Tells the image, and when to pull it.
-            say: Takes a line of progress for the log every now and then.
+            launch: Names the image, and when to pull it.
+            say: Takes a line of progress for the log, from time to time.
             tell: Takes the progress whenever the engine reports some.
 
         Raises:
-            RuntimeFailureError: It cannot be had; says what to do.
+            RuntimeFailureError: The image cannot be provided; says what to do.
         """
         try:
             if launch.pull != "always" and await self._exists(launch.image):
@@ -137,7 +137,7 @@ class Images:
         return True
 
     async def _join(self, launch: DockerLaunch, say: Tell, tell: Tell) -> None:
-        """Wait for the pull of an image, which is begun by the first and given up with the last who waits."""
+        """Wait for the pull of an image: the first start begins it, and the last to leave cancels it."""
         pull = self._pulls.get(launch.image)
         if pull is None:
             pull = self._pulls[launch.image] = Pull()
@@ -178,7 +178,7 @@ class Images:
 
 
 def pull_params(image: str) -> dict[str, str]:
-    """Return what names an image to the engine, which would take all its tags when given none.
+    """Return the parameters that name an image; without a tag the engine would pull all of them.
 
     >>> pull_params("localhost:5000/a"), pull_params("a:1")["tag"], "tag" in pull_params("a@sha256:0")
     ({'fromImage': 'localhost:5000/a', 'tag': 'latest'}, '1', False)

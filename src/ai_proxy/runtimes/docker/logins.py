@@ -1,4 +1,4 @@
-"""What `docker login` has left behind, for images that a registry does not give to everybody.
+"""Finds the logins that `docker login` has stored, for private images.
 
 https://docs.docker.com/reference/cli/docker/login/ and https://github.com/docker/docker-credential-helpers
 """
@@ -17,10 +17,10 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.runtimes.docker.api import client_folder
 
 HUB = "https://index.docker.io/v1/"
-"""What Docker's own registry is called where logins are kept."""
+"""The name of Docker Hub in the file of logins."""
 
 TOKEN = "<token>"  # noqa: S105
-"""Stands for the user where a helper has a token instead of a password."""
+"""The user name of helpers that return a token."""
 
 PATIENCE = 10.0
 """Longest wait for a credential helper, in seconds."""
@@ -50,7 +50,7 @@ class HelperAnswer(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Login:
-    """Who we are to a registry: a user with a password, or a token."""
+    """Credentials for a registry: a user with a password, or a token."""
 
     registry: str
     user: str = ""
@@ -61,7 +61,7 @@ class Login:
         return f"<Login {self.registry}>"
 
     def header(self) -> str:
-        """Return it as the engine wants it (X-Registry-Auth)."""
+        """Return the value of the header X-Registry-Auth."""
         facts = {"serveraddress": self.registry}
         facts |= {"identitytoken": self.token} if self.token else {}
         facts |= {"username": self.user, "password": self.password} if self.user else {}
@@ -72,7 +72,7 @@ class Logins:
     """Looks logins up at each pull: people log in while the proxy runs.
 
     Args:
-        environ: Tells where the `docker` command keeps its settings, and where programs are.
+        environ: Names the folder of the `docker` command's settings, and PATH.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -86,7 +86,7 @@ class Logins:
         """Return the login for the registry of an image; None when there is none.
 
         Raises:
-            RuntimeFailureError: The file that holds them cannot be read.
+            RuntimeFailureError: The file of logins cannot be read.
         """
         registry = registry_of(image)
         config = self._read()
@@ -105,7 +105,7 @@ class Logins:
             ) from error
 
     async def _ask(self, helper: str, registry: str) -> Login | None:
-        """Ask a credential helper; without an answer the registry decides what to do with us."""
+        """Ask a credential helper; None when it gives no login."""
         program = shutil.which(f"docker-credential-{helper}", path=self._path)
         if program is None:
             logger.warning("{} names docker-credential-{}, which is not installed", self._file, helper)
@@ -123,7 +123,7 @@ class Logins:
 
 
 async def _run(program: str, registry: str) -> bytes:
-    """Return what a credential helper prints, nothing when it knows no login."""
+    """Return the output of a credential helper; empty when it fails."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         program, "get", stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
@@ -147,7 +147,7 @@ def _told(answer: bytes, registry: str) -> Login | None:
 
 
 def stored(auths: Mapping[str, StoredLogin], registry: str) -> Login | None:
-    """Return the login that stands in the file itself.
+    """Return the login that the file itself holds.
 
     >>> stored({"https://ghcr.io/v2/": StoredLogin("bWU6c2VjcmV0")}, "ghcr.io").user
     'me'
@@ -176,7 +176,7 @@ def _decoded(auth: str) -> str:
 
 
 def registry_of(image: str) -> str:
-    """Return the registry that an image comes from, as logins are kept for it.
+    """Return the registry of an image, as the file of logins names it.
 
     >>> registry_of("ghcr.io/org/model:1"), registry_of("localhost/model"), registry_of("org/model")
     ('ghcr.io', 'localhost', 'https://index.docker.io/v1/')

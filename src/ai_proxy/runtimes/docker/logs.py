@@ -1,4 +1,4 @@
-"""A container's output on its way to the log ring: followed, resumed where it broke off, never twice."""
+"""Reads a container's output into its log ring: resumes after an interruption, and repeats no line."""
 
 import asyncio
 import contextlib
@@ -11,30 +11,30 @@ from ai_proxy.runtimes.docker.api import DockerApi, RefusedError
 from ai_proxy.runtimes.lines import CHUNK, REST, LineSplitter
 
 TAIL = 500
-"""Lines taken of what was written before we listened, and of what was left when it ended."""
+"""Most lines read of the output before the start of following, and after the end."""
 
 RETRY = 0.5
 """Seconds between two tries to listen while the engine is away."""
 
 MAX_FRAME = 1024 * 1024
-"""A frame beyond this, in bytes, is not one: Docker makes them of 16 KiB at most."""
+"""Largest frame in bytes; Docker's own have at most 16 KiB."""
 
 
 class Frames:
-    """Takes the engine's frames apart (ContainerAttach, "Stream format"), which come in any portions."""
+    """Parses frames (ContainerAttach, "Stream format") from portions of any size."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        r"""Return the frames that are complete now: the stream (1 stdout, 2 stderr) and what was written.
+        r"""Return the frames that are complete now: the stream (1 stdout, 2 stderr) and its bytes.
 
         >>> frames = Frames()
         >>> frames.feed(b"\1\0\0\0\0\0\0\2h"), frames.feed(b"i\2\0\0\0\0\0\0\1!")
         ([], [(1, b'hi'), (2, b'!')])
 
         Raises:
-            RuntimeFailureError: These are no frames.
+            RuntimeFailureError: The bytes are not frames.
         """
         data, found, start = self._rest + data, [], 0
         while len(data) >= start + 8:
@@ -50,7 +50,7 @@ class Frames:
 
 
 def nanoseconds(stamp: str) -> int:
-    """Return a time stamp of the engine as nanoseconds since the epoch; 0 when it is none.
+    """Return a time stamp of the engine as nanoseconds since the epoch; 0 when it is malformed.
 
     >>> nanoseconds("2025-01-01T00:00:00.123456789Z"), nanoseconds("no time")
     (1735689600123456789, 0)
@@ -76,20 +76,20 @@ class ContainerLog:
         self._last = 0
 
     async def follow(self) -> None:
-        """Take lines as they are written, until cancelled."""
+        """Read lines until cancelled."""
         while True:
-            # A refusal: the container has just ended, which others notice.
+            # A refusal: the container has ended, which its waiter notices.
             with contextlib.suppress(RuntimeUnavailableError, RefusedError):
                 await self._take(follow=True, tail="all" if self._last else str(TAIL))
             await asyncio.sleep(RETRY)
 
     async def finish(self) -> None:
-        """Take the last lines of a container that has ended."""
+        """Read the last lines of a container that has ended."""
         with contextlib.suppress(RuntimeFailureError):
             await self._take(follow=False, tail=str(TAIL))
 
     async def _take(self, *, follow: bool, tail: str) -> None:
-        """Read from where we are to the end of the stream."""
+        """Read from the last line known to the end of the stream."""
         known = self._last
         frames, lines = Frames(), {1: LineSplitter(), 2: LineSplitter()}
         async with self._api.stream(

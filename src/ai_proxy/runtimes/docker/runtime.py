@@ -1,7 +1,7 @@
-"""Services run as containers of a Docker engine, which survive the proxy and are found again by their labels.
+"""Runs services as containers, which survive the proxy; labels identify them after a restart.
 
-The engine may go and come back at any time: calls fail quickly meanwhile, and and a container is watched
-until its end. A container that has ended is removed once its exit and its last words are known.
+The engine may go away and come back at any time: calls fail quickly meanwhile, and containers are watched on.
+The runtime removes a container once its exit and its last lines are known.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ STOP_SLACK = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """A container that runs or ran, and the task that sees it to its end and removes it then."""
+    """A container that runs or ran, and the task that waits for its exit and removes it."""
 
     reports: Reports
     end: asyncio.Task[None]
@@ -62,12 +62,12 @@ class DockerRuntime:
     """Runs services as containers; implements `core.ports.Runtime`.
 
     Args:
-        settings: Which engine it is, and how its containers are reached.
-        owner: Tells this proxy's containers from those of all others that use the engine.
-        version: Of the proxy, noted on containers.
-        background: Owns what follows the engine and its containers.
+        settings: Names the engine, and how to reach its containers.
+        owner: Label that distinguishes this proxy's containers from those of others.
+        version: Of the proxy; a label of containers.
+        background: Owns the tasks that follow the engine and its containers.
         container: Name or id of the container that the proxy itself runs in; None when it runs on the host.
-        environ: What the settings leave open, and where the `docker` command keeps its logins.
+        environ: Completes the settings, and names the folder of logins.
         wall: Returns seconds since the epoch.
         gpu_memory: Returns the bytes that processes, by pid, hold on GPUs; None where there are none.
     """
@@ -106,7 +106,7 @@ class DockerRuntime:
         return f"<DockerRuntime {self._owner} [{running} running]>"
 
     async def start(self, service: Service, placement: Placement, tell: Tell) -> Handle:
-        """Provide the image, then create and start the container, which is not left halfway if cancelled."""
+        """Provide the image, then create and start the container, even when cancelled in between."""
         launch = service.launch
         if not isinstance(launch, DockerLaunch):
             raise RuntimeFailureError(f"{service.id} has no image: it cannot be run as a container")
@@ -124,7 +124,7 @@ class DockerRuntime:
         return handle
 
     async def stop(self, handle: Handle, grace: float) -> None:
-        """Have the engine end it politely, after `grace` seconds by force, and remove it."""
+        """Have the engine end the container, by force after `grace` seconds, and remove it."""
         container = self._find(handle)
         if container.reports.exit is None:
             await self._end(handle, grace)
@@ -136,11 +136,11 @@ class DockerRuntime:
             )
 
     def watch(self, handle: Handle) -> AsyncGenerator[Report]:
-        """Report what it uses, and its exit; nothing while the engine is away."""
+        """Report resource usage and the exit; nothing while the engine is away."""
         return self._find(handle).reports.follow()
 
     async def handles(self) -> Sequence[Handle]:
-        """Return what is ours; what was left behind without running has no config hash, so none matches."""
+        """Return our containers; one that does not run has an empty config hash, which no service matches."""
         if self._abandoned:
             await asyncio.wait(self._abandoned)
         await self._cleared(self._containers)
@@ -156,7 +156,7 @@ class DockerRuntime:
         return self._rings.setdefault(service_id, LogRing())
 
     async def close(self) -> None:
-        """Let go of everything and leave it running."""
+        """Stop following; the containers go on running."""
         await self._cleared(self._containers)
         ends = (container.end for container in self._containers.values())
         await tasks.cancel(self._events, *self._abandoned, *ends, *self._leftovers)
@@ -165,7 +165,7 @@ class DockerRuntime:
         await self._api.close()
 
     async def _launch(self, service: Service, launch: DockerLaunch) -> Handle:
-        """Make a container run; one that runs already, with this declaration, is taken as it is."""
+        """Run a container, or take the one that already runs with this declaration."""
         await self._cleared(handle for handle in self._containers if handle.service_id == service.id)
         access = await self._access.find()
         name = container_name(service.id)
@@ -178,7 +178,7 @@ class DockerRuntime:
         except RefusedError as error:
             raise RuntimeFailureError(explain(launch, error.message)) from error
         made = await self._api.inspect(ref)
-        handle = parse_handle(made, await self._access.find()) if made else None  # its bridge may be new
+        handle = parse_handle(made, await self._access.find()) if made else None  # its network may be new
         if handle is None:
             raise RuntimeFailureError(f"the container of {service.id} was removed as soon as it ran")
         return handle
@@ -233,7 +233,7 @@ class DockerRuntime:
         return container is not None and container.state.running
 
     async def _remove(self, ref: str) -> None:
-        """Remove a container with its anonymous volumes; one that cannot be removed now is later on."""
+        """Remove a container with its anonymous volumes, now or when the engine is back."""
         try:
             await self._delete(ref)
         except RuntimeUnavailableError as error:
@@ -256,25 +256,25 @@ class DockerRuntime:
                 logger.warning("container {} could not be removed: {}", ref[:12], error.message)
 
     def _abandon(self, launching: asyncio.Task[Handle]) -> None:
-        """Let a launch come to its end unattended; `handles` waits for it, to know what came of it."""
+        """Let a cancelled launch finish; `handles` waits for it and lists the result."""
         self._abandoned.add(launching)
         launching.add_done_callback(self._abandoned.discard)
         launching.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _cleared(self, handles: Iterable[Handle]) -> None:
-        """Return when those of these containers that have ended are removed, as far as the engine does it."""
+        """Wait until the engine has removed those of the containers that have ended."""
         containers = [self._containers[handle] for handle in handles]
         if ends := {container.end for container in containers if container.reports.exit is not None}:
             await asyncio.wait(ends, timeout=STOP_SLACK)
 
     def _forget_ended(self, service_id: str) -> None:
-        """Drop how earlier containers ended: whoever watched them knows by now."""
+        """Forget earlier containers of a service; their watchers have seen the exit."""
         for handle, container in tuple(self._containers.items()):
             if handle.service_id == service_id and container.reports.exit is not None:
                 del self._containers[handle]
 
     def _find(self, handle: Handle) -> Tracked:
-        """Return the container, adopting it if it is from before."""
+        """Return the container; start to follow it if it is from before a restart."""
         if handle not in self._containers:
             reports = Reports()
             seeing = partial(self._see_to_its_end, handle, reports)
@@ -302,7 +302,7 @@ class DockerRuntime:
         await self._remove(handle.ref)
 
     async def _exited(self, ref: str) -> Exit:
-        """Return how a container ended, once it has; the engine may be away meanwhile."""
+        """Wait for the exit of a container, also while the engine is away."""
         while True:
             try:
                 code = await self._api.wait(ref)
@@ -320,7 +320,7 @@ class DockerRuntime:
 
 
 def _listed(container: Container, access: Access) -> Handle | None:
-    """Return the handle of a container that runs or was left behind; None when nothing is to be done."""
+    """Return the handle of a container; None when it is being removed or is not a service."""
     handle = parse_handle(container, access)
     if handle is None or container.state.status == "removing":
         return None

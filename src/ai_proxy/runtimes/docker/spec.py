@@ -1,6 +1,6 @@
-"""From a service to the container that runs it, and back: what the Engine API is told and what it tells.
+"""Converts a service to the API request that creates its container, and answers back to a handle and an exit.
 
-Everything here is pure. https://docs.docker.com/reference/api/engine/ (ContainerCreate, ContainerInspect)
+Pure functions. https://docs.docker.com/reference/api/engine/ (ContainerCreate, ContainerInspect)
 """
 
 import signal
@@ -22,10 +22,10 @@ PORT = "ai-proxy.port"
 HANDLE_VERSION = "ai-proxy.handle-version"
 
 NOT_FOUND = 127
-"""Exit code of Docker's init, and of shells, when there is no such program."""
+"""Exit code of Docker's init, and of shells, for a missing program."""
 
 LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
-"""Readable through the API, whatever the engine's default is, and bounded on its disk."""
+"""A driver that the API can read, with a bound on disk space."""
 
 
 def container_name(service_id: str) -> str:
@@ -34,7 +34,7 @@ def container_name(service_id: str) -> str:
 
 
 def make_labels(service: Service, launch: DockerLaunch, owner: str, version: str) -> dict[str, str]:
-    """Return the labels by which a container is known as ours."""
+    """Return the labels that identify a container as ours."""
     return {
         OWNER: owner,
         SERVICE: service.id,
@@ -46,7 +46,7 @@ def make_labels(service: Service, launch: DockerLaunch, owner: str, version: str
 
 
 def make_body(launch: DockerLaunch, labels: Mapping[str, str], access: Access) -> dict[str, Any]:
-    """Return the body that creates a container; it joins its first network, the others by further calls."""
+    """Return the request body that creates a container in its first network."""
     port = f"{launch.port}/tcp"
     body: dict[str, Any] = {
         "Image": launch.image,
@@ -94,14 +94,14 @@ def _host_config(launch: DockerLaunch, access: Access) -> dict[str, Any]:
 
 
 def _published(launch: DockerLaunch, access: Access) -> dict[str, Any]:
-    """Publish on the port asked for, else on one that Docker chooses and keeps while the container lives."""
+    """Publish the port: the declared host port, or one that Docker chooses."""
     if access.networks and launch.host_port is None:
         return {}
     return {f"{launch.port}/tcp": [{"HostIp": access.address, "HostPort": str(launch.host_port or "")}]}
 
 
 def device_requests(gpus: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return how GPUs are asked for.
+    """Return the request for GPUs.
 
     >>> device_requests(("2",)) == [{"Driver": "", "Count": 2, "Capabilities": [["gpu"]]}]
     True
@@ -149,7 +149,7 @@ def parse_handle(container: Container, access: Access) -> Handle | None:
 
 
 def _upstream(network: NetworkSettings, port: int, access: Access) -> Upstream:
-    """Return where a container is reached; port 0, where nobody answers, when it has ended already."""
+    """Return the address of a container; port 0 when it has ended already."""
     joined = network.networks or {}
     shared = [joined[name] for name in access.networks if name in joined]
     near = [endpoint for endpoint in joined.values() if endpoint.gateway in access.gateways]
@@ -161,7 +161,7 @@ def _upstream(network: NetworkSettings, port: int, access: Access) -> Upstream:
 
 
 def _port(text: str) -> int:
-    """Return a port as labels and answers have it; 0 when it is none.
+    """Parse a port of a label or an answer; 0 when it is malformed.
 
     >>> _port("8080"), _port(""), _port("70000")
     (8080, 0, 0)
@@ -171,7 +171,7 @@ def _port(text: str) -> int:
 
 
 def timestamp(moment: datetime) -> float:
-    """Return seconds since the epoch; 0 for the year 1, which stands for never.
+    """Return seconds since the epoch; 0 for the year 1, which means never.
 
     >>> [timestamp(datetime.fromisoformat(f"{day}T00:00:00.5Z")) for day in ("2025-01-01", "0001-01-01")]
     [1735689600.5, 0.0]

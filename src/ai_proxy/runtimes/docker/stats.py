@@ -1,4 +1,4 @@
-"""What a container uses: read from the engine's reports, one stream held while it lives."""
+"""Measures what a container uses, from a stream of the engine's reports."""
 
 import asyncio
 import contextlib
@@ -16,14 +16,14 @@ RETRY = 2.0
 """Seconds between two tries to listen while the engine is away."""
 
 SILENCE = 30.0
-"""Longest wait for the next report, in seconds; they come every second."""
+"""Longest wait for the next report, in seconds; the engine sends one per second."""
 
 GPU_EVERY = 5.0
 """Seconds between two looks at the GPUs."""
 
 
 def parse_stats(report: Stats, at: float) -> ResourceUsage | None:
-    """Return what a report says; None when the container does not run.
+    """Return the measurement in a report; None when the container does not run.
 
     Args:
         report: As the engine sends it.
@@ -45,7 +45,7 @@ def parse_stats(report: Stats, at: float) -> ResourceUsage | None:
 
 
 def used_memory(memory: MemoryStats) -> int:
-    """Return the memory in use less the file cache that nobody has used lately, as `docker stats` shows it.
+    """Return the memory in use without the inactive file cache, as `docker stats` shows it.
 
     The kernel's control groups call that `total_inactive_file` (v1) or `inactive_file` (v2).
 
@@ -86,7 +86,7 @@ def cpu_percent(before: CpuStats, now: CpuStats) -> float | None:
 
 
 def machine_pids(top: ContainerTop) -> list[int]:
-    """Return the pids of a container's processes as the machine counts; none when the answer has no pids.
+    """Return the pids of a container's processes on the host; empty when the answer has no pids.
 
     >>> machine_pids(ContainerTop(["PID"], [["4711"], ["4712"]])), machine_pids(ContainerTop([], [["x"]]))
     ([4711, 4712], [])
@@ -127,7 +127,7 @@ class ContainerMeter:
         """Take measurements, one a second, until cancelled."""
         path = f"{self._path}/stats"
         while True:
-            # A refusal: the container has just ended, which others notice.
+            # A refusal: the container has ended, which its waiter notices.
             with contextlib.suppress(RuntimeUnavailableError, RefusedError):
                 async with aclosing(self._api.documents("GET", path, Stats, SILENCE, stream=1)) as reports:
                     async for report in reports:
@@ -144,7 +144,7 @@ class ContainerMeter:
         self._report(replace(usage, gpu_memory=self._gpu_used))
 
     async def _look_at_gpus(self, gpu_memory: GpuMemory) -> int | None:
-        """Return what the container holds on GPUs; the driver may take its time, so a thread asks it."""
+        """Return the GPU memory of the container; asks the driver in a thread, since it may be slow."""
         try:
             top = await self._api.get(f"{self._path}/top", ContainerTop, ps_args="-o pid")
         except RuntimeFailureError:  # it has ended, or its machine has no ps

@@ -1,4 +1,4 @@
-"""What exactly is executed for a process service."""
+"""Builds the command of a process service."""
 
 import importlib.util
 import shutil
@@ -10,15 +10,15 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.service import ProcessLaunch
 
 HINTS = {"llama-server": "install llama.cpp's llama-server, or: pip install 'ai-inference-proxy[llamacpp]'"}
-"""What to do about a program that is missing."""
+"""What to do about a missing program."""
 
 FALLBACK_NEEDS = {"ai_proxy.engines.llamacpp_embedded": "xllamacpp"}
-"""Packages without which a module of ours cannot stand in for a program."""
+"""The package that each fallback module needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program with its arguments and surroundings, ready to execute."""
+    """A program with its arguments and environment, ready to execute."""
 
     arguments: tuple[str, ...]
     env: Mapping[str, str]
@@ -47,7 +47,7 @@ def build_command(
 
 
 def _fill(text: str, port: int) -> str:
-    """Put the port in.
+    """Insert the port.
 
     >>> _fill("--listen=127.0.0.1:${port}", 8080)
     '--listen=127.0.0.1:8080'
@@ -56,7 +56,7 @@ def _fill(text: str, port: int) -> str:
 
 
 def is_installed(package: str) -> bool:
-    """Tell whether a Python package can be imported."""
+    """Return whether a Python package can be imported."""
     return importlib.util.find_spec(package) is not None
 
 
@@ -68,7 +68,7 @@ def choose_program(
     Args:
         launch: As declared.
         path: Folders to look in, as in the variable PATH; None for the proxy's own.
-        installed: Tells whether a Python package is there.
+        installed: Returns whether a Python package is installed.
 
     Raises:
         RuntimeFailureError: Neither is there.

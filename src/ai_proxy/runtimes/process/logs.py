@@ -1,7 +1,7 @@
-"""A process's output on its way to the log ring.
+"""Reads a process's output into its log ring.
 
-It passes through a FIFO in the file system, not a pipe: the process holds both ends of it open, so it neither
-breaks nor loses its output when the proxy dies, and the next proxy opens the same FIFO and reads on.
+The output passes through a FIFO in the file system, not a pipe: the process holds both ends open, so it
+neither breaks nor loses output when the proxy dies, and the next proxy reads on from the same FIFO.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from ai_proxy.core.logring import LogRing
 from ai_proxy.runtimes.lines import CHUNK, REST, LineSplitter
 
 PIPE_SIZE = 1024 * 1024
-"""What the FIFO holds while nobody reads, where the system lets us choose (Linux, up to pipe-max-size)."""
+"""Capacity of the FIFO in bytes, where the system allows a choice (Linux, up to pipe-max-size)."""
 
 
 def create_fifo(path: Path) -> int:
-    """Make a fresh FIFO and return a descriptor for the process to write to, which blocks when it is full.
+    """Make a fresh FIFO and return a descriptor to write to; writing blocks when the FIFO is full.
 
     Raises:
         OSError: The file system refuses.
@@ -34,7 +34,7 @@ def create_fifo(path: Path) -> int:
 
 
 class Output:
-    """Reads a FIFO into a log ring as the event loop finds time."""
+    """Reads a FIFO into a log ring."""
 
     def __init__(self, path: Path, ring: LogRing, wall: Callable[[], float]) -> None:
         self._ring = ring
@@ -48,14 +48,14 @@ class Output:
             self._loop.add_reader(self._reader, self._take)
 
     def close(self) -> None:
-        """Stop reading; what is still in the FIFO stays there."""
+        """Stop reading; unread output stays in the FIFO."""
         if self._reader is not None:
             self._pause()
             os.close(self._reader)
             self._reader = None
 
     async def finish(self) -> None:
-        """Read what is left, at most what a FIFO holds, and close."""
+        """Read the rest, at most the capacity of a FIFO, and close."""
         if self._reader is not None:
             self._pause()
             for _ in range(2 * PIPE_SIZE // CHUNK):
@@ -66,7 +66,7 @@ class Output:
         self.close()
 
     def _take(self) -> None:
-        """Read once; rest when there is more, for good when all writers are gone."""
+        """Read once; pause when there is more, and stop when all writers are gone."""
         count = self._read()
         if count == 0:
             self._pause()
@@ -87,7 +87,7 @@ class Output:
             self._loop.add_reader(self._reader, self._take)
 
     def _read(self) -> int | None:
-        """Read one chunk; return its size: 0 when all writers are gone, None when there is nothing now."""
+        """Read one chunk; return its size: 0 when all writers are gone, None when it is empty."""
         if self._reader is None:
             return 0
         try:

@@ -1,4 +1,4 @@
-"""TCP ports on this machine for the processes we start."""
+"""Finds TCP ports for processes on this machine."""
 
 import secrets
 import socket
@@ -9,15 +9,15 @@ import psutil
 from ai_proxy.core.errors import RuntimeFailureError
 
 CANDIDATES = range(20000, 30000)
-"""Below the ranges from which systems pick the ports of outgoing connections, which could take one away."""
+"""Below the ranges that systems use for outgoing connections, which could take a port away."""
 
 
 def find_free_port(host: str, taken: Container[int], candidates: range = CANDIDATES) -> int:
-    """Return a port nobody listens on.
+    """Return a free port.
 
     Args:
-        host: Address it is wanted on.
-        taken: Ports that were given out, though their owners may not listen yet.
+        host: Address to listen on.
+        taken: Ports given to processes that may not listen yet.
         candidates: Ports to choose from.
 
     Raises:
@@ -34,10 +34,10 @@ def find_free_port(host: str, taken: Container[int], candidates: range = CANDIDA
 
 
 def require_free_port(host: str, port: int) -> int:
-    """Return the port if nobody listens on it.
+    """Return the port if it is free.
 
     Raises:
-        RuntimeFailureError: Somebody does; says who, where that can be told.
+        RuntimeFailureError: It is taken; names the listener if possible.
     """
     if not _is_free(host, port):
         raise RuntimeFailureError(
@@ -57,7 +57,7 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def _holder(port: int) -> str:
-    """Name the listener on a port, if we may know: ' by llama-server (pid 7)'."""
+    """Return the listener on a port, if it can be read: ' by llama-server (pid 7)'."""
     try:
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr

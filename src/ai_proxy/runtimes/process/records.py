@@ -1,4 +1,4 @@
-"""Handles of processes on disk, so that the next proxy finds what this one left running."""
+"""Stores handles of processes, so that the next proxy finds what this one left running."""
 
 import contextlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from ai_proxy.core.service import HANDLE_VERSION, Handle, Upstream
 from ai_proxy.platform.data_folder import private_opener
 
 HOST = "127.0.0.1"
-"""Where processes are told to listen."""
+"""The address on which processes listen."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -32,22 +32,22 @@ def make_handle(
 
 
 class Records:
-    """One small file per service in a folder of our own, and the FIFO of its output beside it."""
+    """One file per service in a private folder, with the FIFO of its output beside it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def prepare(self) -> None:
-        """Make the folder, for the owner only."""
+        """Make the folder, accessible to the owner only."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.chmod(0o700)
 
     def fifo(self, service_id: str) -> Path:
-        """Return where a service's output passes through."""
+        """Return the path of a service's output FIFO."""
         return self._folder / f"{quote(service_id, safe='')}.out"
 
     def save(self, handle: Handle) -> None:
-        """Write a handle in place of the service's last one, at once or not at all."""
+        """Replace the handle of a service atomically."""
         record = Record(
             service_id=handle.service_id,
             config_hash=handle.config_hash,
@@ -63,7 +63,7 @@ class Records:
         temporary.replace(path)
 
     def load(self) -> list[Handle]:
-        """Return every handle; what cannot be read counts as absent."""
+        """Return every handle; unreadable files are left out."""
         handles = (_parse(path) for path in sorted(self._folder.glob("*.json")))
         return [handle for handle in handles if handle is not None]
 

@@ -1,7 +1,7 @@
-"""Services run as child processes of the proxy, which survive it and are found again.
+"""Runs services as child processes, which survive the proxy.
 
-Each is the leader of a session of its own and carries marks in its environment, by which it is known as ours
-even where no file tells of it: when the proxy was killed before it could write one, or the disk was full.
+Each process leads a session of its own. Marks in its environment identify it even without a file: when the
+proxy was killed before it could write one, or the disk was full.
 """
 
 import asyncio
@@ -45,13 +45,13 @@ FORCE_TIMEOUT = 10.0
 
 @dataclass(slots=True, eq=False)
 class Tracked:
-    """A process that runs or ran, and the task that sees it to its end.
+    """A process that runs or ran, and the task that waits for its exit.
 
     Attributes:
-        session: Its processes.
+        session: The process and its descendants.
         output: Reads what they write.
         reports: Of its exit.
-        code: Of its leader; known once that was reaped, which works once.
+        code: Exit code of the leader; None before it was reaped.
         end: The task.
     """
 
@@ -66,9 +66,9 @@ class ProcessRuntime:
     """Runs services as processes; implements `core.ports.Runtime`.
 
     Args:
-        state_dir: A folder of its own, made for the owner only.
-        owner: Tells this proxy's processes from those of others on the machine.
-        background: Owns what waits for their ends.
+        state_dir: A private folder; created when needed.
+        owner: Mark that distinguishes this proxy's processes from those of others.
+        background: Owns the tasks that wait for exits.
         wall: Returns seconds since the epoch.
     """
 
@@ -92,7 +92,7 @@ class ProcessRuntime:
         return f"<ProcessRuntime {self._owner} [{len(self._running())} running]>"
 
     async def start(self, service: Service, placement: Placement, tell: Tell) -> Handle:  # noqa: ARG002
-        """Launch the service. Nothing is awaited here, so it is done in full or not at all."""
+        """Launch the service; without an await, so that a cancellation cannot leave it half-done."""
         launch = service.launch
         if not isinstance(launch, ProcessLaunch):
             raise RuntimeFailureError(f"{service.id} has no command: it cannot be run as a process")
@@ -109,7 +109,7 @@ class ProcessRuntime:
         return handle
 
     async def stop(self, handle: Handle, grace: float) -> None:
-        """Send SIGTERM to its group, after `grace` seconds SIGKILL to its session."""
+        """Send SIGTERM to the process group, and SIGKILL to the session after `grace` seconds."""
         tracked = self._find(handle)
         if tracked is None:
             return
@@ -126,7 +126,7 @@ class ProcessRuntime:
             )
 
     async def watch(self, handle: Handle) -> AsyncGenerator[Report]:
-        """Report the exit when nothing of it runs any more."""
+        """Report the exit when no process of the session is left."""
         tracked = self._find(handle)
         if tracked is None:
             yield Exit(None, "had ended before")
@@ -136,7 +136,7 @@ class ProcessRuntime:
                 yield report
 
     async def handles(self) -> Sequence[Handle]:
-        """Return what runs: known, on file, or told by its marks."""
+        """Return what runs: known, on file, or identified by its marks."""
         found = {handle.ref: handle for handle in self._running()}
         for handle in self._records.load():
             if handle.ref not in found and self._session(handle):
@@ -152,7 +152,7 @@ class ProcessRuntime:
         return self._rings.setdefault(service_id, LogRing())
 
     async def close(self) -> None:
-        """Let go of everything and leave it running."""
+        """Stop following; the processes go on running."""
         await tasks.cancel(*(tracked.end for tracked in self._tracked.values()))
         self._tracked.clear()
 
@@ -193,7 +193,7 @@ class ProcessRuntime:
             self._records.save(handle)
         except OSError as error:
             logger.warning(
-                "the handle of {} could not be written ({}); its process is still known by its marks",
+                "cannot write the handle of {} ({}); its marks still identify the process",
                 handle.service_id,
                 error.strerror,
             )
@@ -202,13 +202,13 @@ class ProcessRuntime:
         return [handle for handle, tracked in self._tracked.items() if tracked.reports.exit is None]
 
     def _forget_ended(self, service_id: str) -> None:
-        """Drop how earlier processes ended: whoever watched them knows by now."""
+        """Forget earlier processes of a service; their watchers have seen the exit."""
         for handle, tracked in tuple(self._tracked.items()):
             if handle.service_id == service_id and tracked.reports.exit is not None:
                 del self._tracked[handle]
 
     def _find(self, handle: Handle) -> Tracked | None:
-        """Return the process, adopting it if it is from before; None when nothing of it runs."""
+        """Return the process; follow it if it is from before a restart; None when nothing of it runs."""
         if handle in self._tracked:
             return self._tracked[handle]
         session = self._session(handle)
@@ -229,7 +229,7 @@ class ProcessRuntime:
         return tracked
 
     async def _see_to_its_end(self, handle: Handle, tracked: Tracked) -> None:
-        """Wait for the leader, end what it leaves behind, take the rest of the output, report the exit."""
+        """Wait for the leader, end its descendants, read the rest of the output, and report the exit."""
         try:
             await tracked.session.leader_ended()
             if tracked.code is None:
@@ -279,12 +279,12 @@ def _spawn(command: Command, writer: int) -> int:
         cwd=command.workdir,
         start_new_session=True,
     )
-    process.returncode = 0  # the session reaps it, so this object has nothing more to look after
+    process.returncode = 0  # the session reaps it, so Popen must not
     return process.pid
 
 
 def environment(pid: int) -> Mapping[str, str]:
-    """Return the environment a process of our own user was started with; empty when it cannot be read."""
+    """Return the initial environment of a process of our own user; empty when it cannot be read."""
     try:
         process = psutil.Process(pid)
         return process.environ() if process.uids().real == os.getuid() else {}
@@ -293,7 +293,7 @@ def environment(pid: int) -> Mapping[str, str]:
 
 
 def describe_exit(code: int | None) -> str:
-    """Say how a process ended.
+    """Return how a process ended, in words.
 
     >>> describe_exit(3), describe_exit(-9), describe_exit(None)
     ('exit code 3', 'killed by SIGKILL', 'ended (exit code unknown: adopted)')

@@ -1,4 +1,4 @@
-"""The processes of one operating system session, known by its leader, and how to end all of them."""
+"""The processes of one session of the operating system, and how to end all of them."""
 
 import asyncio
 import contextlib
@@ -13,10 +13,10 @@ import psutil
 from ai_proxy.core.errors import RuntimeFailureError
 
 TOLERANCE = 2.0
-"""Seconds by which a start time may differ from the persisted one: the system's clock is adjusted."""
+"""Seconds by which a start time may differ from the stored one, since the system adjusts its clock."""
 
 POLL = 0.1
-"""Seconds between looks, where the system cannot tell of the end of a process by itself."""
+"""Seconds between checks, where the system does not report the end of a process."""
 
 
 class Session:
@@ -40,7 +40,7 @@ class Session:
         Args:
             pid: The leader's.
             started: The leader's start, in seconds since the epoch.
-            is_ours: Tells by pid whether what a vanished leader left behind was started by us.
+            is_ours: Returns whether we started the process of a pid; asked when the leader is gone.
         """
         try:
             leader = psutil.Process(pid)
@@ -58,7 +58,7 @@ class Session:
                 os.killpg(self._pid, number)
 
     def members(self) -> list[int]:
-        """Return the pids of what lives."""
+        """Return the pids of live processes."""
         return members(self._pid)
 
     def kill(self) -> None:
@@ -104,7 +104,7 @@ class Session:
 
 
 def members(session_id: int) -> list[int]:
-    """Return the pids of what lives in a session."""
+    """Return the pids of live processes in a session."""
     return [pid for pid in psutil.pids() if _session_of(pid) == session_id and not has_ended(pid)]
 
 
@@ -116,12 +116,12 @@ def _session_of(pid: int) -> int | None:
 
 
 def is_leader(pid: int) -> bool:
-    """Tell whether a process leads a session of its own."""
+    """Return whether a process leads a session of its own."""
     return _session_of(pid) == pid
 
 
 def has_ended(pid: int) -> bool:
-    """Tell whether a process has ended, reaped or not."""
+    """Return whether a process has ended, reaped or not."""
     if sys.platform != "linux":
         return _is_zombie(pid)
     try:
