@@ -115,6 +115,9 @@ async def _check_integrity(database: Database) -> Sequence[Finding]:
 async def _check_content(store: Store, installation: Installation) -> Sequence[Finding]:
     keys = await store.keys.all()
     pepper = installation.data / PEPPER
+    if unreadable := await store.keys.count() - len(keys):
+        text = f"{unreadable} cannot be read, so requests with them are refused"
+        return [problem(KEYS, text, "install the ai-proxy that made them, or create other keys")]
     found = _check_keys(installation, keys)
     if await store.settings.get(SETTING) is None:
         return found

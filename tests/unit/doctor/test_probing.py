@@ -189,6 +189,17 @@ async def test_damage_inside_a_store_is_found(setup: Setup) -> None:
     assert "ai-proxy backup restore FILE" in next(one.fix for one in found if one.level is Level.PROBLEM)
 
 
+async def test_a_key_that_cannot_be_read_is_a_problem(setup: Setup) -> None:
+    installation = setup()
+    await fill(installation.data, "laptop")
+    with closing(sqlite3.connect(installation.data / "ai-proxy.db")) as database, database:
+        database.execute("UPDATE api_keys SET scopes = 'all of them'")
+
+    found = await check_store(installation)
+
+    assert "1 cannot be read, so requests with them are refused" in texts(found, Level.PROBLEM)
+
+
 async def test_a_store_whose_server_is_away_is_told_without_its_password(
     setup: Setup, tmp_path: Path
 ) -> None:
