@@ -52,7 +52,7 @@ from ai_proxy.platform.tasks import Background, Restarts
 from ai_proxy.resources.nvidia import find_nvidia
 from ai_proxy.runtimes.base import RuntimeContext
 from ai_proxy.runtimes.catalog import find_runtimes
-from ai_proxy.telemetry.eventlog import EventLog
+from ai_proxy.telemetry.logs import EventLog
 from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
 
 if TYPE_CHECKING:

@@ -114,7 +114,7 @@ def test_missing_packages_are_told_and_the_proxy_serves(proxy: Proxy, tmp_path: 
 
     assert proxy.ask("/health").status == 200
     log = proxy.log.read_text()
-    assert "is not installed: nothing is sent" in log
+    assert "is not installed, so nothing is exported" in log
     assert "pip install 'ai-inference-proxy[otel]'" in log
 
 

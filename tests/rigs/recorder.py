@@ -77,3 +77,27 @@ class CollectingRecorder:
             self._recorded.clear()
             await self._recorded.wait()
         return self.exchanges
+
+
+class NullRecorder:
+    """Forgets everything."""
+
+    def exchange(
+        self, service_id: str, status: int, seconds: float, first_byte: float, received: int, sent: int
+    ) -> None:
+        """Do nothing."""
+
+    def finished(self, record: RequestRecord) -> None:
+        """Do nothing."""
+
+    def settle(self) -> None:
+        """Do nothing."""
+
+    def state(self, service_id: str, state: str) -> None:
+        """Do nothing."""
+
+    def started(self, service_id: str, seconds: float) -> None:
+        """Do nothing."""
+
+    def forget(self, service_id: str) -> None:
+        """Do nothing."""

@@ -1,6 +1,6 @@
-"""Log records: who writes them, what they look like and where they go.
+"""Logging: format, destinations, and records of the standard library.
 
-Local variables are never printed in tracebacks: they hold keys and prompts.
+Tracebacks never show local variables, which hold keys and prompts.
 """
 
 import json
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from loguru import logger
 
+from ai_proxy.core.events import ServiceEvent
+from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.options import LogFormat, LogLevel
 from ai_proxy.platform.data_folder import private_opener
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from loguru import FormatFunction, Record
 
 ROTATION = "50 MB"
-"""Size at which a log file is put aside."""
+"""Size at which a log file is rotated."""
 
 RETENTION = 5
 """Old log files kept."""
@@ -38,16 +40,16 @@ def configure(
     log_file: Path | None = None,
     console: TextIO | None = None,
 ) -> Callable[[LogLevel], None]:
-    """Send all records, those of the standard library's logging too, to where the user wants them.
+    """Set up logging, also for records of the standard library.
 
-    Returns a function that has records of another level written from then on.
+    Returns a function that changes the level.
 
     Args:
-        level: The least severe records written.
-        log_format: For people or for machines.
-        log_file: Written besides the console, and rotated; nobody but its owner may read it. Written alone
-            when it is where standard error goes.
-        console: Standard error when None.
+        level: Least severe level that is logged.
+        log_format: Text for people, or JSON.
+        log_file: Also receives every record; rotated, and readable by its owner only. Standard error receives
+            none when it is redirected to this file.
+        console: Receives every record; standard error when None.
     """
     if console is None and not _is_stderr(log_file):
         console = sys.stderr
@@ -94,12 +96,12 @@ def _add_sinks(
 
 
 def _is_stderr(log_file: Path | None) -> bool:
-    """Tell whether standard error goes to the log file already: each record is written there once."""
+    """Tell whether standard error is redirected to the log file, which gets each record once."""
     if log_file is None:
         return False
     try:
         return os.path.samestat(log_file.stat(), os.fstat(sys.stderr.fileno()))
-    except (OSError, ValueError):  # there is no such file yet, or standard error is none
+    except (OSError, ValueError):  # the file does not exist yet, or standard error is no file
         return False
 
 
@@ -144,17 +146,39 @@ class _Intercept(logging.Handler):
 
 
 def _locate(ours: "Record", theirs: logging.LogRecord) -> None:
-    """Say where the record was made; loguru would name this module."""
+    """Set the record's origin; loguru would name this module."""
     ours["name"], ours["function"], ours["line"] = theirs.name, theirs.funcName, theirs.lineno
 
 
 def _intercept_stdlib(level: LogLevel) -> None:
-    """Libraries are heard from WARNING up; when debugging, from INFO up."""
-    heard = logging.INFO if level in (LogLevel.TRACE, LogLevel.DEBUG) else logging.WARNING
-    logging.basicConfig(handlers=[_Intercept()], level=heard, force=True)
+    """Log libraries from WARNING up; from INFO up when debugging."""
+    threshold = logging.INFO if level in (LogLevel.TRACE, LogLevel.DEBUG) else logging.WARNING
+    logging.basicConfig(handlers=[_Intercept()], level=threshold, force=True)
     logging.captureWarnings(capture=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "aiohttp", "asyncio"):
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
         library.setLevel(logging.NOTSET)
+
+
+class EventLog:
+    """Logs the events of services; a failure that repeats is logged once, until the service is ready."""
+
+    def __init__(self) -> None:
+        self._failures: dict[str, str] = {}
+
+    def __call__(self, event: ServiceEvent) -> None:
+        """Log an event."""
+        bound = logger.bind(service=event.service_id)
+        bound.log(self._level(event), "{} is {}: {}", event.service_id, event.state, event.reason)
+
+    def _level(self, event: ServiceEvent) -> str:
+        failure = self._failures.get(event.service_id)
+        if event.state in (State.FAILING, State.FAILED):
+            self._failures[event.service_id] = event.reason
+            return "DEBUG" if failure == event.reason else "WARNING"
+        if event.event is Event.ABSENT or (failure and event.state in (State.STARTING, State.LOADING)):
+            return "DEBUG"
+        self._failures.pop(event.service_id, None)
+        return "INFO"

@@ -1,8 +1,8 @@
-"""What is counted: the numbers behind `/metrics` and behind the metrics that OpenTelemetry sends.
+"""The counts behind `/metrics` and behind the metrics of OpenTelemetry.
 
-Recording is on the path of every request, so it only adds to plain integers and floats (prometheus_client's
-and OpenTelemetry's own instruments take a lock and several calls each); they become metrics when somebody
-asks for them.
+Every request is recorded, so recording only adds to plain integers and floats; the instruments of
+prometheus_client and OpenTelemetry take a lock and several calls each. `prometheus.py` and `otel/metrics.py`
+render the counts on demand.
 """
 
 from bisect import bisect_left, bisect_right
@@ -36,7 +36,7 @@ REQUEST_BUCKETS = (
 """Upper bounds in seconds: from a proxied health check to a long generation."""
 
 BATCH = 128
-"""Requests to models that are settled together, if nobody looks before."""
+"""Requests to models that are counted together."""
 
 LOAD_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 """Upper bounds in seconds: from a tiny model to one of hundreds of gigabytes."""
@@ -48,20 +48,20 @@ TOKEN_BUCKETS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 
 """Upper bounds in tokens: those of OpenTelemetry's `gen_ai.client.token.usage`, up to a million."""
 
 OTHER = ""
-"""Label of what belongs to no declared service."""
+"""Label of requests that belong to no declared service."""
 
 OTHER_MODELS = "other"
-"""Label of a service's models that have none of their own."""
+"""Label of a service's models without a label of their own."""
 
 MAX_MODELS = 50
-"""Models of a service that get a label of their own; clients may make up names without end."""
+"""Models of a service that get a label of their own: clients may request any number of names."""
 
 MAX_MODEL_NAME = 200
 """Longest name, in characters, that becomes a label."""
 
 
 class ServiceFacts(Protocol):
-    """What is read of a service when somebody asks for metrics."""
+    """What metrics show of a service."""
 
     @property
     def id(self) -> str:
@@ -69,7 +69,7 @@ class ServiceFacts(Protocol):
 
     @property
     def state(self) -> State:
-        """Where it stands."""
+        """Its state."""
 
     @property
     def in_flight(self) -> int:
@@ -99,7 +99,7 @@ class Histogram:
         self.total += value
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Add observations, which costs less than one by one: most of them fall in the same few buckets.
+        """Add observations, at less cost than one by one: most of them fall in the same few buckets.
 
         >>> histogram = Histogram((0.5, 1.0))
         >>> histogram.observe_all([0.7, 9.0, 0.5, 0.1])
@@ -116,7 +116,7 @@ class Histogram:
         self.total += sum(values)
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Return the number of observations up to each bound, as Prometheus wants them.
+        """Return the number of observations up to each bound, in Prometheus' form.
 
         >>> histogram = Histogram((0.5, 1.0))
         >>> for seconds in (0.5, 0.7, 9.0): histogram.observe(seconds)
@@ -133,12 +133,12 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Finished requests to one model, and what is counted of them more than once.
+    """Finished requests to one model, and what more than one count needs of them.
 
     Attributes:
         requests: At least one.
-        statuses: How many had each status.
-        seconds: How long they took, in order.
+        statuses: Number of requests by status.
+        seconds: Their durations, in order.
     """
 
     requests: Sequence[RequestRecord]
@@ -159,7 +159,7 @@ def _count(totals: dict[int, int], statuses: Mapping[int, int]) -> None:
 
 
 class ModelMetrics:
-    """All that is counted for one model of a service."""
+    """The counts of one model of a service."""
 
     __slots__ = ("durations", "first_tokens", "speeds", "statuses", "tokens_in", "tokens_out", "waits")
 
@@ -173,7 +173,7 @@ class ModelMetrics:
         self.tokens_out = Histogram(TOKEN_BUCKETS)
 
     def add(self, batch: Batch) -> None:
-        """Count finished requests; only a stream tells when its first token came."""
+        """Count finished requests; only streams have a time to the first token."""
         requests = batch.requests
         _count(self.statuses, batch.statuses)
         self.durations.observe_all(batch.seconds)
@@ -187,7 +187,7 @@ class ModelMetrics:
 
 
 class ServiceMetrics:
-    """All that is counted for one service."""
+    """The counts of one service."""
 
     __slots__ = ("durations", "first_bytes", "loads", "models", "received", "sent", "states", "statuses")
 
@@ -202,7 +202,7 @@ class ServiceMetrics:
         self.sent = 0
 
     def add(self, batch: Batch) -> None:
-        """Count finished requests to a model as the exchanges that they are."""
+        """Count finished requests to a model, which are exchanges as well."""
         requests = batch.requests
         _count(self.statuses, batch.statuses)
         self.durations.observe_all(batch.seconds)
@@ -212,13 +212,12 @@ class ServiceMetrics:
 
 
 class Metrics:
-    """A `core.ports.Recorder` that adds up.
+    """A `core.ports.Recorder` that counts.
 
-    Labels are bounded. A service exists from its first state to `forget`; all others count as one. A model
-    gets its own once the service has answered for it, up to MAX_MODELS of them; the rest counts as one.
+    Labels are bounded. A service has its own from its first state to `forget`; others share OTHER. A model
+    has its own once the service has answered for it, up to MAX_MODELS; all others share OTHER_MODELS.
 
-    Requests to models are settled in batches: one after another that costs half of what it costs in between
-    of everything else that a request does.
+    Requests to models are counted in batches, which takes half the time of counting them one by one.
     """
 
     def __init__(self) -> None:
@@ -231,12 +230,12 @@ class Metrics:
         return f"<Metrics [{len(self._services) - 1} services]>"
 
     def listen(self, listener: Callable[[Sequence[RequestRecord]], None]) -> None:
-        """Tell somebody of all finished requests to models, when they are settled."""
+        """Call `listener` with every batch of finished requests to models."""
         self._listeners.add(listener)
 
     @property
     def services(self) -> Mapping[str, ServiceMetrics]:
-        """What was counted, by id of the service; under OTHER what belongs to none."""
+        """The counts by id of the service; under OTHER those that belong to none."""
         self.settle()
         return self._services
 
@@ -247,7 +246,7 @@ class Metrics:
         counted = self._services.get(service_id, self._other)
         statuses = counted.statuses
         statuses[status] = statuses.get(status, 0) + 1
-        # Written out instead of `observe()`: two method calls would be a third of the cost.
+        # Inlined `observe()`: two method calls would be a third of the cost.
         histogram = counted.durations
         histogram.counts[bisect_left(REQUEST_BUCKETS, seconds)] += 1
         histogram.total += seconds
@@ -266,7 +265,7 @@ class Metrics:
             self.settle()
 
     def settle(self) -> None:
-        """Count the requests to models that have not been, and tell of them."""
+        """Count the requests to models since the last time, and inform the listeners."""
         unsettled, self._unsettled = self._unsettled, []
         if not unsettled:
             return
@@ -304,7 +303,7 @@ class Metrics:
         self._service(service_id).loads.observe(seconds)
 
     def forget(self, service_id: str) -> None:
-        """Drop what is held about a service that is no longer declared."""
+        """Drop the counts of a service that is no longer declared."""
         self.settle()
         if service_id != OTHER:
             self._services.pop(service_id, None)

@@ -1,4 +1,4 @@
-"""Starts and stops of services, put together from the events of their lives."""
+"""Starts and stops of services, assembled from their events."""
 
 from dataclasses import dataclass, replace
 
@@ -8,12 +8,12 @@ from ai_proxy.core.lifecycle import Event, State
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A state that a service was in on the way.
+    """A state that a service passed through.
 
     Attributes:
         state: The state.
         began: When it was entered, in seconds since the epoch.
-        reason: Why, in words.
+        reason: Why it was entered.
     """
 
     state: State
@@ -26,13 +26,13 @@ class Operation:
     """One start or stop of a service.
 
     Attributes:
-        kind: `start`, `adopt`, `stop`; `exit` for an end that nobody asked for.
+        kind: `start`, `adopt`, `stop`; `exit` for an unexpected end.
         service_id: The service.
-        phases: The states on the way, oldest first.
-        ended: When it was over, in seconds since the epoch; 0 while it is not.
+        phases: The states that it passed through, oldest first.
+        ended: When it ended, in seconds since the epoch; 0 while it goes on.
         outcome: The state it ended in.
-        reason: Why it ended so, in words.
-        failed: Whether it did not come to what was wanted.
+        reason: Why it ended so.
+        failed: Whether it missed its goal.
     """
 
     kind: str
@@ -57,20 +57,20 @@ _OPENS = {
     Event.FAULT: "exit",
     Event.EXITED: "exit",
 }
-"""What an event begins, where nothing is under way."""
+"""The kind of operation that an event begins."""
 
 
 class Operations:
-    """Follows every service; at most one operation is under way for each."""
+    """Assembles the operations of all services, of which each has at most one at a time."""
 
     def __init__(self) -> None:
         self._open: dict[str, Operation] = {}
 
     def __repr__(self) -> str:
-        return f"<Operations [{len(self._open)} under way]>"
+        return f"<Operations [{len(self._open)} unfinished]>"
 
-    def hear(self, event: ServiceEvent) -> list[Operation]:
-        """Take an event; return the operations that are over with it."""
+    def add(self, event: ServiceEvent) -> list[Operation]:
+        """Add an event; return the operations that end with it."""
         current = self._open.pop(event.service_id, None)
         over: list[Operation] = []
         if event.event is Event.STOP and current is not None and current.kind in ("start", "adopt"):

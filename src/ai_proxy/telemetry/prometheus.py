@@ -1,4 +1,4 @@
-"""Measurements in the form that Prometheus scrapes."""
+"""Metrics in Prometheus' text format."""
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,11 +25,11 @@ def render(
     restarts: Mapping[str, Restarts],
     version: str,
 ) -> tuple[bytes, str]:
-    """Return everything in Prometheus' text format, and its content type.
+    """Return all metrics in Prometheus' text format, and its content type.
 
     Args:
-        metrics: What was counted, by service.
-        services: As they are now.
+        metrics: The counts, by service.
+        services: Their current state.
         restarts: Background work that failed and was restarted, by name.
         version: Of the program.
     """
@@ -37,10 +37,10 @@ def render(
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(_Scrape([InfoMetricFamily("ai_proxy_build", "What runs.", build)]))
+    registry.register(_Scrape([InfoMetricFamily("ai_proxy_build", "Version of the proxy.", build)]))
     registry.register(_Scrape(_by_service(metrics)))
     registry.register(_Scrape(_by_model(metrics)))
-    registry.register(_Scrape(_standing(services)))
+    registry.register(_Scrape(_service_states(services)))
     registry.register(_Scrape([_restarts(restarts)]))
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
@@ -118,13 +118,13 @@ def _by_model(metrics: Mapping[str, ServiceMetrics]) -> list[Metric]:
         "ai_proxy_model_request_duration_seconds", "From the head of a request to the end of its response."
     )
     waits = _model_histogram(
-        "ai_proxy_queue_wait_seconds", "Time a request was held back: in the queue, and while a model loaded."
+        "ai_proxy_queue_wait_seconds", "Time a request waited: in the queue, and while a model loaded."
     )
     first_tokens = _model_histogram(
         "ai_proxy_time_to_first_token_seconds", "From the head of a request to the first token of its stream."
     )
     speeds = _model_histogram(
-        "ai_proxy_output_tokens_per_second", "How fast a stream came, from its first token on."
+        "ai_proxy_output_tokens_per_second", "Speed of a stream, from its first token on."
     )
     for service, model, counted in _models(metrics):
         labels = [service, model]
@@ -153,12 +153,12 @@ def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram)
     family.add_metric(labels, histogram.cumulative(), histogram.total)
 
 
-def _standing(services: Iterable[ServiceFacts]) -> list[Metric]:
+def _service_states(services: Iterable[ServiceFacts]) -> list[Metric]:
     states = GaugeMetricFamily(
         "ai_proxy_service_state", "1 for the state a service is in, else 0.", labels=["service", "state"]
     )
     in_flight = GaugeMetricFamily("ai_proxy_requests_in_flight", "Requests being served.", labels=["service"])
-    waiting = GaugeMetricFamily("ai_proxy_requests_waiting", "Requests held back.", labels=["service"])
+    waiting = GaugeMetricFamily("ai_proxy_requests_waiting", "Requests that wait.", labels=["service"])
     for service in services:
         in_flight.add_metric([service.id], service.in_flight)
         waiting.add_metric([service.id], service.waiting)

@@ -1,5 +1,6 @@
-"""All that is measured and told, put together."""
+"""Recording, `/metrics`, recent requests and the export over OpenTelemetry, behind one object."""
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -13,22 +14,43 @@ from ai_proxy.core.usage import RequestRecord
 from ai_proxy.platform.tasks import Background
 from ai_proxy.telemetry.metrics import Metrics, ServiceFacts
 from ai_proxy.telemetry.otel.settings import Plan
-from ai_proxy.telemetry.requests import RecentRequests
 
 if TYPE_CHECKING:
     from ai_proxy.telemetry.otel.export import Export
 
+MAX_RECENT = 500
+"""Finished requests that are kept, of about half a kilobyte each."""
+
 MISSING = (
-    "OpenTelemetry is configured, but {} is not installed: nothing is sent; "
+    "OpenTelemetry is configured, but {} is not installed, so nothing is exported; "
     "install it with: pip install 'ai-inference-proxy[otel]'"
 )
 
 
+class RecentRequests:
+    """The last finished requests to models.
+
+    Args:
+        size: How many are kept.
+    """
+
+    def __init__(self, size: int = MAX_RECENT) -> None:
+        self._ring: deque[RequestRecord] = deque(maxlen=size)
+        self.add = self._ring.extend
+
+    def __repr__(self) -> str:
+        return f"<RecentRequests [{len(self._ring)} of {self._ring.maxlen}]>"
+
+    def newest(self) -> list[RequestRecord]:
+        """Return them, newest first."""
+        return list(reversed(self._ring))
+
+
 class Telemetry:
-    """What the proxy measures, and to whom it tells it.
+    """What the proxy measures, and who gets it.
 
     Attributes:
-        recorder: Is told of everything.
+        recorder: Records everything.
     """
 
     def __init__(
@@ -46,21 +68,23 @@ class Telemetry:
 
     @property
     def tracing(self) -> Tracing | None:
-        """What the data plane asks for every request; None when no traces are made."""
+        """Decides for every request whether it is traced; None without tracing."""
         return self._export.tracing if self._export else None
 
     def recent(self) -> list[RequestRecord]:
-        """Return the requests to models that ended last, the very last one first."""
+        """Return the last finished requests to models, newest first."""
         self.recorder.settle()
         return self._recent.newest()
 
     def listen(self, listener: Callable[[Sequence[RequestRecord]], None]) -> None:
-        """Tell somebody of all requests to models that are over, in batches."""
+        """Call `listener` with batches of all finished requests to models."""
         self._metrics.listen(listener)
 
     def metrics(self) -> tuple[bytes, str]:
-        """Return everything in Prometheus' text format, and its content type."""
-        from ai_proxy.telemetry.prometheus import render  # a web server comes with its package: only if asked
+        """Return all metrics in Prometheus' text format, and its content type."""
+        from ai_proxy.telemetry.prometheus import (
+            render,  # its package brings a web server: imported on demand
+        )
 
         return render(self._metrics.services, self._services(), self._background.restarts, self._version)
 
@@ -69,11 +93,11 @@ class Telemetry:
         services: Callable[[], Iterable[ServiceFacts]],
         listen: Callable[[Callable[[ServiceEvent], None]], object],
     ) -> None:
-        """Follow the services.
+        """Export the state of the services.
 
         Args:
-            services: Returns how they stand.
-            listen: Is given what is to be told of every change of their states.
+            services: Returns their current state.
+            listen: Registers a listener for their events.
         """
         self._services = services
         if self._export:
@@ -90,15 +114,15 @@ async def open_telemetry(
     clock: Clock,
     background: Background,
 ) -> AsyncIterator[Telemetry]:
-    """Measure, and send to a collector if one is configured; what is left is sent at the end.
+    """Record, and export to a collector if one is configured; the rest is exported at the end.
 
     Args:
-        settings: What the configuration says.
-        environ: Has the `OTEL_*` variables, which come first.
+        settings: The section of the configuration.
+        environ: Has the `OTEL_*` variables, which take precedence.
         version: Of the program.
         host: Where the proxy listens.
-        clock: Says when metrics are sent.
-        background: Runs what sends metrics; its restarts are a metric.
+        clock: Times the export of metrics.
+        background: Runs the export; its restarts are a metric.
     """
     plan, metrics = Plan.of(settings, environ), Metrics()
     for complaint in plan.complaints:
@@ -115,7 +139,7 @@ async def open_telemetry(
 def _export(
     plan: Plan, metrics: Metrics, version: str, host: str, clock: Clock, background: Background
 ) -> "Export | None":
-    """Return what sends; None when nothing is to be sent, and when its packages are missing."""
+    """Return the export; None when there is nothing to export, or when a package is missing."""
     if not plan.targets:
         return None
     try:
@@ -123,10 +147,10 @@ def _export(
 
         return Export(plan, metrics, version, host, clock, background)
     except ModuleNotFoundError as error:
-        # The variables are often set for all programs of a machine: that must not keep this one from serving.
+        # The variables are often set for every program of a machine: they must not stop this one.
         logger.warning(MISSING, error.name)
-    except Exception as error:  # noqa: BLE001 - the SDK raises all sorts of things at variables it cannot read
+    except Exception as error:  # noqa: BLE001 - the SDK raises anything for variables that it cannot read
         logger.warning(
-            "OpenTelemetry cannot be set up, nothing is sent; check the OTEL_* variables: {}", error
+            "cannot set up OpenTelemetry, nothing is exported; check the OTEL_* variables: {}", error
         )
     return None

@@ -18,7 +18,7 @@ from ai_proxy.core.usage import LiveRequest
 from ai_proxy.platform.tasks import Restarts
 from ai_proxy.telemetry.metrics import Metrics
 from ai_proxy.telemetry.prometheus import render
-from ai_proxy.telemetry.requests import RecentRequests
+from ai_proxy.telemetry.telemetry import RecentRequests
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from tests.rigs.usage import finished
 from tests.unit.api.conftest import Api
 
 from ai_proxy.core.usage import LiveRequest, Progress
-from ai_proxy.telemetry.requests import RecentRequests
+from ai_proxy.telemetry.telemetry import RecentRequests
 
 
 def under_way(request_id: str, started: float, **facts: str) -> LiveRequest:

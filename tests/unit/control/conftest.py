@@ -2,11 +2,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
+from tests.rigs.recorder import NullRecorder
 
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import ProcessLaunch, RuntimeKind, Service, StartPolicy
-from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.testing.fakes import FakeClock, FakeProbeEngine, FakeRuntime, Machine
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.rigs.fake_detector import FakeDetector, detection
+from tests.rigs.recorder import NullRecorder
 
 from ai_proxy.control.discovery import SOON, Discovery, forget_changed, is_offered, is_unsure
 from ai_proxy.control.listen_addresses import listen_addresses, own_addresses, undeclared
@@ -28,7 +29,6 @@ from ai_proxy.core.service import (
 from ai_proxy.core.settings import EngineSettings
 from ai_proxy.platform.tasks import Background, cancel, spawn
 from ai_proxy.runtimes.external import ExternalRuntime
-from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.testing.fakes import FakeClock, FakeProbeEngine, FakeRuntime
 
 S = EngineState

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from loguru import logger
+from tests.rigs.recorder import NullRecorder
 from tests.unit.control.conftest import Stage, build, close, declare
 
 from ai_proxy.control.events import EventBus
@@ -35,7 +36,6 @@ from ai_proxy.core.service import (
 )
 from ai_proxy.platform.tasks import Background, spawn
 from ai_proxy.runtimes.external import ExternalRuntime
-from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.testing.fakes import Behaviour, FakeClock, FakeProbeEngine, FakeRuntime, Machine, settle
 
 

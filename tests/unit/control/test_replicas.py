@@ -1,3 +1,5 @@
+from tests.rigs.recorder import NullRecorder
+
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Probe
@@ -5,7 +7,6 @@ from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import ExternalLaunch, Lease, Outcome, RuntimeKind, Service, Upstream
 from ai_proxy.platform.tasks import spawn
 from ai_proxy.runtimes.external import ExternalRuntime
-from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.testing.fakes import FakeClock, FakeProbeEngine
 
 ONE, TWO, THREE = (Upstream("127.0.0.1", port) for port in (1001, 1002, 1003))

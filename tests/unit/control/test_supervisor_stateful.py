@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from loguru import logger
+from tests.rigs.recorder import NullRecorder
 
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.control.views import ReloadReport
@@ -20,7 +21,6 @@ from ai_proxy.core.lifecycle import Event, State, transition
 from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import Lease, Outcome, ProcessLaunch, RuntimeKind, Service, StartPolicy
 from ai_proxy.platform.tasks import spawn
-from ai_proxy.telemetry.recorder import NullRecorder
 from ai_proxy.testing.fakes import Behaviour, FakeClock, FakeProbeEngine, FakeRuntime, settle
 
 NAMES = ("alpha", "beta")

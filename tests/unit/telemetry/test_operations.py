@@ -12,7 +12,7 @@ def follow(*steps: tuple[Event, State]) -> list[Operation]:
     events = [
         ServiceEvent(n, float(n), "llama", event, state, f"why {n}") for n, (event, state) in enumerate(steps)
     ]
-    return [operation for event in events for operation in operations.hear(event)]
+    return [operation for event in events for operation in operations.add(event)]
 
 
 def test_start_is_over_when_the_service_is_ready() -> None:

@@ -98,11 +98,11 @@ def test_standard_samplers_are_known(sampler: str, sampling: Sampling) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "hint"),
     [
-        ("OTEL_TRACES_SAMPLER", "jaeger_remote", "known are always_on"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "known are grpc and http/protobuf"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote", "supported are always_on"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "supported are grpc and http/protobuf"),
         ("OTEL_METRICS_EXPORTER", "prometheus", "only otlp and none"),
-        ("OTEL_METRIC_EXPORT_INTERVAL", "1m", "60000 holds"),
-        ("OTEL_METRIC_EXPORT_INTERVAL", "-1", "60000 holds"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1m", "60000 is used"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "-1", "60000 is used"),
     ],
 )
 def test_variable_that_makes_no_sense_is_told_and_ignored(name: str, value: str, hint: str) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from tests.rigs.plane import view
+from tests.rigs.recorder import NullRecorder
 from tests.rigs.usage import finished
 
 from ai_proxy.core.lifecycle import State
@@ -13,7 +14,6 @@ from ai_proxy.core.ports import Recorder
 from ai_proxy.platform.tasks import Restarts
 from ai_proxy.telemetry.metrics import BATCH, MAX_MODELS, OTHER_MODELS, REQUEST_BUCKETS, Histogram, Metrics
 from ai_proxy.telemetry.prometheus import render
-from ai_proxy.telemetry.recorder import NullRecorder
 
 type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

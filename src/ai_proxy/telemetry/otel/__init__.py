@@ -1,5 +1,5 @@
-"""OpenTelemetry: traces, metrics and logs, sent to a collector over OTLP.
+"""OpenTelemetry: export of traces, metrics and logs over OTLP.
 
-`settings` and `traceparent` know nothing of the OpenTelemetry SDK; the other modules are imported only when
-something is to be sent.
+`settings` and `traceparent` do not import the OpenTelemetry SDK; the other modules are imported only when
+something is exported.
 """

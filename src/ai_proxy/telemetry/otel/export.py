@@ -1,4 +1,4 @@
-"""Sending: what is made for each signal, when it goes out, and how it ends."""
+"""Exports each signal, and ends within a bounded time."""
 
 import asyncio
 import logging
@@ -32,14 +32,14 @@ from ai_proxy.telemetry.otel.traceparent import Traceparents
 type Work = Callable[[], object]
 
 CLOSE_TIMEOUT = 3.0
-"""Seconds in which what is left is sent at the end; a collector that is away does not hold up the proxy."""
+"""Seconds for the last export at the end, whether or not the collector answers."""
 
 QUIET = 300.0
-"""Seconds for which a complaint of the SDK, such as that the collector is away, is not told again."""
+"""Seconds for which a repeated warning of the SDK, such as about an unreachable collector, is not logged."""
 
 
 class TraceSender:
-    """Sends traces.
+    """Exports traces.
 
     Attributes:
         tracing: Decides for each request whether its trace is kept.
@@ -48,32 +48,32 @@ class TraceSender:
     def __init__(self, target: Target, plan: Plan, resource: Resource, host: str) -> None:
         self.tracing = Traceparents(plan.sampling)
         ids = GivenIds()
-        # Whether a trace is kept was decided when its request came, and stands in its traceparent.
+        # Whether a trace is kept was decided when its request came; its traceparent says so.
         self._provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=ids)
         self._provider.add_span_processor(BatchSpanProcessor(span_exporter(target)))
         self._spans = Spans(self._provider, ids, self.tracing, host)
         self._operations = Operations()
 
     def requests(self, finished: Iterable[RequestRecord]) -> None:
-        """Take finished requests to models."""
+        """Export finished requests to models."""
         for request in finished:
             self._spans.request(request)
 
     def event(self, event: ServiceEvent) -> None:
-        """Take a change of a service's state."""
-        for operation in self._operations.hear(event):
+        """Export the operation that ends with an event."""
+        for operation in self._operations.add(event):
             self._spans.operation(operation)
 
     def end(self) -> None:
-        """Send what is left; blocks."""
+        """Export the rest; blocks."""
         self._provider.shutdown()
 
 
 class MetricSender:
-    """Sends metrics at intervals.
+    """Exports metrics at intervals.
 
     Attributes:
-        services: Tells how services stand.
+        services: Returns the current state of the services.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class MetricSender:
         self.services: Callable[[], Iterable[ServiceFacts]] = tuple
 
     async def run(self, interval: float) -> None:
-        """Send them every so many seconds, until cancelled."""
+        """Export the metrics every `interval` seconds, until cancelled."""
         while True:
             await self._clock.sleep(interval)
             await in_threads([self.sending()])
 
     def sending(self) -> Work:
-        """Return what sends the metrics as they are now; it blocks."""
+        """Return the work that exports the current metrics; it blocks."""
         snapshot = Snapshot(
             self._metrics.services,
             tuple(self.services()),
@@ -113,12 +113,12 @@ class MetricSender:
         return lambda: self._exporter.export(data)
 
     def end(self) -> None:
-        """Give up what is being sent; blocks."""
+        """Abort an export; blocks."""
         self._exporter.shutdown()
 
 
 class LogSender:
-    """Sends log records."""
+    """Exports log records."""
 
     def __init__(self, target: Target, resource: Resource, version: str) -> None:
         self._provider = LoggerProvider(resource, shutdown_on_exit=False)
@@ -126,13 +126,13 @@ class LogSender:
         self._stop = send_logs(self._provider.get_logger("ai_proxy", version))
 
     def end(self) -> None:
-        """Take no more, and send what is left; blocks."""
+        """Take no more records, and export the rest; blocks."""
         self._stop()
         self._provider.shutdown()
 
 
 class Export:
-    """Sends whatever is to be sent, until it is closed; nothing here waits for the collector."""
+    """Exports every configured signal until it is closed; nothing here waits for the collector."""
 
     def __init__(
         self, plan: Plan, metrics: Metrics, version: str, host: str, clock: Clock, background: Background
@@ -149,30 +149,30 @@ class Export:
             self._ticker = background.run(partial(self._metrics.run, plan.interval), "metrics export")
         if (target := targets.get(Signal.LOGS)) is not None:
             self._logs = LogSender(target, resource, version)
-        _quieten()
+        _filter_repeats()
 
     @property
     def tracing(self) -> Tracing | None:
-        """What the data plane asks; None when traces are not sent."""
+        """Decides for every request whether it is traced; None without traces."""
         return self._traces.tracing if self._traces else None
 
     @property
     def request_listeners(self) -> tuple[Callable[[Iterable[RequestRecord]], None], ...]:
-        """Who is to be told of finished requests."""
+        """The listeners of finished requests."""
         return (self._traces.requests,) if self._traces else ()
 
     def watch(self, services: Callable[[], Iterable[ServiceFacts]]) -> None:
-        """Read from now on how services stand."""
+        """Read the state of the services from now on."""
         if self._metrics:
             self._metrics.services = services
 
     def event(self, event: ServiceEvent) -> None:
-        """Take a change of a service's state."""
+        """Export the operation that ends with an event."""
         if self._traces:
             self._traces.event(event)
 
     async def close(self) -> None:
-        """Send what is left, for at most CLOSE_TIMEOUT seconds."""
+        """Export the rest, within CLOSE_TIMEOUT seconds."""
         await cancel(self._ticker)
         endings: list[Work] = [sender.end for sender in (self._traces, self._logs) if sender]
         if self._metrics:
@@ -198,29 +198,29 @@ async def in_threads(works: Sequence[Work], timeout: float | None = None) -> Non
 
 
 def _resource_attributes(service_name: str | None, version: str) -> dict[str, str]:
-    """Return what is told of the proxy; the SDK adds what variables say, and what is given here wins."""
+    """Return the proxy's resource attributes, which take precedence over those of variables."""
     named = {} if service_name is None else {"service.name": service_name}
     return {"service.version": version, **named}
 
 
-class _Seldom(logging.Filter):
-    """Lets the same complaint through only now and then."""
+class _RepeatFilter(logging.Filter):
+    """Drops a message that was logged less than QUIET seconds ago."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: dict[str, float] = {}
+        self._logged: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         now = time.monotonic()
-        if now - self._told.get(record.msg, -QUIET) < QUIET:
+        if now - self._logged.get(record.msg, -QUIET) < QUIET:
             return False
-        self._told[record.msg] = now
+        self._logged[record.msg] = now
         return True
 
 
-def _quieten() -> None:
-    """Keep the SDK's loggers, which know no parent's filters, from saying the same every few seconds."""
-    seldom = _Seldom()
+def _filter_repeats() -> None:
+    """Filter each of the SDK's loggers: a parent's filters do not apply to them."""
+    repeats = _RepeatFilter()
     for name in logging.root.manager.loggerDict:
         if name.startswith("opentelemetry."):
-            logging.getLogger(name).addFilter(seldom)
+            logging.getLogger(name).addFilter(repeats)

@@ -1,4 +1,4 @@
-"""Who speaks OTLP: for each signal, over gRPC or HTTP. Only what is used is imported."""
+"""The SDK's OTLP exporters, over gRPC or HTTP; only those in use are imported."""
 
 from opentelemetry.sdk._logs.export import LogRecordExporter
 from opentelemetry.sdk.metrics.export import MetricExporter
@@ -8,7 +8,7 @@ from ai_proxy.telemetry.otel.settings import Protocol, Target
 
 
 def span_exporter(target: Target) -> SpanExporter:
-    """Return what sends spans."""
+    """Return the exporter of spans."""
     endpoint, headers = target.endpoint, _headers(target)
     if target.protocol is Protocol.GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
@@ -20,7 +20,7 @@ def span_exporter(target: Target) -> SpanExporter:
 
 
 def metric_exporter(target: Target) -> MetricExporter:
-    """Return what sends metrics."""
+    """Return the exporter of metrics."""
     endpoint, headers = target.endpoint, _headers(target)
     if target.protocol is Protocol.GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as OverGrpc
@@ -32,7 +32,7 @@ def metric_exporter(target: Target) -> MetricExporter:
 
 
 def log_exporter(target: Target) -> LogRecordExporter:
-    """Return what sends log records."""
+    """Return the exporter of log records."""
     endpoint, headers = target.endpoint, _headers(target)
     if target.protocol is Protocol.GRPC:
         from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as OverGrpc
@@ -44,5 +44,5 @@ def log_exporter(target: Target) -> LogRecordExporter:
 
 
 def _headers(target: Target) -> dict[str, str] | None:
-    """Return headers with names in lower case, which gRPC insists on."""
+    """Return headers with lower-case names, as gRPC requires."""
     return None if target.headers is None else {name.lower(): text for name, text in target.headers.items()}

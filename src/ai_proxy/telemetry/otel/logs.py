@@ -1,6 +1,6 @@
-"""Logs: the proxy's own records, INFO and above, with the trace they belong to where that is known.
+"""Exports the proxy's log records from INFO up, with their traces where known.
 
-The OpenTelemetry SDK keeps its logs in modules that begin with an underscore until their interface is final.
+The SDK's modules for logs begin with an underscore until their interface is final.
 """
 
 import traceback
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from loguru import Record
 
 TRACEPARENT = "traceparent"
-"""Bound to a record by whoever knows which trace it belongs to."""
+"""The name under which a record's traceparent is bound to it."""
 
 SEVERITIES = {
     "INFO": SeverityNumber.INFO,
@@ -30,17 +30,17 @@ SEVERITIES = {
     "CRITICAL": SeverityNumber.FATAL,
 }
 
-_SENDING = ("opentelemetry", "grpc", "urllib3", "requests")
-"""Who sends the logs: what they log of it would be sent in turn, without end."""
+_EXPORTING = ("opentelemetry", "grpc", "urllib3", "requests")
+"""Loggers of the export itself: exporting their records would never end."""
 
 
 def send_logs(otel: Logger) -> Callable[[], None]:
-    """Send every record from now on, until the returned function is called."""
+    """Export every record until the returned function is called."""
     sink = logger.add(
         lambda message: otel.emit(to_log_record(message.record)),
         level="INFO",
         format=_nothing,
-        filter=_is_sent,
+        filter=_is_exported,
         colorize=False,
         backtrace=False,
         diagnose=False,
@@ -49,16 +49,16 @@ def send_logs(otel: Logger) -> Callable[[], None]:
 
 
 def _nothing(_record: "Record") -> str:
-    """Render nothing: what is sent is the record itself."""
+    """Render nothing: the record itself is exported."""
     return ""
 
 
-def _is_sent(record: "Record") -> bool:
-    return (record["name"] or "").partition(".")[0] not in _SENDING
+def _is_exported(record: "Record") -> bool:
+    return (record["name"] or "").partition(".")[0] not in _EXPORTING
 
 
 def to_log_record(record: "Record") -> LogRecord:
-    """Return a record as OpenTelemetry has it; tracebacks come without the values of variables."""
+    """Return a record in OpenTelemetry's form; tracebacks have no values of variables."""
     extra = {name: value for name, value in record["extra"].items() if name != "json"}
     attributes: dict[str, AnyValue] = {
         "code.function.name": f"{record['name']}.{record['function']}",

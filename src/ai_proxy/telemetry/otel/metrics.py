@@ -1,7 +1,7 @@
-"""Metrics: what was counted, in the form that OpenTelemetry sends.
+"""Metrics in OpenTelemetry's form.
 
-They are made of the metrics behind `/metrics`, when they are sent, rather than recorded a second time with
-every request. Names are those of the GenAI semantic conventions, where these have one.
+They are made of the counts behind `/metrics` for each export, so that nothing is recorded twice. Names follow
+the GenAI semantic conventions where these have one.
 
 https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
 """
@@ -38,11 +38,11 @@ _CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What metrics are made of, at one moment.
+    """The counts at one moment.
 
     Attributes:
-        metrics: What was counted, by service.
-        services: As they are.
+        metrics: The counts, by service.
+        services: Their state.
         restarts: Background work that failed and was restarted, by name.
         began: When counting began, in nanoseconds since the epoch.
         now: The moment, likewise.
@@ -55,7 +55,7 @@ class Snapshot:
     now: int
 
     def histogram(self, name: str, unit: str, text: str, distributions: Distributions) -> Metric:
-        """Return distributions as a metric; those of which nothing was seen are left out."""
+        """Return distributions as a metric, without the empty ones."""
         points = [
             HistogramDataPoint(
                 attributes=attributes,
@@ -65,7 +65,7 @@ class Snapshot:
                 sum=counted.total,
                 bucket_counts=tuple(counted.counts),
                 explicit_bounds=counted.bounds,
-                min=None,  # type: ignore[arg-type]  # not kept; the protocol lets it be left out
+                min=None,  # type: ignore[arg-type]  # unknown; optional in the protocol
                 max=None,  # type: ignore[arg-type]
             )
             for attributes, counted in distributions
@@ -74,31 +74,36 @@ class Snapshot:
         return Metric(name, text, unit, Histogram(points, _CUMULATIVE))
 
     def counter(self, name: str, unit: str, text: str, numbers: Numbers) -> Metric:
-        """Return numbers that only grow as a metric."""
+        """Return counters as a metric."""
         return Metric(name, text, unit, Sum(self._points(numbers), _CUMULATIVE, is_monotonic=True))
 
     def gauge(self, name: str, unit: str, text: str, numbers: Numbers) -> Metric:
-        """Return numbers as they are now as a metric."""
+        """Return gauges as a metric."""
         return Metric(name, text, unit, Gauge(self._points(numbers)))
 
     def _points(self, numbers: Numbers) -> list[NumberDataPoint]:
         return [NumberDataPoint(attributes, self.began, self.now, value) for attributes, value in numbers]
 
     def by_service(self) -> Iterator[tuple[Attributes, ServiceMetrics]]:
-        """Yield what was counted for each service."""
+        """Yield the counts of each service."""
         for service, counted in self.metrics.items():
             yield {"ai_proxy.service": service}, counted
 
     def by_model(self) -> Iterator[tuple[dict[str, str | int], ModelMetrics]]:
-        """Yield what was counted for each model of each service."""
+        """Yield the counts of each model of each service."""
         for service, counted in self.metrics.items():
             for model, model_counted in counted.models.items():
                 yield {"ai_proxy.service": service, "gen_ai.request.model": model}, model_counted
 
 
 def collect(snapshot: Snapshot) -> list[Metric]:
-    """Return all metrics that have something to tell."""
-    metrics = [*_of_models(snapshot), *_of_services(snapshot), *_standing(snapshot), _restarts(snapshot)]
+    """Return all metrics that have data points."""
+    metrics = [
+        *_of_models(snapshot),
+        *_of_services(snapshot),
+        *_service_states(snapshot),
+        _restarts(snapshot),
+    ]
     return [metric for metric in metrics if metric.data.data_points]
 
 
@@ -121,13 +126,13 @@ def _of_models(snapshot: Snapshot) -> Iterator[Metric]:
     yield snapshot.histogram(
         "ai_proxy.output_tokens_per_second",
         "{token}/s",
-        "How fast a stream came, from its first token on.",
+        "Speed of a stream, from its first token on.",
         ((labels, counted.speeds) for labels, counted in snapshot.by_model()),
     )
     yield snapshot.histogram(
         "ai_proxy.queue.wait",
         "s",
-        "Time a request was held back: in the queue, and while a model loaded.",
+        "Time a request waited: in the queue, and while a model loaded.",
         ((labels, counted.waits) for labels, counted in snapshot.by_model()),
     )
     yield snapshot.counter(
@@ -190,7 +195,7 @@ def _transitions(snapshot: Snapshot) -> Iterator[tuple[Attributes, float]]:
             yield {**labels, "ai_proxy.state": state}, count
 
 
-def _standing(snapshot: Snapshot) -> Iterator[Metric]:
+def _service_states(snapshot: Snapshot) -> Iterator[Metric]:
     yield snapshot.gauge(
         "ai_proxy.requests.in_flight",
         "{request}",
@@ -200,7 +205,7 @@ def _standing(snapshot: Snapshot) -> Iterator[Metric]:
     yield snapshot.gauge(
         "ai_proxy.requests.waiting",
         "{request}",
-        "Requests held back.",
+        "Requests that wait.",
         (({"ai_proxy.service": service.id}, service.waiting) for service in snapshot.services),
     )
     yield snapshot.gauge(
@@ -225,6 +230,6 @@ def _restarts(snapshot: Snapshot) -> Metric:
 
 
 def package(metrics: list[Metric], resource: Resource, version: str) -> MetricsData:
-    """Return metrics as an exporter takes them."""
+    """Return metrics in the form that exporters take."""
     scope = ScopeMetrics(InstrumentationScope("ai_proxy", version), metrics, "")
     return MetricsData([ResourceMetrics(resource, [scope], "")])

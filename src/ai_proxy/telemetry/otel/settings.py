@@ -1,8 +1,8 @@
-"""What is sent where: from the `telemetry:` section and the standard `OTEL_*` variables.
+"""Decides what is exported where, from the `telemetry:` section and the standard `OTEL_*` variables.
 
-Where both say something, the variable holds: whoever runs the proxy overrides what its file says, as with
-every other program that knows these variables. Variables that are not read here (timeouts, certificates,
-compression, batch sizes, resource attributes) are read by the OpenTelemetry SDK itself.
+A variable takes precedence over the section. The SDK itself reads endpoints, headers, timeouts, certificates,
+compression, batch sizes and resource attributes from variables. This module reads those that its public
+interface leaves to the program: which signals, by which protocol, how often, and which traces.
 
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/ and
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/
@@ -17,11 +17,11 @@ from ai_proxy.core.settings import TelemetrySettings
 from ai_proxy.telemetry.otel.traceparent import Sampling
 
 DEFAULT_INTERVAL = 60.0
-"""Seconds between two sendings of metrics."""
+"""Seconds between two exports of metrics."""
 
 
 class Signal(StrEnum):
-    """A kind of telemetry, as variables and paths name it."""
+    """A kind of telemetry, as named in variables and paths."""
 
     TRACES = "traces"
     METRICS = "metrics"
@@ -29,7 +29,7 @@ class Signal(StrEnum):
 
 
 class Protocol(StrEnum):
-    """How OTLP is spoken."""
+    """Transport of OTLP."""
 
     GRPC = "grpc"
     HTTP = "http/protobuf"
@@ -37,12 +37,12 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one signal is sent.
+    """Destination of one signal.
 
     Attributes:
-        protocol: How it is sent.
-        endpoint: Where to; None when a variable says it, which the SDK reads itself.
-        headers: Sent along; None likewise.
+        protocol: Transport.
+        endpoint: URL of the collector; None to let the SDK read it from a variable.
+        headers: Sent with every export; None likewise.
     """
 
     protocol: Protocol
@@ -52,14 +52,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be sent; nothing when there are no targets.
+    """What to export where; nothing when there are no targets.
 
     Attributes:
-        targets: By signal; those that are not sent are not in it.
+        targets: By signal, for those that are exported.
         sampling: Which traces are kept.
-        service_name: What the proxy is called; None when a variable says it.
-        interval: Seconds between two sendings of metrics.
-        complaints: Variables that make no sense, in words; they are ignored.
+        service_name: Name of the proxy; None to let the SDK read it from a variable.
+        interval: Seconds between two exports of metrics.
+        complaints: Messages about variables that are invalid, and so ignored.
     """
 
     targets: Mapping[Signal, Target] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Plan:
 
     @classmethod
     def of(cls, settings: TelemetrySettings, environ: Mapping[str, str]) -> Self:
-        """Decide what is sent where.
+        """Decide what to export where.
 
         >>> Plan.of(TelemetrySettings(), {}).targets
         {}
@@ -97,7 +97,7 @@ class Plan:
 
 
 class _Variables:
-    """The environment, and what is wrong with it; a variable that is empty counts as not set."""
+    """The environment, and complaints about it; an empty variable counts as unset."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -108,11 +108,11 @@ class _Variables:
         return next((value for name in names if (value := self._environ.get(name, "").strip())), "")
 
     def complain(self, name: str, hint: str) -> None:
-        """Tell that a variable is ignored."""
+        """Note that a variable is ignored."""
         self.complaints.append(f"{name}={self.get(name)!r} is ignored: {hint}")
 
     def number(self, name: str, default: float, is_good: Callable[[float], bool]) -> float:
-        """Return a variable as a number, or the default when it is not a good one."""
+        """Return a variable as a number, or the default when it is unset or invalid."""
         text = self.get(name)
         if not text:
             return default
@@ -121,17 +121,17 @@ class _Variables:
                 return number
         except ValueError:
             pass
-        self.complain(name, f"not a number that is possible here; {default:g} holds")
+        self.complain(name, f"not a valid number; {default:g} is used")
         return default
 
 
 def _target(signal: Signal, settings: TelemetrySettings, variables: _Variables) -> Target | None:
-    """Return where a signal is sent; None when it is not."""
+    """Return the destination of a signal; None when it is not exported."""
     exporter, own = f"OTEL_{signal.upper()}_EXPORTER", f"OTEL_EXPORTER_OTLP_{signal.upper()}"
     wanted = variables.get(exporter)
     if wanted not in ("", "otlp"):
         if wanted != "none":
-            variables.complain(exporter, "only otlp and none are known here; nothing is sent")
+            variables.complain(exporter, "only otlp and none are supported; nothing is exported")
         return None
     by_variable = variables.get(f"{own}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT") != ""
     if not by_variable and not settings.otlp_endpoint and not wanted:
@@ -142,13 +142,13 @@ def _target(signal: Signal, settings: TelemetrySettings, variables: _Variables) 
     else:
         endpoint = endpoint_of(signal, protocol, settings.otlp_endpoint)
     headers_by_variable = variables.get(f"{own}_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS") != ""
-    # A key goes only where the file says that it belongs.
+    # A key in the file goes only to the endpoint in the file.
     headers = dict(settings.headers) if endpoint and settings.headers and not headers_by_variable else None
     return Target(protocol, endpoint, headers)
 
 
 def endpoint_of(signal: Signal, protocol: Protocol, address: str) -> str:
-    """Return where a signal is sent, given the address of a collector.
+    """Return the endpoint of a signal, given the address of a collector.
 
     >>> endpoint_of(Signal.LOGS, Protocol.HTTP, "https://otel:4318/"), endpoint_of(
     ...     Signal.LOGS, Protocol.GRPC, "http://otel:4317")
@@ -163,12 +163,12 @@ def _protocol(own: str, settings: TelemetrySettings, variables: _Variables) -> P
         if text in tuple(Protocol):
             return Protocol(text)
         if text:
-            variables.complain(name, f"known are {' and '.join(Protocol)}")
+            variables.complain(name, f"supported are {' and '.join(Protocol)}")
     return Protocol(settings.otlp_protocol)
 
 
 def _service_name(settings: TelemetrySettings, variables: _Variables) -> str | None:
-    """Return the name to use, unless a variable gives one."""
+    """Return the name to use; None when a variable has one."""
     in_attributes = "service.name=" in variables.get("OTEL_RESOURCE_ATTRIBUTES")
     return None if variables.get("OTEL_SERVICE_NAME") or in_attributes else settings.service_name
 
@@ -190,6 +190,6 @@ def _sampling(settings: TelemetrySettings, variables: _Variables) -> Sampling:
         case _:
             variables.complain(
                 "OTEL_TRACES_SAMPLER",
-                "known are always_on, always_off, traceidratio, and each with parentbased_ in front",
+                "supported are always_on, always_off, traceidratio, and each with the prefix parentbased_",
             )
             return Sampling(settings.sample_ratio)

@@ -1,7 +1,7 @@
-"""Traces: of every request to a model that is sampled, and of every start and stop of a service.
+"""Traces of sampled requests to models, and of starts and stops of services.
 
-A span is made when all is over, with the times at which things happened: nothing of it is on the path of the
-request. Attributes are those of the GenAI semantic conventions, where these have one.
+Spans are made after the end, with the times of the past, so that requests do not wait for them. Attributes
+follow the GenAI semantic conventions where these have one.
 
 https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
 """
@@ -39,23 +39,23 @@ OPERATIONS: Mapping[str, str] = {
     Endpoint.IMAGES: "image_generation",
     Endpoint.IMAGE_EDITS: "image_edit",
 }
-"""`gen_ai.operation.name` by the path that was asked; the first three names are the conventions' own."""
+"""`gen_ai.operation.name` by requested path; the first three names are those of the conventions."""
 
 OTHER_OPERATION = "request"
 
 SHORTEST_WAIT = 0.001
-"""Seconds; a request that was held back for less has no span for it."""
+"""Seconds; a shorter wait has no span."""
 
 
 class GivenIds(RandomIdGenerator):
-    """Gives a span the id that was promised for it, and random ids to all others."""
+    """Gives the next span the ids that were set for it, and random ids to all others."""
 
     def __init__(self) -> None:
         self._trace_id = 0
         self._span_id = 0
 
-    def promise(self, context: TraceContext) -> None:
-        """Give these ids to the next span."""
+    def set_next(self, context: TraceContext) -> None:
+        """Set the ids of the next span."""
         self._trace_id, self._span_id = context.trace_id, context.span_id
 
     def generate_trace_id(self) -> int:
@@ -70,10 +70,10 @@ class GivenIds(RandomIdGenerator):
 
 
 class Spans:
-    """Makes spans of what is over.
+    """Makes spans of finished requests and operations.
 
     Args:
-        provider: Keeps every span, and takes its ids from `ids`.
+        provider: Keeps every span, and takes ids from `ids`.
         ids: The provider's.
         tracing: Decides whether the trace of a start or stop is kept.
         host: Where the proxy listens.
@@ -89,7 +89,7 @@ class Spans:
         """Make the trace of a finished request, if it is sampled."""
         passed_on = record.traceparent
         if passed_on.endswith("-00") or passed_on == record.parent:
-            return  # not sampled: as this proxy says, or by leaving the client's as it is
+            return  # not sampled: marked so by this proxy, or the client's own was forwarded
         own = parse(passed_on.encode(errors="replace"))
         if own is None or not own.sampled:
             return
@@ -147,7 +147,7 @@ class Spans:
         attributes: Mapping[str, AttributeValue],
         kind: SpanKind,
     ) -> Span:
-        self._ids.promise(own)
+        self._ids.set_next(own)
         return self._tracer.start_span(name, _remote(parent), kind, attributes, start_time=_ns(at))
 
     def _part(
@@ -158,13 +158,13 @@ class Spans:
 
 
 def request_name(record: RequestRecord) -> str:
-    """Return the name of a request's span: what is done, and by which model where that is known to exist."""
+    """Return the name of a request's span: the operation, and the model if a service offers it."""
     operation = OPERATIONS.get(record.endpoint, OTHER_OPERATION)
     return f"{operation} {record.model}" if record.service_id and record.model else operation
 
 
 def request_attributes(record: RequestRecord) -> dict[str, AttributeValue]:
-    """Return what a span tells of a request; nothing of what was asked or answered."""
+    """Return the attributes of a request's span, without prompts and answers."""
     attributes: dict[str, AttributeValue] = {
         "gen_ai.operation.name": OPERATIONS.get(record.endpoint, OTHER_OPERATION),
         "http.request.method": "POST",
@@ -194,7 +194,7 @@ def request_attributes(record: RequestRecord) -> dict[str, AttributeValue]:
 
 
 def request_parts(record: RequestRecord) -> Iterator[tuple[str, float, float]]:
-    """Yield what a request went through: its name, and from when to when in seconds from its start.
+    """Yield the phases of a request: name, begin and end, in seconds from its start.
 
     A request waits in the queue, or for its model to load, and is then forwarded.
     """
@@ -205,7 +205,7 @@ def request_parts(record: RequestRecord) -> Iterator[tuple[str, float, float]]:
 
 
 def _remote(parent: TraceContext | None) -> Context:
-    """Return the context of a span whose parent is elsewhere; that of a root without one."""
+    """Return the context of a span with a remote parent; of a root span without one."""
     if parent is None:
         return Context()
     sender = SpanContext(

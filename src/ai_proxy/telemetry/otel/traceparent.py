@@ -1,11 +1,11 @@
-"""Which trace a request belongs to: W3C Trace Context, and whether the trace is kept.
+"""W3C Trace Context: reading and making traceparents, and sampling.
 
 https://www.w3.org/TR/trace-context/ section 3.2 (traceparent) and 4.3 (mutating it).
 """
 
 import re
 from dataclasses import dataclass
-from random import getrandbits  # as the SDK does: ids need not be hard to guess
+from random import getrandbits  # as in the SDK: ids need not be unpredictable
 
 _VALID = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
@@ -16,12 +16,12 @@ _LOW_64 = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """What a traceparent says.
+    """The content of a traceparent.
 
     Attributes:
         trace_id: Of the whole trace; 128 bits.
-        span_id: Of the sender's part in it; 64 bits.
-        sampled: Whether the sender keeps its part.
+        span_id: Of the sender's span; 64 bits.
+        sampled: Whether the sender keeps its span.
     """
 
     trace_id: int
@@ -30,7 +30,7 @@ class TraceContext:
 
 
 def parse(traceparent: bytes) -> TraceContext | None:
-    """Read a traceparent; None when it is not one.
+    """Parse a traceparent; None when it is invalid.
 
     >>> context = parse(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     >>> f"{context.trace_id:032x}", f"{context.span_id:016x}", context.sampled
@@ -58,8 +58,8 @@ class Sampling:
     """Which traces are kept.
 
     Attributes:
-        ratio: Share of them, from 0 to 1; decided by the trace's id, so that all its parts decide alike.
-        follows_parent: Whether the sender's decision holds, where there is one.
+        ratio: Share of traces to keep, from 0 to 1; the trace's id decides, so all programs decide alike.
+        follows_parent: Whether a sender's decision takes precedence.
     """
 
     ratio: float = 1.0
@@ -76,17 +76,17 @@ class Sampling:
 
 
 class Traceparents:
-    """A `core.ports.Tracing` that decides at once whether a request's trace is kept."""
+    """A `core.ports.Tracing` that decides at the begin of a request whether its trace is kept."""
 
     def __init__(self, sampling: Sampling) -> None:
         self._bound = sampling.bound
         self._follows_parent = sampling.follows_parent
 
     def begin(self, traceparent: bytes) -> bytes:
-        """Return the traceparent to pass on; empty to leave the client's as it is.
+        """Return the traceparent to forward; empty to forward the client's own.
 
-        A trace that begins here is passed on in either case, so that the backend decides alike. One that the
-        client began and that is not kept here goes on as if the proxy were not there.
+        A trace that begins here is forwarded in either case, so that backends decide alike. A trace of the
+        client that is not kept here continues as if the proxy were not there.
         """
         match = _match(traceparent) if traceparent else None
         if match is None:
