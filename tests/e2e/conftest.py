@@ -97,7 +97,7 @@ class Proxy:
         except OSError:
             return False
 
-    def ask(self, path: str, body: Any = None, method: str | None = None, wait: float = 30.0) -> Answer:
+    def ask(self, path: str, body: Any = None, method: str | None = None, wait: float = 60.0) -> Answer:
         """Send a request and read the whole answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=wait)
         try:
@@ -116,7 +116,7 @@ class Proxy:
         """Run a command of the command line against it."""
         environment = {**os.environ, **self.environment, "AI_PROXY_RUN_DIR": str(self.run_dir)}
         return subprocess.run(
-            [PROGRAM, *words], capture_output=True, text=True, timeout=60, env=environment, cwd=self.folder
+            [PROGRAM, *words], capture_output=True, text=True, timeout=120, env=environment, cwd=self.folder
         )
 
     def kill(self) -> None:
@@ -129,7 +129,7 @@ class Proxy:
         """End it as systemd would, and return its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=120)
 
     def backends(self) -> list[int]:
         """Return the pids of what it has started, whoever their parent is by now."""

@@ -16,7 +16,7 @@ CHAT = "/v1/chat/completions"
 
 def ask(proxy: Proxy, path: str, key: str = "", body: Any = None) -> Answer:
     """Send a request with a key."""
-    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
     try:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         method = "GET" if body is None else "POST"

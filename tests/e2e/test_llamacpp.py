@@ -37,7 +37,7 @@ def test_the_first_request_starts_llamacpp_and_is_answered(proxy: Proxy) -> None
 def test_a_stream_arrives_word_by_word(proxy: Proxy) -> None:
     proxy.configure(tiny=llamacpp())
     proxy.serve()
-    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
     body = json.dumps(chat(stream=True))
 
     connection.request("POST", CHAT, body, {"Content-Type": "application/json"})
@@ -63,7 +63,7 @@ def test_an_ordinary_end_leaves_no_backend_behind(proxy: Proxy) -> None:
 def test_a_backend_survives_the_death_of_the_proxy_and_serves_again(proxy: Proxy) -> None:
     proxy.configure(tiny=llamacpp())
     proxy.serve()
-    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
     body = json.dumps(chat(stream=True))
     connection.request("POST", CHAT, body, {"Content-Type": "application/json"})
     response = connection.getresponse()

@@ -20,7 +20,7 @@ def in_flight(proxy: Proxy) -> int:
 
 def stream_to_its_end(proxy: Proxy) -> bytes:
     """Read a streamed chat; raise IncompleteRead when it was truncated."""
-    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
     try:
         connection.request("POST", CHAT, json.dumps(chat(stream=True)), {"Content-Type": "application/json"})
         return connection.getresponse().read()

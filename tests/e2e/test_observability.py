@@ -55,7 +55,7 @@ def test_a_chat_is_a_trace_that_hangs_on_the_clients(proxy: Proxy) -> None:
         proxy.configure(slow=fake(Behaviour.OK))
         proxy.serve()
 
-        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
         headers = {"traceparent": f"00-{trace}-{parent}-01"}
         connection.request("POST", "/v1/chat/completions", '{"model": "slow", "messages": []}', headers)
         assert connection.getresponse().status == 200

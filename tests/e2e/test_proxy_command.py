@@ -239,7 +239,7 @@ def test_a_stream_in_flight_is_whole_and_nobody_new_is_let_in(background: Backgr
     proxy = background.proxy
     proxy.configure(slow=fake(Behaviour.OK, "--words", "80", "--delay", "0.1"))
     background.start()
-    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
     body, head = json.dumps(chat(stream=True)), {"Content-Type": "application/json"}
     connection.request("POST", "/service/slow/v1/chat/completions", body, head)
     response = connection.getresponse()
@@ -251,7 +251,7 @@ def test_a_stream_in_flight_is_whole_and_nobody_new_is_let_in(background: Backgr
     eventually(lambda: _refused(proxy.port))
     while_draining = background.states
     rest = response.read()
-    code = stop.wait(timeout=30)
+    code = stop.wait(timeout=60)
 
     connection.close()
     assert while_draining == {proxy.port: "stopping"}

@@ -76,7 +76,7 @@ class Container:
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Answer:
         """Send a request from the host to its address in Docker's network."""
-        connection = http.client.HTTPConnection(self.address_of(NAME), 11000, timeout=30)
+        connection = http.client.HTTPConnection(self.address_of(NAME), 11000, timeout=60)
         try:
             sent = None if body is None else json.dumps(body)
             connection.request(method or ("POST" if sent else "GET"), path, sent)

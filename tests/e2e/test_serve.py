@@ -114,7 +114,7 @@ def test_a_stream_in_flight_is_finished_before_the_end(proxy: Proxy) -> None:
     proxy.configure(slow=fake(Behaviour.OK, "--words", "10", "--delay", "0.1"))
     proxy.serve()
     assert proxy.process is not None
-    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
     body = json.dumps(chat(stream=True))
     path = "/service/slow/v1/chat/completions"
     connection.request("POST", path, body, {"Content-Type": "application/json"})
@@ -123,7 +123,7 @@ def test_a_stream_in_flight_is_finished_before_the_end(proxy: Proxy) -> None:
 
     proxy.process.send_signal(signal.SIGTERM)
     rest = response.read()
-    code = proxy.process.wait(timeout=30)
+    code = proxy.process.wait(timeout=60)
 
     connection.close()
     assert rest.rstrip().endswith(b"data: [DONE]")

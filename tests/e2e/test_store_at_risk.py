@@ -122,7 +122,7 @@ def test_check_tells_of_a_full_disk_and_of_a_read_only_one(proxy_on_small_disk: 
 
 def ask(proxy: Proxy, key: str, method: str, path: str, body: object = None) -> Answer:
     """Send a request with a key and read the whole answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
     try:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
         connection.request(method, path, None if body is None else json.dumps(body), headers)

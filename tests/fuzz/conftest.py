@@ -8,28 +8,42 @@ from tests.rigs.wire_rig import WireRig, wire_rig
 
 from ai_proxy.core.settings import Limits
 
-SOON = 0.1
-IMPATIENT = Limits(
-    max_head=2048,
-    max_json_body=4096,
-    head_timeout=SOON,
-    body_timeout=SOON,
-    keep_alive_timeout=SOON,
-    shutdown_timeout=0.5,
-)
+LONG, SOON = 60.0, 0.1
+
+
+def limits(seconds: float) -> Limits:
+    """Return limits under which nobody is waited for longer."""
+    return Limits(
+        max_head=2048,
+        max_json_body=4096,
+        head_timeout=seconds,
+        body_timeout=seconds,
+        keep_alive_timeout=seconds,
+        shutdown_timeout=0.5,
+    )
 
 
 @asynccontextmanager
-async def fuzz_rig() -> AsyncIterator[WireRig]:
-    async with wire_rig(IMPATIENT, response_timeout=SOON, stream_idle_timeout=SOON) as rig:
+async def fuzz_rig(seconds: float) -> AsyncIterator[WireRig]:
+    async with wire_rig(limits(seconds), response_timeout=seconds, stream_idle_timeout=seconds) as rig:
         yield rig
 
 
+impatiently = pytest.mark.parametrize("patience", [SOON])
+"""For what may end neither as a message nor with the connection: the proxy gives up at once."""
+
+
 @pytest.fixture
-def fuzzed() -> Iterator[tuple[asyncio.Runner, WireRig]]:
+def patience() -> float:
+    """Seconds that the proxy waits for anybody; more than a busy machine takes."""
+    return LONG
+
+
+@pytest.fixture
+def fuzzed(patience: float) -> Iterator[tuple[asyncio.Runner, WireRig]]:
     """A rig, and what runs coroutines on its loop: hypothesis calls ordinary functions."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        context = fuzz_rig()
+        context = fuzz_rig(patience)
         rig = runner.run(context.__aenter__())
         yield runner, rig
         runner.run(context.__aexit__(None, None, None))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.fuzz.conftest import impatiently
 from tests.fuzz.test_requests import (
     indices,
     mutate,
@@ -30,7 +31,6 @@ ID = b"X-Request-ID: fixed"
 JSON = b"Content-Type: application/json"
 FORM = b'Content-Type: multipart/form-data; boundary="a+b"'
 CHAT, MESSAGES, UPLOAD = b"/v1/chat/completions", b"/v1/messages", b"/v1/audio/transcriptions"
-SOON = 0.1
 MODEL = Abilities("Able", EVERYTHING - {Endpoint.MESSAGES}, {"top_k": Rule(Treatment.CLAMP, 0, 9)})
 
 
@@ -90,7 +90,9 @@ async def parrot(connection: BackendConnection) -> None:
 
 
 @pytest.fixture
-def asked(fuzzed: tuple[asyncio.Runner, WireRig]) -> Iterator[tuple[asyncio.Runner, WireRig]]:
+def asked(
+    fuzzed: tuple[asyncio.Runner, WireRig], patience: float
+) -> Iterator[tuple[asyncio.Runner, WireRig]]:
     runner, rig = fuzzed
 
     async def prepare() -> None:
@@ -106,8 +108,8 @@ def asked(fuzzed: tuple[asyncio.Runner, WireRig]) -> Iterator[tuple[asyncio.Runn
         "hash",
         aliases={"alias": "m"},
         models=("m",),
-        response_timeout=SOON,
-        stream_idle_timeout=SOON,
+        response_timeout=patience,
+        stream_idle_timeout=patience,
     )
     rig.gateway.publish([Offer(service, MODEL, (Model("m"),))])
     play(rig, parrot)
@@ -130,6 +132,7 @@ def test_cuts_between_reads_change_nothing(
     assert cut == whole
 
 
+@impatiently
 @slow
 @given(st.lists(st.tuples(st.sampled_from(REQUESTS), mutations), min_size=20, max_size=40))
 def test_a_mutated_request_ends_in_well_formed_answers_or_a_close(
@@ -255,6 +258,7 @@ def test_a_stream_that_was_cut_short_is_never_whole(
     assert len(rig.recorder.inferences) == counted + 1
 
 
+@impatiently
 @slow
 @given(
     st.lists(

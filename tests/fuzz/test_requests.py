@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.fuzz.conftest import impatiently
 from tests.rigs.raw_backend import echo
 from tests.rigs.raw_http import Message, RawClient, build_request, read_response
 from tests.rigs.wire_rig import WireRig
@@ -141,6 +142,7 @@ async def parse(received: bytes) -> list[Message]:
     return responses
 
 
+@impatiently
 @slow
 @given(st.lists(st.tuples(st.sampled_from(REQUESTS), mutations), min_size=20, max_size=40))
 def test_a_mutated_request_ends_in_well_formed_answers_or_a_close(

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.fuzz.conftest import impatiently
 from tests.rigs.raw_backend import BackendConnection, Script, answer_and_close, ok
 from tests.rigs.raw_http import Message, TruncatedError, build_request
 from tests.rigs.wire_rig import WireRig
@@ -120,6 +121,7 @@ def test_a_response_that_was_cut_short_is_never_whole(
     assert seen is None or seen.error_code in (b"upstream_closed", b"upstream_invalid_response")
 
 
+@impatiently
 @slow
 @given(st.lists(st.tuples(st.sampled_from(RESPONSES), mutations), min_size=20, max_size=30))
 def test_a_mutated_response_is_passed_on_refused_or_truncated(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-READY = 30.0
+READY = 60.0
 """Longest wait, in seconds, for the engine to answer or to end."""
 
 MEMORY = Path("/dev/shm")  # noqa: S108

@@ -99,8 +99,8 @@ async def wire_rig(
     limits: Limits | None = None,
     services: Sequence[str] = ("svc",),
     *,
-    response_timeout: float = 10.0,
-    stream_idle_timeout: float = 10.0,
+    response_timeout: float = 60.0,
+    stream_idle_timeout: float = 60.0,
     base_path: str = "",
 ) -> AsyncIterator[WireRig]:
     """Run a gateway; afterwards no lease may be held and no error may have reached the event loop."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import trustme
 
 NEEDED = ("pebble", "pebble-challtestsrv")
-READY = 10.0
+READY = 60.0
 """Longest wait, in seconds, for it to answer."""
 
 
