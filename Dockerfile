@@ -2,9 +2,6 @@
 # Every package is checked against its hash in requirements.lock, and so is what builds our own.
 
 FROM python:3.12-slim AS build
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends build-essential \
-    && rm -rf /var/lib/apt/lists/*
 RUN pip install --no-cache-dir uv==0.13.8
 ENV VIRTUAL_ENV=/opt/ai-proxy \
     UV_COMPILE_BYTECODE=1 \
@@ -15,10 +12,8 @@ RUN uv venv --python python3.12 "$VIRTUAL_ENV"
 COPY pyproject.toml requirements.lock ./
 # The lock also holds what developers need; as constraints it pins and checks only what is asked for.
 RUN uv pip install --require-hashes --constraints requirements.lock --requirements pyproject.toml
-COPY README.md LICENSE hatch_build.py ./
+COPY README.md LICENSE ./
 COPY src src
-# The data plane is compiled: that is what the compiler is for.
-ENV AI_PROXY_COMPILE=1
 RUN uv pip install --no-deps --build-constraints requirements.lock .
 
 FROM python:3.12-slim

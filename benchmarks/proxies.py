@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_proxy.gateway.http import client
 from benchmarks.messages import KEY
 
 PREFIX = "/service/bench"
@@ -96,10 +95,6 @@ _LITELLM_ENVIRONMENT = {
 }
 
 
-COMPILED = not str(client.__file__).endswith(".py")
-"""Whether the data plane is compiled: then this was run by `scripts/compile`."""
-
-
 class UnavailableError(Exception):
     """A contender cannot take part; the message says why and what to do."""
 
@@ -167,10 +162,8 @@ def _ai_proxy(setting: Setting) -> Recipe:
     if not program.exists():
         raise UnavailableError(f"{program} is not there; install the project into this environment")
     command = (str(program), "serve", "--config", str(config), "--port", str(setting.port))
-    version = f"ai-proxy {importlib.metadata.version('ai-inference-proxy')}{', compiled' if COMPILED else ''}"
+    version = f"ai-proxy {importlib.metadata.version('ai-inference-proxy')}"
     env = {"AI_PROXY_DATA_DIR": str(setting.folder / "data")}
-    if COMPILED:
-        env["PYTHONPATH"] = os.environ["PYTHONPATH"]
     recipe = Recipe(command, version, env)
     _make_store(program, environment(setting, recipe), setting.folder)
     return recipe

@@ -8,19 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-COMPILED = (
-    "scripts/compile python -m pytest --quiet tests/integration/gateway tests/integration/guard"
-    " tests/unit/gateway tests/unit/security tests/unit/telemetry"
-)
-"""The sources run as they are or compiled: what is on the path of a request is tested both ways."""
-
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "command",
     [
         pytest.param("mypy", id="types", marks=pytest.mark.thorough),
-        pytest.param(COMPILED, id="compiled data plane", marks=pytest.mark.thorough),
         pytest.param("lint-imports", id="architecture"),
         pytest.param("python scripts/generate --check", id="generated files"),
         pytest.param("ruff check", id="lint"),
