@@ -42,4 +42,4 @@ def test_every_command_is_one_that_the_program_has() -> None:
 
 
 def test_the_version_of_ollama_is_the_one_that_is_told() -> None:
-    assert f"`/api/version` says {VERSION}" in PAGE
+    assert f"`/api/version` returns {VERSION}" in PAGE
