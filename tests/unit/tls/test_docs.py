@@ -39,7 +39,7 @@ def test_every_mode_is_explained() -> None:
 
 
 def test_every_option_of_the_authority_shown_loads(tmp_path: Path) -> None:
-    table = TEXT.partition("| to | set |")[2].partition("\n\n")[0]
+    table = TEXT.partition("| purpose | setting |")[2].partition("\n\n")[0]
     (tmp_path / "root-ca.pem").touch()
     options = [option for option in re.findall(r"`(.*?)`", table) if not option.startswith("staging")]
     lines = "".join(f"    {option}\n" for option in options)
