@@ -1,12 +1,11 @@
 """The store: a database, and one repository for each kind of fact in it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 
 from ai_proxy.core.ports import Clock
 from ai_proxy.persistence.audit import Audit
-from ai_proxy.persistence.changes import Changes
 from ai_proxy.persistence.database import PATIENCE, Database, parse_url
 from ai_proxy.persistence.engine_cache import StoredEngineCache
 from ai_proxy.persistence.file import database_problems, make_private
@@ -16,6 +15,24 @@ from ai_proxy.persistence.migrate import MIGRATIONS, Migrations, migrate, schema
 from ai_proxy.persistence.policy import Policies
 from ai_proxy.persistence.settings import Settings
 from ai_proxy.persistence.usage import UsageCounts
+
+
+class Changes:
+    """Implements `core.store_ports.ChangeFeed`; triggers in the database count (see `migrations`)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def watch(self, clock: Clock) -> AsyncGenerator[Mapping[str, int]]:
+        """Yield the counts of changes, by name: at once, and whenever they may have risen."""
+        async with aclosing(self._database.changes(clock)) as changes:
+            async for _ in changes:
+                yield await self.counts()
+
+    async def counts(self) -> Mapping[str, int]:
+        """Return the counts of changes, by name; what never changed is left out."""
+        rows = await self._database.read(lambda tx: tx.rows("SELECT name, count FROM changes"))
+        return {row["name"]: row["count"] for row in rows}
 
 
 class Store:
