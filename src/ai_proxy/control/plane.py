@@ -374,7 +374,7 @@ class ControlPlane:
         for service_id in report.added:
             self._add_or_revive(assignments[service_id])
         self._publish()
-        for service_id in report.added:
+        for service_id in (*report.added, *report.restarted):
             self._begin(self._supervisors[service_id])
         until = self._clock.now() + REMOVE_WAIT
         await asyncio.gather(*(wait_any(self._clock, removal, until=until) for removal in removals))

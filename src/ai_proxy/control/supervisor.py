@@ -14,8 +14,7 @@ from ai_proxy.core.errors import ProxyError, RuntimeFailureError, RuntimeUnavail
 from ai_proxy.core.lifecycle import RUNNING, TRANSITIONS, Event, State, backoff, count_failure, transition
 from ai_proxy.core.placement import AS_DECLARED
 from ai_proxy.core.ports import Clock, Model, Probe
-from ai_proxy.core.retention import idle_deadline
-from ai_proxy.core.scheduling import Ask, Decision, Origin, Refuse, Start, Wait
+from ai_proxy.core.scheduling import Ask, Decision, Origin, Refuse, Start, Wait, idle_deadline
 from ai_proxy.core.service import Handle, Service, StartPolicy
 from ai_proxy.platform.clock import wait_any
 from ai_proxy.platform.tasks import Background, cancel, spawn

@@ -7,6 +7,7 @@ from tests.rigs.recorder import NullRecorder
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import ProcessLaunch, RuntimeKind, Service, StartPolicy
+from ai_proxy.runtimes.external import ExternalRuntime
 from ai_proxy.testing.fakes import FakeClock, FakeProbeEngine, FakeRuntime, Machine
 
 
@@ -39,7 +40,7 @@ class Stage:
 def build(clock: FakeClock, machine: Machine | None = None, max_held: int = 0) -> Stage:
     runtime = FakeRuntime(clock, machine)
     engine = FakeProbeEngine("fake")
-    runtimes: dict[str, Runtime] = {RuntimeKind.PROCESS: runtime}
+    runtimes: dict[str, Runtime] = {RuntimeKind.PROCESS: runtime, RuntimeKind.EXTERNAL: ExternalRuntime()}
     plane = ControlPlane(clock, runtimes, {"fake": engine}, NullRecorder(), max_held=max_held)
     return Stage(clock, runtime, engine, plane)
 

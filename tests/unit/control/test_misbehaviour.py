@@ -465,6 +465,20 @@ async def test_a_service_declared_while_its_runtime_is_away_is_refused_and_begin
     await served(stage, "new")
 
 
+async def test_a_service_that_changes_its_runtime_while_that_is_away_begins_with_the_other(
+    stage: Stage,
+) -> None:
+    stage.runtime.available = False
+    await stage.plane.open([declare()])
+    elsewhere = ExternalLaunch((Upstream("127.0.0.1", 1001),))
+
+    await stage.plane.apply([replace(declare(config_hash="2"), launch=elsewhere)])
+
+    lease = await served(stage)
+    assert lease.upstream.port == 1001
+    stage.plane.scheduler.release(lease, Outcome.OK)
+
+
 async def test_a_request_that_waits_is_refused_when_its_runtime_turns_out_to_be_away(stage: Stage) -> None:
     stage.runtime.listing_delay = 10.0
     opening = spawn(stage.plane.open([declare()]), "open")

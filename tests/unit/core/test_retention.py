@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_proxy.core.retention import idle_deadline
+from ai_proxy.core.scheduling import idle_deadline
 
 seconds = st.floats(min_value=0, max_value=1e6)
 
