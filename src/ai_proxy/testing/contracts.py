@@ -18,7 +18,7 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import MAX_LINE
 from ai_proxy.core.placement import AS_DECLARED
 from ai_proxy.core.ports import Engine, Runtime
-from ai_proxy.core.service import Exit, ExternalLaunch, Handle, Service, Upstream
+from ai_proxy.core.service import HANDLE_VERSION, Exit, ExternalLaunch, Handle, Service, Upstream
 from ai_proxy.platform import tasks
 from ai_proxy.testing.fake_engine import Behaviour
 from ai_proxy.testing.fakes import settle
@@ -120,9 +120,10 @@ class RuntimeContract:
         service = stage.service(Play.RUNS)
         handle = await stage.start(service)
         assert (handle.service_id, handle.config_hash) == (service.id, service.config_hash)
+        assert handle.version == HANDLE_VERSION
         assert handle.upstreams
 
-    async def test_wait_returns_once_it_is_stopped_to_all_who_wait(self, stage: Stage) -> None:
+    async def test_every_watcher_sees_the_exit_once_it_is_stopped(self, stage: Stage) -> None:
         handle = await stage.start(stage.service(Play.RUNS))
         waiting = [tasks.spawn(exit_of(stage.runtime, handle), "wait") for _ in range(2)]
         await settle()
@@ -131,16 +132,16 @@ class RuntimeContract:
         first, second = await asyncio.gather(*waiting)
         assert first == second
 
-    async def test_one_who_ceases_to_wait_does_not_disturb_the_others(self, stage: Stage) -> None:
+    async def test_a_watcher_that_leaves_does_not_disturb_the_others(self, stage: Stage) -> None:
         handle = await stage.start(stage.service(Play.RUNS))
-        impatient, patient = (tasks.spawn(exit_of(stage.runtime, handle), "wait") for _ in range(2))
+        leaving, staying = (tasks.spawn(exit_of(stage.runtime, handle), "wait") for _ in range(2))
         await settle()
-        await tasks.cancel(impatient)
-        assert not patient.done()
+        await tasks.cancel(leaving)
+        assert not staying.done()
         await stage.run(stage.runtime.stop(handle, 5.0))
-        assert (await patient).detail
+        assert (await staying).detail
 
-    async def test_stopping_and_waiting_again_return_at_once(self, stage: Stage) -> None:
+    async def test_after_the_exit_stopping_and_watching_again_return_at_once(self, stage: Stage) -> None:
         handle = await stage.start(stage.service(Play.RUNS))
         await stage.run(stage.runtime.stop(handle, 5.0))
         await stage.runtime.stop(handle, 5.0)
@@ -199,7 +200,7 @@ class OwningRuntimeContract(RuntimeContract):
         assert list(await stage.runtime.handles()) == []
         assert (await exit_of(stage.runtime, handle)).code in (-9, 137, None)
 
-    async def test_the_last_words_are_there_when_wait_returns(self, stage: Stage) -> None:
+    async def test_the_last_lines_are_in_the_log_when_the_exit_is_reported(self, stage: Stage) -> None:
         service = stage.service(Play.EXITS)
         await stage.run(exit_of(stage.runtime, await stage.start(service)))
         assert "cannot go on" in stage.runtime.logs(service.id).tail(1)[0].text

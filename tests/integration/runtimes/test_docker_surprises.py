@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from ai_proxy.core.errors import RuntimeFailureError
+from ai_proxy.core.placement import Placement
 from ai_proxy.core.service import DockerLaunch, Exit, Handle, ResourceUsage, Service
 from ai_proxy.core.settings import DockerSettings
 from ai_proxy.platform.tasks import Background
@@ -39,12 +40,14 @@ class Engine:
 
     Attributes:
         answers: By the end of the path: bodies, or streams of several pieces.
-        asked: Paths, in order.
+        asked: Ends of paths, in order.
+        bodies: Of the last request, by the end of its path.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, Iterator[bytes | tuple[bytes, ...]]] = {}
         self.asked: list[str] = []
+        self.bodies: dict[str, bytes] = {}
 
     def give(self, path: str, *answers: bytes | tuple[bytes, ...]) -> None:
         """Answer a path with these, in order; a tuple is a stream that goes on in silence."""
@@ -52,6 +55,7 @@ class Engine:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path.rpartition("/")[2]
+        self.bodies[path] = await request.read()
         self.asked.append(path)
         if path == "_ping" or request.method == "DELETE":
             return web.Response(text="OK", headers={"Api-Version": "1.41"})
@@ -205,3 +209,20 @@ async def test_a_stop_while_the_exit_cannot_be_read_looks_whether_it_runs(
 
     with pytest.raises(RuntimeFailureError, match="does not end even by SIGKILL"):
         await runtime.stop(HANDLE, 0.0)
+
+
+async def test_a_container_gets_the_gpus_that_the_scheduler_chose(
+    engine: Engine, runtime: DockerRuntime
+) -> None:
+    stranger = json.dumps(INSPECTED | {"Config": {"Labels": {"ai-proxy.owner": "me"}}}).encode()
+    engine.give("json", b"{}", stranger, json.dumps(INSPECTED).encode())
+    engine.give("info", b"{}")
+    engine.give("stop", b"")
+    engine.give("create", b'{"Id":"c1"}')
+    engine.give("start", b"")
+    service = Service("llama3", "generic", "generic", DockerLaunch("image", 8080, gpus=("all",)), "1")
+
+    await runtime.start(service, Placement(devices=("0", "GPU-1b2c")), lambda _: None)
+
+    (request,) = json.loads(engine.bodies["create"])["HostConfig"]["DeviceRequests"]
+    assert request["DeviceIDs"] == ["0", "GPU-1b2c"]

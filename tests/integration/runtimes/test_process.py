@@ -12,6 +12,7 @@ import pytest
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
+from ai_proxy.core.placement import Placement
 from ai_proxy.core.service import ProcessLaunch, Service
 from ai_proxy.platform import tasks
 from ai_proxy.platform.tasks import Background
@@ -50,6 +51,12 @@ async def heard(ring: LogRing, word: str) -> str:
 
 
 class TestStart:
+    async def test_it_sees_the_gpus_that_the_scheduler_chose(self, runtime: ProcessRuntime) -> None:
+        launch = ProcessLaunch(("sh", "-c", "env"), env={"CUDA_VISIBLE_DEVICES": "7"})
+        handle = await runtime.start(service(launch), Placement(devices=("0", "2")), lambda _: None)
+        await exit_of(runtime, handle)
+        assert "CUDA_VISIBLE_DEVICES=0,2" in texts(runtime.logs("svc"))
+
     async def test_it_runs_with_its_variables_workdir_and_marks(
         self, runtime: ProcessRuntime, tmp_path: Path
     ) -> None:

@@ -5,8 +5,9 @@ default; what is of another type than documented is an error of the engine.
 """
 
 from datetime import datetime
+from typing import Annotated
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 
 class _Document(Struct, frozen=True, rename="pascal"):
@@ -16,7 +17,7 @@ class _Document(Struct, frozen=True, rename="pascal"):
 class ContainerState(_Document, frozen=True):
     """Of an inspected container."""
 
-    started_at: datetime
+    started_at: Annotated[datetime, Meta(tz=True)]
     running: bool = False
     status: str = ""
     oom_killed: bool = field(name="OOMKilled", default=False)

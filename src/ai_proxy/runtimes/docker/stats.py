@@ -93,7 +93,7 @@ def machine_pids(top: ContainerTop) -> list[int]:
     """
     column = top.titles.index("PID") if "PID" in top.titles else 0
     cells = (row[column] for row in top.processes or () if len(row) > column)
-    return [int(cell) for cell in cells if cell.isdecimal()]
+    return [int(cell) for cell in cells if cell.isdecimal() and len(cell) < 10]
 
 
 class ContainerMeter:
