@@ -7,7 +7,7 @@ import resource
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests.rigs.raw_backend import BackendConnection, ok
+from tests.rigs.raw_backend import BackendConnection, RawBackend, Script, ok
 from tests.rigs.raw_http import RawClient, TruncatedError, build_request
 from tests.rigs.wire_rig import WireRig, eventually, wire_rig
 
@@ -39,19 +39,27 @@ def piece(target: bytes, number: int) -> bytes:
     return hashlib.sha256(b"%b %d" % (target, number)).hexdigest().encode()
 
 
-async def slow_stream(connection: BackendConnection) -> None:
-    """Stream chunks that say whose they are, one every 0.2 s."""
-    while request := await connection.request():
-        await connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        for number in range(CHUNKS):
-            data = piece(request.target, number)
-            await connection.send(b"%x\r\n%b\r\n" % (len(data), data))
-            await asyncio.sleep(0.2)
-        await connection.send(b"0\r\n\r\n")
+def slow_streams(backend: RawBackend) -> Script:
+    """Stream chunks that say whose they are, one every 0.2 s, once all streams are there."""
+    complete = asyncio.Event()
+
+    async def script(connection: BackendConnection) -> None:
+        if len(backend.connections) == STREAMS:
+            complete.set()
+        while request := await connection.request():
+            await connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            await complete.wait()
+            for number in range(CHUNKS):
+                data = piece(request.target, number)
+                await connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+                await asyncio.sleep(0.2)
+            await connection.send(b"0\r\n\r\n")
+
+    return script
 
 
 async def test_a_thousand_slow_streams_lose_nothing(loaded: WireRig) -> None:
-    loaded.backend.script = slow_stream
+    loaded.backend.script = slow_streams(loaded.backend)
 
     async def watch(number: int) -> bool:
         client = await loaded.client()
