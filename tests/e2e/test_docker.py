@@ -153,7 +153,7 @@ def test_a_container_whose_declaration_changed_while_the_proxy_was_away_is_swept
     docker_proxy.configure(tiny=container("-np", "2"))
     docker_proxy.serve()
 
-    assert containers(docker_engine) == []
+    eventually(lambda: not containers(docker_engine))
     assert docker_proxy.ask(CHAT, chat()).status == 200
 
 

@@ -92,7 +92,7 @@ def test_a_backend_whose_declaration_changed_is_swept(proxy: Proxy) -> None:
     proxy.configure(tiny=llamacpp("-np", "2"))
     proxy.serve()
 
-    assert proxy.backends() == []
+    eventually(lambda: not proxy.backends())
     answer = proxy.ask(CHAT, chat())
     assert answer.status == 200
     assert proxy.service("tiny")["ref"] != str(pid)

@@ -11,6 +11,8 @@ from tests.e2e.conftest import Proxy, chat, eventually, fake
 from ai_proxy.testing.fake_engine import Behaviour
 
 CHAT = "/service/bad/v1/chat/completions"
+GIVEN_UP = ("service_failed", "start_timeout")
+"""What a request is told when its backend does not get ready; the second if the backend takes long to end."""
 
 
 def in_flight(proxy: Proxy) -> int:
@@ -48,7 +50,7 @@ def test_one_that_never_gets_ready_is_given_up_and_ended(proxy: Proxy) -> None:
 
     answer = proxy.ask(CHAT, chat())
 
-    assert answer.headers["X-AI-Proxy-Error"] == "service_failed"
+    assert answer.headers["X-AI-Proxy-Error"] in GIVEN_UP
     assert "not ready within 1 s" in answer.json["detail"]
     eventually(lambda: not proxy.backends())
 
@@ -69,7 +71,7 @@ def test_one_that_hangs_is_given_up(proxy: Proxy) -> None:
 
     answer = proxy.ask(CHAT, chat())
 
-    assert answer.headers["X-AI-Proxy-Error"] == "service_failed"
+    assert answer.headers["X-AI-Proxy-Error"] in GIVEN_UP
     eventually(lambda: not proxy.backends())
 
 
@@ -80,7 +82,7 @@ def test_one_that_talks_garbage_never_counts_as_ready(proxy: Proxy) -> None:
     answer = proxy.ask(CHAT, chat())
 
     assert answer.status == 503
-    assert answer.headers["X-AI-Proxy-Error"] == "service_failed"
+    assert answer.headers["X-AI-Proxy-Error"] in GIVEN_UP
 
 
 def test_one_that_dies_in_the_middle_of_a_stream_leaves_a_truncated_message(proxy: Proxy) -> None:
