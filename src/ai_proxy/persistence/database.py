@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -225,8 +225,9 @@ class Database:
             StoreError: The database is away.
         """
         with explained(self.where, self._driver.errors):
-            async for change in self._driver.changes(clock):
-                yield change
+            async with aclosing(self._driver.changes(clock)) as changes:
+                async for change in changes:
+                    yield change
 
     async def _run[T](self, work: Callable[[Transaction], T], begin: str) -> T:
         transact = partial(self._transact, work, begin)
