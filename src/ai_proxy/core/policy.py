@@ -63,6 +63,10 @@ class Policy:
     max_request_mb: int = 0
 
 
+NOBODY = Policy(allowlist=(IPv4Network("0.0.0.0/32"),))
+"""Permits no client: none has the unspecified address."""
+
+
 def parse_address(text: str) -> Address | None:
     """Read an address as sockets and forwarding headers write it; None for anything else.
 

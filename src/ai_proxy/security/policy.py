@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from ai_proxy.core.policy import Policy, is_allowed, parse_address
+from loguru import logger
+
+from ai_proxy.core.errors import InvalidPolicyError
+from ai_proxy.core.policy import NOBODY, Policy, is_allowed, parse_address
 from ai_proxy.core.policy_document import Json, parse_policy, policy_document
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.store_ports import PolicyRevision, PolicyStore
@@ -22,7 +25,7 @@ class PolicyHolder:
 
     Attributes:
         current: The policy in force.
-        number: Of its revision; 0 for the one that holds before any was set.
+        number: Of its revision; 0 for the default policy, and for `NOBODY`.
     """
 
     def __init__(self, store: PolicyStore, clock: Clock) -> None:
@@ -61,6 +64,14 @@ class PolicyHolder:
             revision = await self._store.current()
             if revision is not None and revision.number != self.number:
                 self._take(revision)
+
+    async def open(self) -> None:
+        """Load the policy for the first time; if it is not valid, no client is permitted until one is set."""
+        try:
+            await self.load()
+        except InvalidPolicyError as error:
+            logger.error("every client is refused, because the policy is not valid: {}", error.detail)
+            self.current = NOBODY
 
     async def set(self, document: object, who: str) -> PolicyRevision:
         """Put a policy in force, here and in the store.

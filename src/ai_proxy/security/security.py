@@ -93,7 +93,6 @@ async def open_security(
 
     Raises:
         StoreError: They cannot be read, or were made with another pepper.
-        InvalidPolicyError: The policy in the store is not valid.
     """
     pending = asyncio.Event()
     keys = KeyRing(store.keys, pepper, clock, pending.set)
@@ -101,7 +100,7 @@ async def open_security(
     audit = AuditLog(store.audit, clock, pending.set)
     usage = UsageLedger(store.usage, clock, pending.set)
     await keys.load()
-    await policy.load()
+    await policy.open()
     await check_pepper(store.settings, pepper, has_keys=keys.has_keys)
     flushes = (keys.flush, usage.flush, audit.flush)
     followed = {KEYS: keys.load, POLICY: policy.load, **(loads or {})}

@@ -86,6 +86,21 @@ async def test_an_only_key_that_cannot_be_read_does_not_open_the_door(url: str, 
         assert security.keys.has_keys
 
 
+@pytest.mark.parametrize("document", ["{", '{"allowlist": "everybody"}'])
+async def test_a_policy_that_is_not_valid_permits_nobody_until_another_is_set(
+    url: str, clock: FakeClock, document: str
+) -> None:
+    async with open_store(url) as store, open_security(store, PEPPER, clock) as security:
+        await security.policy.set({}, "owner")
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database, database:
+        database.execute("UPDATE policy SET document = ?", (document,))
+
+    async with open_store(url) as store, open_security(store, PEPPER, clock) as security:
+        assert not security.policy.permits("127.0.0.1")
+        await security.policy.set({}, "owner")
+        assert security.policy.permits("127.0.0.1")
+
+
 async def test_a_policy_set_by_another_instance_holds_here(url: str, store: Store, clock: FakeClock) -> None:
     async with (
         open_security(store, PEPPER, clock) as here,
