@@ -1,1 +1,1 @@
-"""TLS: certificates of one's own, of a local authority or of a public one, and their change while in use."""
+"""TLS: the user's own certificates, a local authority's or a public one's, replaced while in use."""

@@ -1,4 +1,4 @@
-"""A public certificate authority, asked by ACME with challenges of type HTTP-01 (RFC 8555)."""
+"""Certificates of a public authority by ACME, with HTTP-01 challenges (RFC 8555)."""
 
 import contextlib
 from collections.abc import MutableMapping, Sequence
@@ -30,15 +30,15 @@ LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 LETS_ENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 
 PATIENCE = timedelta(seconds=120)
-"""For an authority to check the challenges and to issue."""
+"""How long an authority has to validate the challenges and to issue."""
 REQUEST_TIMEOUT = 20
-"""Seconds for each request to it."""
+"""Timeout of each request to the authority, in seconds."""
 NONCE_TRIES = 10
-"""Each is two requests: the library itself repeats one."""
+"""Attempts after a refused nonce; the library itself makes each attempt twice."""
 
 
 def directory_url(settings: AcmeSettings) -> str:
-    """Return where the authority is found.
+    """Return the URL of the authority's directory.
 
     >>> directory_url(AcmeSettings(staging=True))
     'https://acme-staging-v02.api.letsencrypt.org/directory'
@@ -47,7 +47,7 @@ def directory_url(settings: AcmeSettings) -> str:
 
 
 def directory_folder(folder: Path, url: str) -> Path:
-    """Return where what belongs to an authority is kept: accounts and certificates are not those of another.
+    """Return the folder of an authority: accounts and certificates belong to one authority.
 
     >>> directory_folder(Path("acme"), "https://ca.lan:9000/acme/directory").name
     'ca.lan-2ce39451'
@@ -56,12 +56,12 @@ def directory_folder(folder: Path, url: str) -> Path:
 
 
 class AcmeIssuer:
-    """Has certificates issued by one authority, under an account of its own.
+    """Has one authority issue certificates, under an account of its own.
 
     Args:
-        settings: Which authority, and who asks.
-        folder: Where the key of the account is kept.
-        challenges: Answers to its challenges, by token; something must serve them on port 80 of the names.
+        settings: The authority and the account.
+        folder: For the key of the account.
+        challenges: Filled with the answers to its challenges, by token; served on port 80 of the domains.
     """
 
     def __init__(self, settings: AcmeSettings, folder: Path, challenges: MutableMapping[str, bytes]) -> None:
@@ -74,10 +74,10 @@ class AcmeIssuer:
         return f"<AcmeIssuer {self._url}>"
 
     async def issue(self, names: Sequence[str], key: ec.EllipticCurvePrivateKey) -> bytes:
-        """Return a certificate for the names, with those between it and the root, as PEM.
+        """Return a certificate for the names with its intermediates, as PEM.
 
         Raises:
-            AcmeError: The authority cannot be reached, or refuses.
+            AcmeError: The authority is unreachable, or refuses.
         """
         return await in_thread(partial(self._issue, names, key), "acme")
 
@@ -103,19 +103,19 @@ class AcmeIssuer:
         except (ValueError, TypeError):
             key = None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise AcmeError(f"{path} is not the key of an account; remove it to have another one made")
+            raise AcmeError(f"{path} is not the key of an ACME account; remove it to create a new account")
         return key
 
     def _network(self, account_key: JWK) -> "_Network":
         agent = f"ai-proxy/{version('ai-inference-proxy')}"
         network = _Network(account_key, alg=ES256, user_agent=agent, timeout=REQUEST_TIMEOUT)
         if self._settings.ca_file:
-            # The library is declared to take a boolean only, and hands it to requests, which takes a path.
+            # Typed as a boolean; but the library passes it to requests, which accepts a path.
             network.verify_ssl = str(self._settings.ca_file)  # type: ignore[assignment]
         return network
 
     def _sign_in(self, acme: client.ClientV2, account_key: JWK) -> None:
-        """Use the account of this key, or make it; the authority's terms are agreed to, as it demands."""
+        """Use the account of this key, or create it and agree to the authority's terms of service."""
         settings, binding = self._settings, None
         if settings.eab_kid:
             binding = messages.ExternalAccountBinding.from_data(
@@ -123,7 +123,7 @@ class AcmeIssuer:
             )
         elif acme.external_account_required():
             raise AcmeError(
-                f"{self._url} serves accounts made elsewhere only; get a key id and a key from its operator,"
+                f"{self._url} requires an external account; get a key id and an HMAC key from its operator,"
                 " and set tls.acme.eab_kid and tls.acme.eab_hmac_key"
             )
         registration = messages.NewRegistration.from_data(
@@ -149,7 +149,7 @@ class AcmeIssuer:
     def _take_challenge(
         self, acme: client.ClientV2, account_key: JWK, authorization: messages.AuthorizationResource
     ) -> None:
-        """Offer the answer to a challenge, and have the authority look at it."""
+        """Provide the answer to a challenge, and have the authority validate it."""
         for challenge in authorization.body.challenges:
             if isinstance(challenge.chall, acme_challenges.HTTP01):
                 response, text = challenge.response_and_validation(account_key)
@@ -158,11 +158,13 @@ class AcmeIssuer:
                 acme.answer_challenge(challenge, response)
                 return
         name = authorization.body.identifier.value
-        raise AcmeError(f"{self._url} offers no challenge over HTTP for {name}; no other kind is supported")
+        raise AcmeError(
+            f"{self._url} offers no HTTP-01 challenge for {name}; ai-proxy supports no other kind"
+        )
 
 
 class _Network(client.ClientNetwork):
-    """Repeats a request whose nonce was refused, which is no fault of the request (RFC 8555, section 6.5)."""
+    """Repeats requests whose nonce was refused (RFC 8555, section 6.5)."""
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a signed request."""
@@ -187,12 +189,12 @@ def _signing_request(names: Sequence[str], key: ec.EllipticCurvePrivateKey) -> b
 
 
 def _explained(error: Exception, url: str) -> AcmeError:
-    """Say what went wrong, and what to do."""
+    """Return an error that says what is wrong, and what to do."""
     match error:
         case errors.ValidationError():
             return AcmeError(
-                f"{url} could not check who answers: {_refusals(error)};"
-                " port 80 of each name must lead to this proxy's tls.redirect_port from the internet"
+                f"{url} could not validate the domains: {_refusals(error)};"
+                " make port 80 of each domain reach this proxy's tls.redirect_port from the internet"
             )
         case errors.IssuanceError():
             return _explained(error.error, url)
@@ -202,15 +204,15 @@ def _explained(error: Exception, url: str) -> AcmeError:
                 limited=error.code == "rateLimited",
             )
         case errors.TimeoutError():
-            return AcmeError(f"{url} did not issue within {PATIENCE.seconds} s; it is tried again")
-        case requests.RequestException():
             return AcmeError(
-                f"{url} cannot be reached: {_root(error)}; check tls.acme.directory and the network"
+                f"{url} did not issue a certificate within {PATIENCE.seconds} s; the proxy will retry"
             )
+        case requests.RequestException():
+            return AcmeError(f"cannot reach {url}: {_root(error)}; check tls.acme.directory and the network")
         case OSError():
-            return AcmeError(f"the key of the account cannot be kept: {error}")
+            return AcmeError(f"cannot store the key of the ACME account: {error}")
         case _:
-            return AcmeError(f"{url} answered what is not understood: {type(error).__name__}: {_root(error)}")
+            return AcmeError(f"unexpected answer from {url}: {type(error).__name__}: {_root(error)}")
 
 
 def _refusals(error: errors.ValidationError) -> str:
@@ -223,7 +225,7 @@ def _refusals(error: errors.ValidationError) -> str:
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return what an error came from in the first place."""
+    """Return the first cause of an error."""
     while deeper := error.__cause__ or error.__context__:
         error = deeper
     return error

@@ -1,4 +1,4 @@
-"""A certificate authority of this machine's own: made once, kept, and good for private names only."""
+"""The local certificate authority of this machine, limited to private names."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from ai_proxy.tls.files import locked, write_private
 AUTHORITY_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=90)
 SKEW = timedelta(hours=1)
-"""How far a certificate begins in the past, for clients whose clock is slow."""
+"""Certificates become valid this much in the past, for clients whose clock is slow."""
 
 PRIVATE_DOMAINS = ("localhost", "local", "internal", "lan", "home.arpa", "test")
-"""Domains that nobody owns in public (RFC 6761, 6762, 8375), or as good as: with the networks below, all that
-a stolen key is good for."""
+"""Domains that do not exist in public DNS (RFC 6761, 6762, 8375), or hardly: a stolen key can only forge
+certificates for these and for the networks below."""
 PRIVATE_NETWORKS: tuple[IPv4Network | IPv6Network, ...] = tuple(
     ip_network(text)
     for text in (
@@ -40,7 +40,7 @@ PRIVATE_NETWORKS: tuple[IPv4Network | IPv6Network, ...] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A certificate and the key that signs others."""
+    """A CA certificate and its key."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
@@ -49,28 +49,28 @@ class Authority:
         return f"<Authority {self.certificate.subject.rfc4514_string()}>"
 
     def allowed(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return the names that it may vouch for; one too many, and clients refuse the whole certificate."""
+        """Return the names that its constraints permit: clients reject a certificate with any other name."""
         constraints = self.certificate.extensions.get_extension_for_class(x509.NameConstraints).value
         permitted = constraints.permitted_subtrees or []
         return tuple(name for name in names if any(_within(name, subtree) for subtree in permitted))
 
 
 def authority_files(folder: Path) -> PemFiles:
-    """Return where the local authority is kept."""
+    """Return the files of the local authority."""
     return PemFiles(folder / "ca.pem", folder / "ca-key.pem")
 
 
 def keep_authority(folder: Path, names: Sequence[str], now: float) -> Authority:
-    """Return the local authority; make it when there is none, or when its time is over.
+    """Return the local authority; create it when there is none, or when it is about to expire.
 
     Args:
-        folder: Where it is kept.
-        names: Of this machine: a new authority may vouch for them, even when they are public.
+        folder: For its files.
+        names: Of this machine: a new authority may issue for them, even if they are public.
         now: Seconds since the epoch.
 
     Raises:
-        CertificateError: What is kept cannot be used.
-        OSError: It cannot be kept.
+        CertificateError: Its files cannot be used.
+        OSError: Its files cannot be written.
     """
     files = authority_files(folder)
     with locked(folder):
@@ -90,19 +90,19 @@ def load_authority(files: PemFiles) -> Authority:
     Raises:
         CertificateError: It cannot be used.
     """
-    read_certificate(files)  # says what is wrong
+    read_certificate(files)  # raises what is wrong
     certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
     key = load_pem_private_key(files.key_file.read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise CertificateInvalidError(
-            f"{files.key_file} is not the key of a local authority; remove {files.certificate.parent} to have"
-            " another one made, and trust that"
+            f"{files.key_file} is not the key of a local CA; remove {files.certificate.parent}, restart, and"
+            " trust the new CA"
         )
     return Authority(certificate, key)
 
 
 def make_authority(names: Sequence[str], now: float) -> Authority:
-    """Make an authority for private names, and for some of this machine."""
+    """Create an authority for private names, and for the names of this machine."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _subject(f"ai-proxy local CA ({_title(names)})")
     builder = (
@@ -115,7 +115,7 @@ def make_authority(names: Sequence[str], now: float) -> Authority:
 
 
 def issue(authority: Authority, names: Sequence[str], now: float) -> bytes:
-    """Return the PEM of a new certificate for these names, with its key."""
+    """Return a new certificate for these names and its key, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = authority.certificate
     builder = _leaf(_builder(_subject("ai-proxy"), issuer.subject, key.public_key(), now, LEAF_LIFE), names)
@@ -125,7 +125,7 @@ def issue(authority: Authority, names: Sequence[str], now: float) -> bytes:
 
 
 def self_signed(names: Sequence[str], now: float) -> bytes:
-    """Return the PEM of a certificate that nobody vouches for, with its key."""
+    """Return a self-signed certificate and its key, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _subject("ai-proxy, temporary")
     builder = _leaf(_builder(subject, subject, key.public_key(), now, LEAF_LIFE), names)
@@ -176,7 +176,7 @@ def _subject(name: str) -> x509.Name:
 
 
 def _title(names: Sequence[str]) -> str:
-    """Return the name by which people tell this machine's authority from others.
+    """Return the machine's name, for the title of its authority.
 
     >>> _title(("localhost", "127.0.0.1", "::1", "gpu", "gpu.local"))
     'gpu'
@@ -191,7 +191,7 @@ def _permitted(names: Sequence[str]) -> Iterator[x509.GeneralName]:
         *(x509.IPAddress(network) for network in PRIVATE_NETWORKS),
     ]
     yield from permitted
-    # A name without a dot cannot be allowed without those below it: nobody should call a machine `com`.
+    # A name without a dot also permits all names below it: nobody should call a machine `com`.
     for name in names:
         if not any(_within(name, subtree) for subtree in permitted):
             own = general_name(name)

@@ -1,4 +1,4 @@
-"""Certificates as files: what they say, and whether they can be used."""
+"""Certificates in files: reading and checking them."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,11 +20,11 @@ from ai_proxy.tls.errors import (
 
 @dataclass(frozen=True, slots=True)
 class PemFiles:
-    """Where a certificate and its private key are.
+    """The files of a certificate and its private key.
 
     Attributes:
-        certificate: PEM: the server's first, then those between it and the root.
-        key: PEM; None when it is in the same file.
+        certificate: PEM: the server's certificate first, then its intermediates.
+        key: PEM; None when the key is in the same file.
     """
 
     certificate: Path
@@ -32,20 +32,20 @@ class PemFiles:
 
     @property
     def key_file(self) -> Path:
-        """The file that the private key is in."""
+        """The file of the private key."""
         return self.key or self.certificate
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a certificate says.
+    """The facts about a certificate.
 
     Attributes:
-        names: Names and addresses that it is for.
-        starts: From when it is valid, in seconds since the epoch.
-        ends: Until when.
-        issuer: Who vouches for it, for people.
-        serial: Its number, in hexadecimal.
+        names: Its subject alternative names: DNS names and addresses.
+        starts: Begin of its validity, in seconds since the epoch.
+        ends: End of its validity.
+        issuer: Name of its issuer.
+        serial: Serial number, in hexadecimal.
     """
 
     names: frozenset[str]
@@ -60,7 +60,7 @@ class Certificate:
 
 
 def day(seconds: float) -> str:
-    """Return a moment as people write it.
+    """Format a time for people.
 
     >>> day(1_700_000_000)
     '2023-11-14 22:13 UTC'
@@ -69,10 +69,10 @@ def day(seconds: float) -> str:
 
 
 def read_certificate(files: PemFiles) -> Certificate:
-    """Read a certificate and see that its key belongs to it; whether it is out of date is not asked.
+    """Read a certificate and check that the key belongs to it; its dates are not checked.
 
     Raises:
-        CertificateError: They cannot be used; says why.
+        CertificateError: They cannot be used.
     """
     chain = _certificates(files.certificate)
     key = _key(files.key_file)
@@ -82,21 +82,21 @@ def read_certificate(files: PemFiles) -> Certificate:
 
 
 def check_dates(certificate: Certificate, path: Path, now: float) -> None:
-    """Refuse a certificate that is not valid now, in seconds since the epoch.
+    """Check that a certificate is valid at a time, in seconds since the epoch.
 
     Raises:
-        CertificateDateError: It is not.
+        CertificateDateError: It is expired, or not valid yet.
     """
     if certificate.ends <= now:
-        raise CertificateDateError(f"{path} expired on {day(certificate.ends)}; put a new one in its place")
+        raise CertificateDateError(f"{path} expired on {day(certificate.ends)}; replace it with a new one")
     if certificate.starts > now:
         raise CertificateDateError(
-            f"{path} is valid only from {day(certificate.starts)} on; check this machine's clock"
+            f"{path} is not valid before {day(certificate.starts)}; check the clock of this machine"
         )
 
 
 def describe(certificate: x509.Certificate) -> Certificate:
-    """Return what a certificate says."""
+    """Return the facts about a certificate."""
     issuer = certificate.issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return Certificate(
         names_of(certificate),
@@ -108,7 +108,7 @@ def describe(certificate: x509.Certificate) -> Certificate:
 
 
 def names_of(certificate: x509.Certificate) -> frozenset[str]:
-    """Return the names and addresses that a certificate is for."""
+    """Return the subject alternative names of a certificate."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -118,7 +118,7 @@ def names_of(certificate: x509.Certificate) -> frozenset[str]:
 
 
 def general_name(name: str) -> x509.GeneralName:
-    """Return a name or an address as certificates have it."""
+    """Return a name or an address in the form of certificates."""
     try:
         return x509.IPAddress(ip_address(name))
     except ValueError:
@@ -133,7 +133,7 @@ def key_pem(key: PrivateKeyTypes) -> bytes:
 
 
 def read_file(path: Path) -> bytes:
-    """Return what a file holds.
+    """Return the content of a file.
 
     Raises:
         CertificateUnreadableError: It cannot be read.
@@ -142,7 +142,7 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CertificateUnreadableError(
-            f"{path} cannot be read: {error.strerror}; check the path, and who may read it"
+            f"cannot read {path}: {error.strerror}; check the path and its permissions"
         ) from error
 
 
@@ -152,8 +152,8 @@ def _certificates(path: Path) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(content)
     except ValueError as error:
         raise CertificateInvalidError(
-            f"{path} holds no certificate in PEM form; it must have the lines '-----BEGIN CERTIFICATE-----'"
-            f" and '-----END CERTIFICATE-----', unharmed"
+            f"{path} contains no valid PEM certificate, which is between '-----BEGIN CERTIFICATE-----'"
+            " and '-----END CERTIFICATE-----'; check the file"
         ) from error
 
 
@@ -163,13 +163,13 @@ def _key(path: Path) -> PrivateKeyTypes:
         return serialization.load_pem_private_key(content, password=None)
     except TypeError as error:
         raise CertificateInvalidError(
-            f"the private key in {path} has a passphrase; store it without:"
+            f"the private key in {path} has a passphrase; remove it with:"
             f" openssl pkey -in {path} -out new-key.pem"
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise CertificateInvalidError(
-            f"{path} holds no private key in PEM form; it must have the lines '-----BEGIN PRIVATE KEY-----'"
-            f" and '-----END PRIVATE KEY-----', unharmed"
+            f"{path} contains no valid PEM private key, which is between '-----BEGIN PRIVATE KEY-----'"
+            " and '-----END PRIVATE KEY-----'; check the file"
         ) from error
 
 
@@ -179,12 +179,12 @@ def _mismatch(
     ours = _bytes_of(key.public_key())
     if any(_bytes_of(certificate.public_key()) == ours for certificate in chain[1:]):
         return CertificateKeyMismatchError(
-            f"{files.certificate} begins with another certificate than that of its key;"
-            " put the server's first, then those between it and the root"
+            f"the first certificate in {files.certificate} is not the one of the private key;"
+            " put the server's certificate first, then its intermediates"
         )
     return CertificateKeyMismatchError(
         f"the private key in {files.key_file} does not belong to the certificate in {files.certificate};"
-        " give the two that were made together"
+        " use a key and a certificate that were made together"
     )
 
 

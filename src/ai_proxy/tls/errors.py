@@ -1,11 +1,11 @@
-"""What can be wrong with certificates.
+"""Errors of certificates.
 
 CertificateError                     certificate_unusable
-├── CertificateUnreadableError       certificate_unreadable: a file is missing, or may not be read
-├── CertificateInvalidError          certificate_invalid: not PEM, or not what TLS can use
+├── CertificateUnreadableError       certificate_unreadable: a file is missing, or permission is denied
+├── CertificateInvalidError          certificate_invalid: no PEM, or unusable for TLS
 ├── CertificateKeyMismatchError      certificate_key_mismatch
 ├── CertificateDateError             certificate_out_of_date: expired, or not valid yet
-└── AcmeError                        acme_failed: none could be had from the certificate authority
+└── AcmeError                        acme_failed: the certificate authority issued none
 """
 
 from typing import ClassVar
@@ -16,17 +16,17 @@ from ai_proxy.core.errors import ProxyError
 class CertificateError(ProxyError):
     """A certificate cannot be used; the message says why and what to do."""
 
-    code, title = "certificate_unusable", "Certificate cannot be used"
+    code, title = "certificate_unusable", "Cannot use the certificate"
 
 
 class CertificateUnreadableError(CertificateError):
-    """A file is missing, or may not be read."""
+    """A file is missing, or permission is denied."""
 
-    code, title = "certificate_unreadable", "Certificate cannot be read"
+    code, title = "certificate_unreadable", "Cannot read the certificate"
 
 
 class CertificateInvalidError(CertificateError):
-    """A file does not hold what it should, or what TLS can use."""
+    """A file is no PEM, or unusable for TLS."""
 
     code, title = "certificate_invalid", "Certificate is invalid"
 
@@ -44,14 +44,14 @@ class CertificateDateError(CertificateError):
 
 
 class AcmeError(CertificateError):
-    """The certificate authority gave no certificate.
+    """The certificate authority issued no certificate.
 
     Attributes:
-        limited: Whether it was because of too many tries: then only time helps.
+        limited: Whether the authority refused because of its rate limits.
     """
 
     code: ClassVar[str] = "acme_failed"
-    title: ClassVar[str] = "No certificate could be had"
+    title: ClassVar[str] = "No certificate issued"
 
     def __init__(self, detail: str, *, limited: bool = False) -> None:
         super().__init__(detail)

@@ -1,4 +1,4 @@
-"""Files that nobody but the owner may read."""
+"""Files that only their owner can read."""
 
 import fcntl
 import os
@@ -11,10 +11,10 @@ from ai_proxy.platform.data_folder import fsync_path
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder, and those above it, with mode 0700.
+    """Create a folder and its parents with mode 0700.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be created.
     """
     for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
@@ -22,13 +22,13 @@ def make_private_folder(folder: Path) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 as a whole or not at all; it survives a loss of power.
+    """Write a file with mode 0600, atomically and durably.
 
     Raises:
-        OSError: It cannot be written; what was there before still is.
+        OSError: It cannot be written; the old content is unchanged.
     """
     make_private_folder(path.parent)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # has mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -43,10 +43,10 @@ def write_private(path: Path, content: bytes) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Have a folder for oneself: several proxies may share it.
+    """Lock a folder against other processes: several proxies may share it.
 
     Raises:
-        OSError: It cannot be used.
+        OSError: It cannot be locked.
     """
     make_private_folder(folder)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)

@@ -1,4 +1,4 @@
-"""The names and addresses by which a machine is reached."""
+"""The names and addresses under which clients reach a machine."""
 
 import re
 import socket
@@ -14,16 +14,16 @@ _DNS_NAME = re.compile(
 
 
 def machine_names(more: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the names and addresses of this machine, and those that it does not know of itself.
+    """Return the names and addresses of this machine, and `more`.
 
-    Nobody is asked: a look-up of the full name may take as long as a name server is away.
+    No name server is asked: a look-up would block while it does not answer.
     """
     addresses = [one.address for found in psutil.net_if_addrs().values() for one in found]
     return usable_names([*LOOPBACK, *host_names(socket.gethostname()), *addresses, *more])
 
 
 def host_names(hostname: str) -> tuple[str, ...]:
-    """Return the names that a machine has by its host name: also the one by which neighbours find it (mDNS).
+    """Return the names that follow from a host name, including the one in mDNS.
 
     >>> host_names("gpu.example.com"), host_names("gpu")
     (('gpu.example.com', 'gpu', 'gpu.local'), ('gpu', 'gpu.local'))
@@ -33,10 +33,10 @@ def host_names(hostname: str) -> tuple[str, ...]:
 
 
 def usable_names(candidates: Iterable[str]) -> tuple[str, ...]:
-    """Return what can stand in a certificate, once and in its usual form.
+    """Return the candidates that a certificate can contain, without duplicates, in their canonical form.
 
-    Addresses of one link only (RFC 4291, section 2.5.6) cannot: they mean nothing without the link. Neither
-    can those of hardware, which are listed among the others, and names that are none of DNS.
+    Link-local addresses (RFC 4291, section 2.5.6) mean nothing without their link; hardware addresses are
+    listed among the others; some host names are invalid in DNS.
 
     >>> usable_names(["GPU", "gpu", "10.0.0.5", "fe80::1%eth0", "02:42:ac:11:00:02", "my_box"])
     ('gpu', '10.0.0.5')

@@ -1,4 +1,4 @@
-"""When a certificate is to be replaced: pure decisions. Times are seconds since the epoch."""
+"""Decides when to renew a certificate. Times are in seconds since the epoch."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ FIRST_PAUSE = 60.0
 PAUSE_GROWTH = 4
 LONGEST_PAUSE = 12 * 3600.0
 LIMITED_PAUSE = 3600.0
-"""Shortest pause after an authority has refused because of too many tries."""
+"""Shortest pause after an authority refused because of its rate limits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Tries in a row that brought no certificate.
+    """Attempts in a row that failed.
 
     Attributes:
-        count: How many.
-        again: Before this moment there is no further one.
-        reason: Of the last one, for people.
+        count: Number of attempts.
+        again: Time of the next attempt.
+        reason: Why the last one failed.
     """
 
     count: int = 0
@@ -28,7 +28,7 @@ class Failures:
 
 
 def renewal_time(certificate: Certificate) -> float:
-    """Return when a certificate is to be renewed: when a third of its life is left.
+    """Return when to renew a certificate: when a third of its validity is left.
 
     >>> renewal_time(Certificate(frozenset(), starts=0.0, ends=90.0, issuer="", serial=""))
     60.0
@@ -39,25 +39,25 @@ def renewal_time(certificate: Certificate) -> float:
 def renewal_pause(
     certificate: Certificate | None, names: Iterable[str], now: float, failures: Failures = Failures()
 ) -> float:
-    """Return the seconds until a new certificate is to be asked for; 0 for at once.
+    """Return the seconds until a new certificate is due; 0 when it is due now.
 
     Args:
-        certificate: That is kept; None for none.
-        names: That it must be for.
+        certificate: The current one; None without one.
+        names: That it must contain.
         now: Seconds since the epoch.
-        failures: Since the last success.
+        failures: Attempts since the last success.
     """
     fits = certificate is not None and certificate.names.issuperset(names)
     due = renewal_time(certificate) if certificate is not None and fits else 0.0
-    # A clock that has been set back does not make the pause any longer.
+    # A clock that was set back does not prolong the pause.
     rest = min(failures.again - now, LONGEST_PAUSE)
     return max(0.0, due - now, rest)
 
 
 def after_failure(before: Failures, now: float, reason: str, *, limited: bool = False) -> Failures:
-    """Return the failures after one more; the pauses keep within the limits that public authorities set.
+    """Return the failures after one more; the pauses respect the rate limits of public authorities.
 
-    Let's Encrypt takes five failures an hour for a name: these pauses make four, and fewer after that.
+    Let's Encrypt allows five failures per hour and name: these pauses make four at most.
 
     >>> failures, pauses = Failures(), []
     >>> for _ in range(6):

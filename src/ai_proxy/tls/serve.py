@@ -1,4 +1,4 @@
-"""Serves TLS: has a certificate, keeps it fresh, and sends plain HTTP on to https."""
+"""Provides the TLS context of the listeners, renews its certificate, and redirects plain HTTP."""
 
 import ssl
 from collections.abc import AsyncIterator
@@ -14,18 +14,18 @@ from ai_proxy.platform.tasks import Background, cancel
 from ai_proxy.tls.errors import CertificateError
 from ai_proxy.tls.redirect import Site, serve_redirect
 
-if TYPE_CHECKING:  # what does cryptography is loaded where TLS is on
+if TYPE_CHECKING:  # these import cryptography, which only TLS needs
     from ai_proxy.tls.context import LiveContext
     from ai_proxy.tls.sources import Source
 
 HTTP_PORT = 80
-"""Where authorities look for the answers to their challenges."""
+"""The port on which authorities validate challenges."""
 RETRY = 60.0
-"""Seconds after which a certificate that could not be used is looked at again."""
+"""Seconds until the next attempt after a failed renewal."""
 
 
 class RedirectError(CertificateError):
-    """The port for plain HTTP cannot be had."""
+    """The proxy cannot listen on the port for plain HTTP."""
 
     code, title = "cannot_redirect", "Cannot listen for plain HTTP"
 
@@ -34,21 +34,20 @@ class RedirectError(CertificateError):
 async def serve_certificates(
     settings: TlsSettings, folder: Path, host: str, port: int, clock: Clock, background: Background
 ) -> AsyncIterator[ssl.SSLContext | None]:
-    """Yield what the public listeners are to speak TLS with; None when they are not to.
+    """Yield the TLS context of the public listeners; None without TLS.
 
-    The certificate is kept fresh, and replaced in the context, until this is left. Meanwhile plain HTTP is
-    answered where the settings say so.
+    Until the context exits, the certificate is renewed in time, and plain HTTP is redirected if configured.
 
     Args:
-        settings: Where the certificate comes from.
-        folder: Where certificates and keys are kept, in the data directory.
-        host: Address for plain HTTP.
-        port: Where https is served.
-        clock: Tells when a certificate is due.
-        background: Keeps the certificate fresh.
+        settings: The source of the certificate.
+        folder: For certificates and keys, in the data directory.
+        host: Address to listen on for plain HTTP.
+        port: The https port, the target of redirects.
+        clock: Times the renewals.
+        background: Runs the renewals.
 
     Raises:
-        CertificateError: No certificate can be used, or the port for plain HTTP cannot be had.
+        CertificateError: No certificate is usable, or the port for plain HTTP is taken.
         OSError: The folder cannot be written.
     """
     if settings.mode is TlsMode.OFF:
@@ -64,14 +63,14 @@ async def serve_certificates(
         source = _source(settings, folder, port, challenges, clock)
         pause = await _first(source, folder)
         live = LiveContext(source.files)
-        _tell(source)
+        _log(source)
         keeping = background.run(CertificateKeeper(source, live, clock, pause).run, "TLS certificate renewal")
         stack.push_async_callback(cancel, keeping)
         yield live.listening
 
 
 def _redirect_port(settings: TlsSettings) -> int | None:
-    """Return where plain HTTP is answered; an authority asks for its challenges nowhere else.
+    """Return the port for plain HTTP; ACME needs one, because authorities validate challenges on it.
 
     >>> _redirect_port(TlsSettings(TlsMode.HTTPS_ACME)), _redirect_port(TlsSettings(TlsMode.FILES))
     (80, None)
@@ -85,10 +84,11 @@ async def _listen(stack: AsyncExitStack, host: str, port: int, site: Site) -> No
         bound = await stack.enter_async_context(serve_redirect(host, port, site))
     except OSError as error:
         raise RedirectError(
-            f"cannot listen on {host}:{port} for plain HTTP: {error.strerror or error}; give"
-            " tls.redirect_port another one, to which port 80 is forwarded, or allow this program low ports"
+            f"cannot listen on {host}:{port} for plain HTTP: {error.strerror or error}; set"
+            " tls.redirect_port to a free port to which port 80 is forwarded, or allow ai-proxy to use low"
+            " ports"
         ) from error
-    logger.info("plain HTTP on {}:{} is sent on to https", host, bound)
+    logger.info("redirecting plain HTTP on {}:{} to https", host, bound)
 
 
 def _source(
@@ -102,16 +102,16 @@ def _source(
             from ai_proxy.tls.acme import AcmeIssuer, directory_folder, directory_url
 
             if not settings.acme.domains:
-                raise CertificateError("mode https-acme needs tls.acme.domains: the names it is for")
+                raise CertificateError("mode https-acme needs tls.acme.domains: the names of the certificate")
             home = directory_folder(folder / "acme", directory_url(settings.acme))
             issuer = AcmeIssuer(settings.acme, home, challenges)
             return PublicCertificate(issuer, settings.acme.domains, home, clock)
         case TlsMode.FILES:
             if settings.certificate is None:
-                raise CertificateError("mode files needs tls.certificate: the file of the certificate")
+                raise CertificateError("mode files needs tls.certificate: the path of the certificate")
             return OwnFiles(PemFiles(settings.certificate, settings.key), clock)
         case _:
-            logger.info("clients can be made to trust the local CA: 'ai-proxy tls trust' says how")
+            logger.info("'ai-proxy tls trust' shows how clients trust the local CA")
             return LocalCertificate(folder, folder / f"server-{port}.pem", settings.names, clock)
 
 
@@ -120,18 +120,18 @@ async def _first(source: "Source", folder: Path) -> float:
         return await source.renew()
     except OSError as error:
         raise CertificateError(
-            f"{folder} cannot be used: {error.strerror or error}; make room, see who may write there, or "
-            "choose another data folder with AI_PROXY_DATA_DIR"
+            f"cannot write to {folder}: {error.strerror or error}; check free space and permissions, or set "
+            "AI_PROXY_DATA_DIR to another directory"
         ) from error
 
 
 class CertificateKeeper:
-    """Renews the certificate in time; whatever fails, the one in use stays in use.
+    """Renews the certificate in time; when that fails, the current one stays in use.
 
     Args:
         source: Renews it.
-        live: Uses it.
-        clock: Tells when it is due.
+        live: The context that uses it.
+        clock: Times the renewals.
         pause: Seconds until the next renewal is due.
     """
 
@@ -143,22 +143,22 @@ class CertificateKeeper:
         self._logged = ""
 
     async def run(self) -> None:
-        """Renew whenever it is due, until cancelled; started again, it goes on where it was."""
+        """Renew whenever it is due, until cancelled; a restart continues."""
         while True:
             await self._clock.sleep(self._pause)
             self._pause = RETRY
             try:
                 self._pause = await self._source.renew()
                 if self._live.follow(self._source.files):
-                    _tell(self._source)
+                    _log(self._source)
                 self._logged = ""
             except (CertificateError, OSError) as error:
                 if str(error) != self._logged:
-                    logger.error("cannot renew the TLS certificate, the one in use stays: {}", error)
+                    logger.error("cannot renew the TLS certificate, the current one stays in use: {}", error)
                 self._logged = str(error)
 
 
-def _tell(source: "Source") -> None:
+def _log(source: "Source") -> None:
     from ai_proxy.tls.certificates import read_certificate
 
     logger.info("TLS with a {}", read_certificate(source.files))

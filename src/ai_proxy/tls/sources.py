@@ -1,4 +1,4 @@
-"""Where certificates come from: the user's own files, the local authority, or a public one."""
+"""Sources of certificates: the user's own files, the local authority, or a public one."""
 
 import asyncio
 import json
@@ -29,22 +29,22 @@ from ai_proxy.tls.names import machine_names
 from ai_proxy.tls.renewal import Failures, after_failure, renewal_pause
 
 FILES_INTERVAL = 10.0
-"""Seconds between two looks at files that somebody else replaces."""
+"""Seconds between two checks of files that the user replaces."""
 LONGEST_INTERVAL = 3600.0
-"""Longest time between two looks at anything: clocks are set, machines sleep, addresses change."""
+"""Longest time between two checks: clocks are set, machines sleep, addresses change."""
 SHORTEST_INTERVAL = 60.0
-"""Shortest time between two certificates of a public authority, however short they live."""
+"""Shortest time between two certificates of a public authority, however short their validity."""
 
 
 class Source(Protocol):
-    """Keeps a certificate fit for use."""
+    """Keeps a certificate usable."""
 
     @property
     def files(self) -> PemFiles:
-        """Where the certificate to be used now is."""
+        """The files of the certificate to use now."""
 
     async def renew(self) -> float:
-        """Bring the files up to date where that is due; return the seconds until the next look.
+        """Renew the certificate if it is due; return the seconds until the next check.
 
         Raises:
             CertificateError: They cannot be used.
@@ -56,34 +56,34 @@ class Issuer(Protocol):
     """A public certificate authority."""
 
     async def issue(self, names: Sequence[str], key: ec.EllipticCurvePrivateKey) -> bytes:
-        """Return a certificate for the names, with those between it and the root, as PEM.
+        """Return a certificate for the names with its intermediates, as PEM.
 
         Raises:
-            AcmeError: There is none to be had now.
+            AcmeError: The authority issues none now.
         """
 
 
 class OwnFiles:
-    """Files that the user provides, and replaces when it is time."""
+    """Files that the user provides and replaces."""
 
     def __init__(self, files: PemFiles, clock: Clock) -> None:
         self.files = files
         self._clock = clock
 
     async def renew(self) -> float:
-        """See that they can be used."""
+        """Check the files."""
         certificate = await asyncio.to_thread(read_certificate, self.files)
         check_dates(certificate, self.files.certificate, self._clock.wall())
         return FILES_INTERVAL
 
 
 class LocalCertificate:
-    """A certificate by this machine's own authority, for all its names and addresses.
+    """A certificate of the local authority, for all names and addresses of this machine.
 
     Args:
-        folder: Where the authority is kept.
+        folder: Of the authority.
         path: Of the certificate and its key.
-        names: Besides those that the machine knows of.
+        names: Additional names.
         clock: Tells the time.
     """
 
@@ -95,7 +95,7 @@ class LocalCertificate:
         self._left_out: frozenset[str] = frozenset()
 
     async def renew(self) -> float:
-        """Make another one when it is about to expire, or when the machine's names have changed."""
+        """Issue a new one when the old one is about to expire, or when the machine's names have changed."""
         await asyncio.to_thread(self._renew, self._clock.wall())
         return LONGEST_INTERVAL
 
@@ -103,15 +103,15 @@ class LocalCertificate:
         known = machine_names(self._names)
         authority = keep_authority(self._folder, known, now)
         names = authority.allowed(known)
-        self._tell_left_out(frozenset(known) - frozenset(names))
+        self._log_left_out(frozenset(known) - frozenset(names))
         if renewal_pause(_issued_by(authority, self.files), names, now) == 0:
             write_private(self.files.certificate, issue(authority, names, now))
 
-    def _tell_left_out(self, names: frozenset[str]) -> None:
+    def _log_left_out(self, names: frozenset[str]) -> None:
         if names - self._left_out:
             logger.warning(
-                "the local CA was made without {} and may not vouch for what is public; to have it do so,"
-                " remove {}, restart, and trust the new one",
+                "the local CA cannot issue certificates for {}: it was made without these public names; to"
+                " include them, remove {}, restart, and trust the new CA",
                 ", ".join(sorted(names)),
                 authority_files(self._folder).certificate,
             )
@@ -119,7 +119,7 @@ class LocalCertificate:
 
 
 def _issued_by(authority: Authority, files: PemFiles) -> Certificate | None:
-    """Return what is kept, when it can be used and is by this authority."""
+    """Return the certificate in the files, if it is usable and this authority issued it."""
     try:
         certificate = read_certificate(files)
         leaf = x509.load_pem_x509_certificate(files.certificate.read_bytes())
@@ -130,16 +130,15 @@ def _issued_by(authority: Authority, files: PemFiles) -> Certificate | None:
 
 
 class PublicCertificate:
-    """A certificate by a public authority, renewed long before it expires.
+    """A certificate of a public authority, renewed long before it expires.
 
-    Until there is one, a certificate that nobody trusts stands in its place, and the proxy runs meanwhile.
-    What failed is written down: a proxy that is started over and over does not use up what the authority
-    allows.
+    Before the first one is issued, a self-signed certificate takes its place, so that the proxy serves.
+    Failures are kept in a file, so that a proxy that restarts in a loop respects the authority's rate limits.
 
     Args:
         issuer: The authority.
         names: The domains.
-        folder: Where certificates are kept, by the first of the names.
+        folder: For certificates, named after the first domain.
         clock: Tells the time.
     """
 
@@ -153,17 +152,17 @@ class PublicCertificate:
 
     @property
     def files(self) -> PemFiles:
-        """Where the certificate to be used now is."""
+        """The files of the certificate to use now."""
         return PemFiles(self._temporary if self._kept() is None else self._certificate)
 
     async def renew(self) -> float:
-        """Ask for a new one when it is time; when there is none to be had, everything stays as it was."""
+        """Request a new certificate if it is due; when that fails, the current one stays in use."""
         if self._pause() == 0:
             await self._try()
         if self._kept() is None:
             self._stand_in()
         if (failures := self._read_failures()).count:
-            self._tell(failures)
+            self._log(failures)
         return min(max(self._pause(), SHORTEST_INTERVAL), LONGEST_INTERVAL)
 
     def _pause(self) -> float:
@@ -171,8 +170,10 @@ class PublicCertificate:
 
     async def _try(self) -> None:
         before = self._read_failures()
-        # A try that is cut off counts as failed, and nothing is asked for that could not be kept.
-        self._write_failures(after_failure(before, self._clock.wall(), "the proxy was ended meanwhile"))
+        # An interrupted attempt counts as failed, and nothing is requested that cannot be stored.
+        self._write_failures(
+            after_failure(before, self._clock.wall(), "the proxy was stopped during the attempt")
+        )
         try:
             await self._renew()
         except AcmeError as error:
@@ -187,20 +188,20 @@ class PublicCertificate:
         chain = await self._issuer.issue(self._names, key)
         found = _described(chain)
         if missing := frozenset(self._names) - found.names:
-            raise AcmeError(f"the certificate that was issued is not for {', '.join(sorted(missing))}")
+            raise AcmeError(f"the issued certificate lacks {', '.join(sorted(missing))}")
         await asyncio.to_thread(write_private, self._certificate, key_pem(key) + chain)
 
-    def _tell(self, failures: Failures) -> None:
+    def _log(self, failures: Failures) -> None:
         kept = self._kept()
         logger.error(
-            "no new TLS certificate for {}: {}; failed tries: {}, the next one is on {}; {}",
+            "no new TLS certificate for {}: {}; failed attempts: {}, the next one is on {}; {}",
             ", ".join(self._names),
             failures.reason,
             failures.count,
             day(failures.again),
-            f"the old one stays in use, it is valid until {day(kept.ends)}"
+            f"the current one stays in use; it is valid until {day(kept.ends)}"
             if kept
-            else "until then clients are shown one that nobody trusts; to have it tried at once, remove"
+            else "until then clients get a self-signed certificate; to retry at once, remove"
             f" {self._failures} and restart",
         )
 
@@ -226,7 +227,7 @@ def _described(chain: bytes) -> Certificate:
     try:
         return describe(x509.load_pem_x509_certificate(chain))
     except ValueError as error:
-        raise AcmeError("what was issued is not a certificate in PEM form") from error
+        raise AcmeError("the authority did not issue a PEM certificate") from error
 
 
 def _read_or_none(path: Path) -> Certificate | None:

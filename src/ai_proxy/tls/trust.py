@@ -1,4 +1,4 @@
-"""How clients are made to trust the local authority."""
+"""Making clients trust the local authority."""
 
 import shlex
 import shutil
@@ -21,19 +21,19 @@ COMMAND_TIMEOUT = 60.0
 
 
 class TrustError(ProxyError):
-    """The system's store of authorities could not be changed."""
+    """The system's trust store could not be changed."""
 
-    code, title = "trust_failed", "Trust could not be changed"
+    code, title = "trust_failed", "Cannot change the trust store"
 
 
 @dataclass(frozen=True, slots=True)
 class TrustStore:
-    """Where a system keeps the authorities it trusts, as commands for a privileged user.
+    """The trust store of a system, as commands for a privileged user.
 
     Attributes:
-        name: The system, for people.
-        install: Make it trust the local authority.
-        uninstall: Make it forget it.
+        name: Of the system.
+        install: Adds the local authority.
+        uninstall: Removes it.
     """
 
     name: str
@@ -45,12 +45,12 @@ def local_authority(files: PemFiles) -> str:
     """Return the fingerprint of the local authority, SHA-256 in hexadecimal.
 
     Raises:
-        CertificateError: There is none, or it cannot be used.
+        CertificateError: It does not exist, or cannot be used.
     """
     if not files.certificate.exists():
         raise CertificateUnreadableError(
-            f"there is no local CA in {files.certificate.parent} yet; it is made by the first start with"
-            " tls.mode dev-selfsigned"
+            f"there is no local CA in {files.certificate.parent} yet; start ai-proxy once with"
+            " tls.mode dev-selfsigned to create it"
         )
     read_certificate(files)
     certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
@@ -63,12 +63,12 @@ def trust_store(
     system: str,
     has: Callable[[str], bool] = lambda program: shutil.which(program) is not None,
 ) -> TrustStore | None:
-    """Return how this system is made to trust an authority; None when that is not known.
+    """Return the trust store of a system; None when it is unknown.
 
     Args:
-        authority: Its certificate.
-        fingerprint: Of it; tells it from those of other users.
-        system: As `sys.platform`.
+        authority: The certificate to trust.
+        fingerprint: Of the certificate; makes its file name unique.
+        system: As in `sys.platform`.
         has: Tells whether a program is installed.
 
     >>> trust_store(Path("/x/ca.pem"), "c0ffee" * 10, "linux", lambda name: name == "update-ca-trust").name
@@ -100,12 +100,12 @@ def trust_store(
 
 
 def instructions(authority: Path, fingerprint: str, store: TrustStore | None) -> str:
-    """Say how clients are made to trust the local authority."""
+    """Return instructions for making clients trust the local authority."""
     path = shlex.quote(str(authority))
     system = (
         [f"This system ({store.name}):", *(f"  sudo {shlex.join(words)}" for words in store.install)]
         if store
-        else ["This system: add the file to its store of trusted authorities by hand."]
+        else ["This system: add the file to its trust store by hand."]
     )
     return "\n".join(
         [
@@ -114,7 +114,7 @@ def instructions(authority: Path, fingerprint: str, store: TrustStore | None) ->
             "",
             *system,
             "",
-            "Programs that do not ask the system:",
+            "Programs with a trust store of their own:",
             f"  curl            curl --cacert {path} ...",
             f"  Python          SSL_CERT_FILE={path}      (openai, httpx, aiohttp)",
             f"                  REQUESTS_CA_BUNDLE={path} (requests)",
@@ -124,24 +124,24 @@ def instructions(authority: Path, fingerprint: str, store: TrustStore | None) ->
             "  Chrome on Linux Settings, Security, Manage certificates, Authorities, Import",
             "  iOS, Android    send the file to the device, and install it as a CA certificate",
             "",
-            "Only the file above is for others; the key beside it stays here.",
+            "Share only the file above; keep the key beside it secret.",
         ]
     )
 
 
 def change_trust(commands: tuple[Command, ...], *, privileged: bool) -> None:
-    """Run the commands that change a system's store.
+    """Run the commands that change a trust store.
 
     Args:
-        commands: One after the other.
-        privileged: Whether this program has an administrator's rights.
+        commands: In order.
+        privileged: Whether this process has administrator's rights.
 
     Raises:
-        TrustError: They may not be run, or one of them failed.
+        TrustError: The rights are missing, or a command failed.
     """
     if not privileged:
         shown = "\n".join(f"  sudo {shlex.join(words)}" for words in commands)
-        raise TrustError(f"this takes an administrator's rights; run it yourself:\n{shown}")
+        raise TrustError(f"this needs administrator's rights; run:\n{shown}")
     for words in commands:
         try:
             subprocess.run(words, capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT)
@@ -149,4 +149,4 @@ def change_trust(commands: tuple[Command, ...], *, privileged: bool) -> None:
             said = (error.stderr or error.stdout).strip() or f"exit code {error.returncode}"
             raise TrustError(f"'{shlex.join(words)}' failed: {said}") from error
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise TrustError(f"'{shlex.join(words)}' could not be run: {error}") from error
+            raise TrustError(f"'{shlex.join(words)}' cannot be run: {error}") from error

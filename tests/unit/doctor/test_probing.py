@@ -268,7 +268,7 @@ async def test_a_certificate_of_ones_own_is_read_with_its_key(setup: Setup, tmp_
 
     assert good.level is Level.OK
     assert "any user of this machine can read" in readable.text
-    assert "holds no certificate" in garbage.text
+    assert "contains no valid PEM certificate" in garbage.text
 
 
 async def test_the_last_error_of_a_public_authority_is_told(setup: Setup) -> None:

@@ -122,7 +122,7 @@ def test_the_key_of_something_else_is_refused(tmp_path: Path) -> None:
     files.key_file.write_bytes(key_pem(key))
     files.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
 
-    with pytest.raises(CertificateInvalidError, match="is not the key of a local authority"):
+    with pytest.raises(CertificateInvalidError, match="is not the key of a local CA"):
         keep_authority(tmp_path, NAMES, NOW)
 
 

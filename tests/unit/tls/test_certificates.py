@@ -43,12 +43,12 @@ def test_says_what_a_certificate_is_for_and_until_when(tmp_path: Path, ca: trust
 def test_a_missing_file_is_named(files: PemFiles) -> None:
     files.certificate.unlink()
 
-    with pytest.raises(CertificateUnreadableError, match=r"cert\.pem cannot be read: No such file"):
+    with pytest.raises(CertificateUnreadableError, match=r"cannot read .*cert\.pem: No such file"):
         read_certificate(files)
 
 
 def test_a_folder_is_not_a_key(files: PemFiles, tmp_path: Path) -> None:
-    with pytest.raises(CertificateUnreadableError, match="cannot be read: Is a directory"):
+    with pytest.raises(CertificateUnreadableError, match=r"cannot read .*: Is a directory"):
         read_certificate(PemFiles(files.certificate, tmp_path))
 
 
@@ -74,7 +74,7 @@ def test_a_file_of_somebody_else_is_named(files: PemFiles) -> None:
 
         with (
             as_somebody(),
-            pytest.raises(CertificateUnreadableError, match=r"key\.pem cannot be read: Permission denied"),
+            pytest.raises(CertificateUnreadableError, match=r"cannot read .*key\.pem: Permission denied"),
         ):
             read_certificate(PemFiles(certificate, key))
 
@@ -83,7 +83,7 @@ def test_a_file_of_somebody_else_is_named(files: PemFiles) -> None:
 def test_what_is_no_certificate_is_refused(files: PemFiles, content: bytes) -> None:
     files.certificate.write_bytes(content)
 
-    with pytest.raises(CertificateInvalidError, match=r"cert\.pem holds no certificate in PEM form"):
+    with pytest.raises(CertificateInvalidError, match=r"cert\.pem contains no valid PEM certificate"):
         read_certificate(files)
 
 
@@ -91,7 +91,7 @@ def test_a_certificate_cut_short_is_refused(files: PemFiles) -> None:
     lines = files.certificate.read_text().splitlines()
     files.certificate.write_text("\n".join([*lines[:5], lines[-1]]))
 
-    with pytest.raises(CertificateInvalidError, match="holds no certificate"):
+    with pytest.raises(CertificateInvalidError, match="contains no valid PEM certificate"):
         read_certificate(files)
 
 
@@ -99,7 +99,7 @@ def test_a_certificate_cut_short_is_refused(files: PemFiles) -> None:
 def test_what_is_no_key_is_refused(files: PemFiles, content: bytes) -> None:
     files.key_file.write_bytes(content)
 
-    with pytest.raises(CertificateInvalidError, match=r"key\.pem holds no private key in PEM form"):
+    with pytest.raises(CertificateInvalidError, match=r"key\.pem contains no valid PEM private key"):
         read_certificate(files)
 
 
@@ -122,7 +122,7 @@ def test_the_key_of_another_certificate_is_refused(files: PemFiles, ca: trustme.
 def test_a_chain_in_the_wrong_order_is_refused(files: PemFiles, ca: trustme.CA) -> None:
     files.certificate.write_bytes(ca.cert_pem.bytes() + files.certificate.read_bytes())
 
-    with pytest.raises(CertificateKeyMismatchError, match="put the server's first"):
+    with pytest.raises(CertificateKeyMismatchError, match="put the server's certificate first"):
         read_certificate(files)
 
 
@@ -131,7 +131,7 @@ def test_a_certificate_out_of_date_is_refused(files: PemFiles) -> None:
 
     check_dates(certificate, files.certificate, certificate.starts)
     check_dates(certificate, files.certificate, certificate.ends - 1)
-    with pytest.raises(CertificateDateError, match="valid only from"):
+    with pytest.raises(CertificateDateError, match="is not valid before"):
         check_dates(certificate, files.certificate, certificate.starts - 1)
     with pytest.raises(CertificateDateError, match=r"cert\.pem expired on"):
         check_dates(certificate, files.certificate, certificate.ends)

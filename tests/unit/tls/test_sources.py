@@ -108,7 +108,7 @@ class TestLocalCertificate:
 
         assert "gpu.example.com" not in used(source).names
         (line,) = log
-        assert line.startswith("the local CA was made without gpu.example.com")
+        assert line.startswith("the local CA cannot issue certificates for gpu.example.com")
 
     @pytest.mark.parametrize("content", [b"", b"nonsense"])
     async def test_is_made_anew_when_it_is_damaged(
@@ -171,7 +171,7 @@ class TestPublicCertificate:
         assert pause == 60
         (line,) = log
         assert "no new TLS certificate for gpu.example.com, llm.example.com: the authority is away" in line
-        assert "the old one stays in use, it is valid until" in line
+        assert "the current one stays in use; it is valid until" in line
 
     async def test_an_expired_one_is_better_than_none(
         self, public: PublicCertificate, issuer: FakeIssuer, clock: FakeClock
@@ -218,7 +218,7 @@ class TestPublicCertificate:
         await clock.advance(59)
         await PublicCertificate(issuer, DOMAINS, tmp_path, clock).renew()
         assert len(issuer.asked) == 1
-        assert "to have it tried at once, remove" in log[-1]
+        assert "to retry at once, remove" in log[-1]
 
         await clock.advance(2)
         await PublicCertificate(issuer, DOMAINS, tmp_path, clock).renew()
@@ -257,7 +257,7 @@ class TestPublicCertificate:
 
         await public.renew()
 
-        assert "what was issued is not a certificate" in log[0]
+        assert "the authority did not issue a PEM certificate" in log[0]
 
     async def test_one_for_other_names_is_a_failure(
         self, public: PublicCertificate, issuer: FakeIssuer, tmp_path: Path, clock: FakeClock, log: list[str]
@@ -269,7 +269,7 @@ class TestPublicCertificate:
 
         await public.renew()
 
-        assert "that was issued is not for llm.example.com" in log[0]
+        assert "the issued certificate lacks llm.example.com" in log[0]
         assert used(public).issuer == "ai-proxy, temporary"
 
     async def test_however_short_certificates_live_a_minute_passes_between_two(

@@ -92,13 +92,13 @@ def test_an_unknown_system_is_told_as_such(authority: Path) -> None:
 
 def test_without_an_authority_it_says_where_one_comes_from(tmp_path: Path) -> None:
     with pytest.raises(
-        CertificateUnreadableError, match=r"made by the first start with tls\.mode dev-selfsigned"
+        CertificateUnreadableError, match=r"start ai-proxy once with tls\.mode dev-selfsigned"
     ):
         local_authority(authority_files(tmp_path))
 
 
 def test_without_rights_nothing_is_run_and_the_commands_are_shown(tmp_path: Path) -> None:
-    with pytest.raises(TrustError, match=r"rights; run it yourself:\n  sudo touch '.*done'"):
+    with pytest.raises(TrustError, match=r"rights; run:\n  sudo touch '.*done'"):
         change_trust((("touch", str(tmp_path / "is done")),), privileged=False)
 
     assert list(tmp_path.iterdir()) == []
@@ -110,7 +110,7 @@ def test_a_command_that_fails_is_told_with_its_words() -> None:
 
 
 def test_a_command_that_is_not_there_is_told() -> None:
-    with pytest.raises(TrustError, match="'no-such-program' could not be run"):
+    with pytest.raises(TrustError, match="'no-such-program' cannot be run"):
         change_trust((("no-such-program",),), privileged=True)
 
 
