@@ -1,13 +1,12 @@
 """`ai-proxy engines`: detects engines on this machine."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ai_proxy.cli.output import FormatOption, PortOption, RunDirOption, show
+from ai_proxy.cli.output import FormatOption, PortOption, RunDirOption, show, spinner
 from ai_proxy.platform.run_folder import NotRunningError
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def detect(
     """Detect llama.cpp, vLLM, Ollama and LM Studio on this machine; needs no running ai-proxy."""
     from ai_proxy.cli.tables import print_engines
 
-    with _spinner():
+    with spinner("detecting engines"):
         try:
             found = _ask_server(run_dir, port, engine, fresh=fresh)
         except NotRunningError:
@@ -44,14 +43,6 @@ def detect(
                 raise
             found = _detect_here(engine)
     show(ctx, output, found, lambda: print_engines(found))
-
-
-def _spinner() -> AbstractContextManager[object]:
-    """Show a spinner at a terminal: an engine that hangs takes seconds."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    return console.status("detecting engines") if console.is_terminal else nullcontext()
 
 
 def _ask_server(

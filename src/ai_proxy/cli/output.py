@@ -5,6 +5,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -93,6 +94,15 @@ def show(ctx: typer.Context, chosen: Format | None, data: object, text: Callable
 def output_format(ctx: typer.Context, chosen: Format | None) -> Format:
     """Return the format given after the command, or else before it."""
     return chosen or (ctx.find_object(Globals) or Globals()).format
+
+
+def spinner(what: str) -> AbstractContextManager[object]:
+    """Show a spinner at a terminal while the context lasts."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)
 
 
 def show_error(error: Exception, argv: Sequence[str]) -> int:

@@ -1,17 +1,15 @@
 """`ai-proxy proxy`: runs proxies in the background."""
 
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ai_proxy.cli.output import ConfigOption, FormatOption, RunDirOption, UserError, show
+from ai_proxy.cli.output import ConfigOption, FormatOption, RunDirOption, UserError, show, spinner
 from ai_proxy.cli.serve import (
     AcmeDomainsOption,
     AcmeEmailOption,
@@ -88,7 +86,7 @@ def _start(options: ServeOptions, patience: float) -> tuple[Instance, Path]:
     log = log_path(data_folder().absolute(), options.port or _configured_port(options.config))
     launched = launch(replace(options, log_file=log), log)
     try:
-        with _busy("starting the proxy"):
+        with spinner("starting the proxy"):
             instances = _instances(_configuration(options.config))
             instance = asyncio.run(until_answering(launched, instances, patience))
     except BaseException:
@@ -138,7 +136,7 @@ def stop(
     async def end() -> list[dict[str, Any]]:
         return await _end_all(store, choose(await store.all(), port, proxy_id, every=every), patience)
 
-    with _busy("stopping when requests in flight have finished"):
+    with spinner("stopping when requests in flight have finished"):
         ended = asyncio.run(end())
     show(ctx, output, ended, lambda: typer.echo("\n".join(map(stopped, ended)) or none_runs(port, proxy_id)))
 
@@ -266,12 +264,3 @@ def _instances(config: "Config") -> InstanceStore:
 
     configure(LogLevel.WARNING)
     return QuickInstances(store_url(config), data_folder().absolute())
-
-
-def _busy(what: str) -> AbstractContextManager[object]:
-    """Show a spinner at a terminal."""
-    if not sys.stderr.isatty():
-        return nullcontext()
-    from rich.console import Console
-
-    return Console(stderr=True).status(what)

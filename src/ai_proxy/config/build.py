@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from ai_proxy.config.effective import effective
@@ -35,6 +35,9 @@ from ai_proxy.core.settings import (
 )
 from ai_proxy.core.templates import Recipe, Template
 
+LIMITS = frozenset(field.name for field in fields(Limits))
+"""Limits that have the same name and unit in the configuration."""
+
 
 def server_settings(config: Config) -> ServerSettings:
     """Return the settings of the proxy itself."""
@@ -46,16 +49,9 @@ def server_settings(config: Config) -> ServerSettings:
         watch=server.watch,
         limits=Limits(
             max_head=limits.max_head_kb * 1024,
-            max_headers=limits.max_headers,
             max_json_body=limits.max_json_body_mb * MB,
             max_waiting_bodies=limits.max_waiting_bodies_mb * MB,
-            max_connections=limits.max_connections,
-            head_timeout=limits.head_timeout,
-            body_timeout=limits.body_timeout,
-            keep_alive_timeout=limits.keep_alive_timeout,
-            write_timeout=limits.write_timeout,
-            connect_timeout=limits.connect_timeout,
-            shutdown_timeout=limits.shutdown_timeout,
+            **{name: value for name, value in limits if name in LIMITS},
         ),
         docker=DockerSettings(
             host=docker.host,
@@ -68,13 +64,7 @@ def server_settings(config: Config) -> ServerSettings:
 
 def engine_settings(config: Config) -> EngineSettings:
     """Return the settings of engine detection."""
-    engine = config.engine
-    return EngineSettings(
-        detect=engine.detect,
-        health_latency_threshold_ms=engine.health_latency_threshold_ms,
-        max_network_failures=engine.max_network_failures,
-        cache_ttl=engine.cache_ttl,
-    )
+    return EngineSettings(**dict(config.engine))
 
 
 def telemetry_settings(config: Config) -> TelemetrySettings:

@@ -55,6 +55,17 @@ def invalid(message: str, hint: str) -> PydanticCustomError:
     return PydanticCustomError("invalid", "{message}; {hint}", {"message": message, "hint": hint})
 
 
+def _matches(pattern: str, message: str, hint: str) -> AfterValidator:
+    """Return a validator for text that matches a pattern; `{name}` in the message becomes the text."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise invalid(message.replace("{name}", repr(value)), hint)
+        return value
+
+    return AfterValidator(check)
+
+
 def _duration(value: object) -> float:
     """Read a duration: seconds as a float, text with units, or 0."""
     if isinstance(value, int) and not isinstance(value, bool) and value != 0:
@@ -120,44 +131,33 @@ ApiKey = Annotated[SecretStr, BeforeValidator(_api_key), WithJsonSchema(REFERENC
 """A secret, which must be a reference."""
 
 
-def _header(value: str) -> str:
-    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
-        raise invalid(f"{value!r} is not a valid header name", "use letters, digits and '-'")
-    return value
-
-
-SecretHeaders = dict[Annotated[str, AfterValidator(_header)], ApiKey]
+_HEADER = _matches(
+    r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "{name} is not a valid header name", "use letters, digits and '-'"
+)
+SecretHeaders = dict[Annotated[str, _HEADER], ApiKey]
 """Headers by name; their values may be secret, so they must be references."""
 
 
-def _service_id(value: str) -> str:
-    if not SERVICE_ID.fullmatch(value):
-        raise invalid(
-            f"{value!r} is not a valid name for a service or a type",
-            "use up to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit",
-        )
-    return value
+Name = Annotated[
+    str,
+    _matches(
+        SERVICE_ID.pattern,
+        "{name} is not a valid name for a service or a type",
+        "use up to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit",
+    ),
+]
+_VARIABLE = _matches(r"[^=\0]+", "{name} is not a valid variable name", "use letters, digits and '_'")
+Environment = dict[Annotated[str, _VARIABLE], str]
 
 
-Name = Annotated[str, AfterValidator(_service_id)]
-
-
-def _variable(value: str) -> str:
-    if not value or "=" in value or "\0" in value:
-        raise invalid(f"{value!r} is not a valid variable name", "use letters, digits and '_'")
-    return value
-
-
-Environment = dict[Annotated[str, AfterValidator(_variable)], str]
-
-
-def _health_path(value: str) -> str:
-    if value != "none" and not re.fullmatch(r"/[!-~]*", value):
-        raise invalid("not a path", 'begin it with "/", or write "none" when the backend has no health check')
-    return value
-
-
-HealthPath = Annotated[str, AfterValidator(_health_path)]
+HealthPath = Annotated[
+    str,
+    _matches(
+        r"none|/[!-~]*",
+        "not a path",
+        'begin it with "/", or write "none" when the backend has no health check',
+    ),
+]
 
 
 def _host(value: str) -> str:
@@ -176,16 +176,14 @@ def _host(value: str) -> str:
 Host = Annotated[str, AfterValidator(_host)]
 
 
-def _engine_url(value: str) -> str:
-    if not re.fullmatch(r"(unix:///|(tcp|http|https|ssh)://[^/])[!-~]*", value):
-        raise invalid(
-            "{value} is not the URL of a Docker engine",
-            "write for example unix:///run/docker.sock, tcp://gpu-box:2376 or ssh://me@gpu-box",
-        )
-    return value
-
-
-EngineUrl = Annotated[str, AfterValidator(_engine_url)]
+EngineUrl = Annotated[
+    str,
+    _matches(
+        r"(unix:///|(tcp|http|https|ssh)://[^/])[!-~]*",
+        "{value} is not the URL of a Docker engine",
+        "write for example unix:///run/docker.sock, tcp://gpu-box:2376 or ssh://me@gpu-box",
+    ),
+]
 
 
 def _reachable_host(value: str) -> str:
@@ -317,13 +315,14 @@ def _domain(value: str) -> str:
 Domain = Annotated[str, AfterValidator(_domain)]
 
 
-def _email(value: str) -> str:
-    if not re.fullmatch(r"[!-?A-~]+@[A-Za-z0-9.-]+", value):
-        raise invalid("{value} is not an e-mail address", "write for example admin@example.com")
-    return value
-
-
-Email = Annotated[str, AfterValidator(_email)]
+Email = Annotated[
+    str,
+    _matches(
+        r"[!-?A-~]+@[A-Za-z0-9.-]+",
+        "{value} is not an e-mail address",
+        "write for example admin@example.com",
+    ),
+]
 
 
 def _gpus(value: object) -> tuple[str, ...]:
