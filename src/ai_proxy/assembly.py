@@ -35,7 +35,7 @@ from ai_proxy.core.policy import is_exposed
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.core.service import Service, Upstream
-from ai_proxy.core.settings import EngineSettings, Limits, SecuritySettings, ServerSettings
+from ai_proxy.core.settings import EngineSettings, SecuritySettings, ServerSettings
 from ai_proxy.engines.catalog import find_engines
 from ai_proxy.engines.detect.cache import MemoryCache
 from ai_proxy.engines.detect.detector import Detector
@@ -156,12 +156,19 @@ async def assemble(
         background,
         max_held=settings.limits.max_waiting_bodies,
     )
-    gateway = _gateway(plane, telemetry, settings.limits, guard, background, folder / CLIENT_SOCKET)
+    management = Upstream("localhost", 80, unix_path=str(folder / CLIENT_SOCKET))
+    gateway = Gateway(plane.scheduler, telemetry.recorder, settings.limits, management, background)
+    gateway.shared.tracing = telemetry.tracing
+    gateway.protect(guard)
     stack.push_async_callback(close, plane, gateway)
+    plane.offers_changed.add(gateway.publish)
+    plane.events.listen(EventLog())
+    telemetry.watch(plane.services, plane.events.listen)
     plane.load = _loader(path, config, options)
     addresses = Addresses()
     detector = _detector(session, plane, addresses, config, state)
-    discovery = _discovery(detector, plane, config, _engine_settings(engine_settings(config), options))
+    looking = _engine_settings(engine_settings(config), options)
+    discovery = Discovery(plane, detector, partial(detected_services, config), SystemClock(), looking)
     _follow_settings(state, options, set_level, (detector.adapt, discovery.adapt))
     plane.events.listen(forget_changed(plane, detector, background))
     return Parts(
@@ -285,25 +292,6 @@ def _guard(state: ProxyState | StoreError, settings: SecuritySettings, host: str
     return KeyGuard(state.security, settings, SystemClock(), exposed=exposed)
 
 
-def _gateway(
-    plane: ControlPlane,
-    telemetry: Telemetry,
-    limits: Limits,
-    guard: Guard,
-    background: Background,
-    management: Path,
-) -> Gateway:
-    """Build the data plane, and connect it to what it asks and informs."""
-    upstream = Upstream("localhost", 80, unix_path=str(management))
-    gateway = Gateway(plane.scheduler, telemetry.recorder, limits, upstream, background)
-    gateway.shared.tracing = telemetry.tracing
-    gateway.protect(guard)
-    plane.offers_changed.add(gateway.publish)
-    plane.events.listen(EventLog())
-    telemetry.watch(plane.services, plane.events.listen)
-    return gateway
-
-
 def _detector(
     session: aiohttp.ClientSession,
     plane: ControlPlane,
@@ -322,13 +310,6 @@ def _detector(
     ttl = settings.cache_ttl
     cache = state.store.engine_cache(clock, ttl) if isinstance(state, ProxyState) else MemoryCache(clock, ttl)
     return Detector(find_engines().values(), session, clock, cache, settings, os.environ, owners)
-
-
-def _discovery(
-    detector: Detector, plane: ControlPlane, config: Config, settings: EngineSettings
-) -> Discovery:
-    """Build what offers the engines that run by themselves."""
-    return Discovery(plane, detector, partial(detected_services, config), SystemClock(), settings)
 
 
 def _follow_settings(

@@ -13,8 +13,8 @@ from ai_proxy.core.lifecycle import Event
 from ai_proxy.core.ports import Clock, EngineDetector
 from ai_proxy.core.service import Service
 from ai_proxy.core.settings import EngineSettings
-from ai_proxy.platform.clock import wait_any
-from ai_proxy.platform.tasks import Background, cancel, spawn
+from ai_proxy.platform.clock import wait_event
+from ai_proxy.platform.tasks import Background
 
 SOON = 5.0
 """Seconds until the next look while an engine is busy, loads, or is missed; doubled while that lasts."""
@@ -104,7 +104,8 @@ class Discovery:
                 await self._look()
                 soon = min(2 * soon, MAX_SOON) if self._unsure == before else SOON
                 interval = self._settings.cache_ttl
-                await self._pause(min(soon, interval) if self._unsure else interval)
+                pause = min(soon, interval) if self._unsure else interval
+                await wait_event(self._clock, self._news, until=self._clock.now() + pause)
                 for engine in sorted(self._unsure):
                     await self._detector.forget(engine)
         finally:
@@ -130,13 +131,6 @@ class Discovery:
             logger.info("found {} running at {}", engine, address)
         for engine in self._offered.keys() - offered.keys():
             logger.info("{} is no longer offered", engine)
-
-    async def _pause(self, seconds: float) -> None:
-        news = spawn(self._news.wait(), "news of engines")
-        try:
-            await wait_any(self._clock, news, until=self._clock.now() + seconds)
-        finally:
-            await cancel(news)
 
     def _hear(self, event: ServiceEvent) -> None:
         if event.service_id in self._offered and event.event is Event.FAULT:

@@ -1,9 +1,10 @@
 """One running instance of a service: its handle, its upstreams, the leases on it, and its exit."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from ai_proxy.control.replicas import Replicas
 from ai_proxy.core.errors import RuntimeFailureError
@@ -141,9 +142,9 @@ async def end(assignment: Assignment, instance: Instance | None, clock: Clock) -
     """
     service, runtime = assignment.service, assignment.runtime
 
-    async def bounded[T](work: Awaitable[T]) -> T:
+    async def bounded[T](work: Coroutine[Any, Any, T]) -> T:
         """Give up on an answer of the runtime that does not come."""
-        task = spawn(_result(work), f"end {service.id}")
+        task = spawn(work, f"end {service.id}")
         try:
             await wait_any(clock, task, until=clock.now() + service.stop_grace + STOP_SLACK)
             if not task.done():
@@ -157,7 +158,3 @@ async def end(assignment: Assignment, instance: Instance | None, clock: Clock) -
         handles.add(instance.handle)
     for handle in handles:
         await bounded(runtime.stop(handle, service.stop_grace))
-
-
-async def _result[T](work: Awaitable[T]) -> T:
-    return await work

@@ -29,9 +29,9 @@ from ai_proxy.core.ports import Clock, Engine, Recorder, Runtime
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, near_names
 from ai_proxy.core.scheduling import Ask, Origin
 from ai_proxy.core.service import Handle, Service, Upstream
-from ai_proxy.platform.clock import wait_any
+from ai_proxy.platform.clock import wait_any, wait_event
 from ai_proxy.platform.listeners import Listeners
-from ai_proxy.platform.tasks import Background, cancel, spawn
+from ai_proxy.platform.tasks import Background, cancel
 
 AT_REST = frozenset({State.STOPPED, State.FAILED})
 DOWN = frozenset({State.UNKNOWN, State.FAILING, State.FAILED})
@@ -137,12 +137,8 @@ class ControlPlane:
         for assignment in [self._assign(service) for service in self._declared]:
             self._add(assignment)
         self._publish()
-        asked = [spawn(self._recovery(runtime).asked.wait(), "recovery") for runtime in self._runtimes]
-        try:
-            until = self._clock.now() + OPEN_WAIT
-            await asyncio.gather(*(wait_any(self._clock, one, until=until) for one in asked))
-        finally:
-            await cancel(*asked)
+        until, recoveries = self._clock.now() + OPEN_WAIT, [self._recovery(name) for name in self._runtimes]
+        await asyncio.gather(*(wait_event(self._clock, one.asked, until=until) for one in recoveries))
 
     def _recovery(self, runtime: str) -> Recovery:
         """Return how far the recovery of a runtime is; begin it when it does not run."""
@@ -223,10 +219,8 @@ class ControlPlane:
         """End a service unless it is to go on; what cannot be ended in time is left for the next proxy."""
         if not keep:
             supervisor.retire("the proxy is shutting down")
-            gone = spawn(supervisor.gone(), "gone")
             limit = supervisor.service.stop_grace + CLOSE_SLACK
-            await wait_any(self._clock, gone, until=self._clock.now() + limit)
-            await cancel(gone)
+            await wait_event(self._clock, supervisor.gone, until=self._clock.now() + limit)
         await supervisor.detach()
 
     def services(self) -> Sequence[ServiceView]:
@@ -389,7 +383,7 @@ class ControlPlane:
         return retiring
 
     async def _see_off(self, supervisor: Supervisor) -> None:
-        await supervisor.gone()
+        await supervisor.gone.wait()
         del self._retiring[supervisor.id]
         self._removed.publish(supervisor.id)
 
@@ -399,7 +393,7 @@ class ControlPlane:
         retiring, see_off = self._retiring.pop(service_id, (None, None))
         if see_off is not None:
             see_off.cancel()
-        if retiring is None or retiring.is_gone:
+        if retiring is None or retiring.gone.is_set():
             self._add(assignment)
             return
         retiring.revive(assignment)
@@ -449,9 +443,7 @@ class ControlPlane:
             return self._view(supervisor)
         if failure.unavailable:
             raise RuntimeUnavailableError(failure.detail, retry_after=5)
-        raise ServiceFailedError(
-            f"{supervisor.service.id} failed: {failure.detail}", log_tail=failure.log_tail
-        )
+        raise ServiceFailedError(f"{supervisor.id} failed: {failure.detail}", log_tail=failure.log_tail)
 
     async def _until_at_rest(self, supervisor: Supervisor, wait: float) -> ServiceView:
         if supervisor.state not in AT_REST:
@@ -465,15 +457,15 @@ class ControlPlane:
         if wait <= 0:
             await asyncio.sleep(0)  # let the order be taken up, so that the answer shows it
             return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done = asyncio.Event()
 
         def look(event: ServiceEvent) -> None:
-            if event.service_id == supervisor.service.id and event.state in states and not done.done():
-                done.set_result(None)
+            if event.service_id == supervisor.id and event.state in states:
+                done.set()
 
         stop = self.events.listen(look)
         try:
-            await wait_any(self._clock, done, until=self._clock.now() + wait)
+            await wait_event(self._clock, done, until=self._clock.now() + wait)
         finally:
             stop()
 

@@ -16,7 +16,7 @@ from ai_proxy.core.placement import AS_DECLARED
 from ai_proxy.core.ports import Clock, Model, Probe
 from ai_proxy.core.scheduling import Ask, Decision, Origin, Refuse, Start, Wait, idle_deadline
 from ai_proxy.core.service import Handle, Service, StartPolicy
-from ai_proxy.platform.clock import wait_any
+from ai_proxy.platform.clock import wait_event
 from ai_proxy.platform.tasks import Background, cancel, spawn
 
 MAX_WORDS = 200
@@ -99,7 +99,7 @@ class Supervisor:
         self._outdated = False
         self._launching: asyncio.Task[Handle] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._gone = asyncio.Event()
+        self.gone = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Supervisor [{self.id}: {self.state}, {self.in_flight} in flight]>"
@@ -132,11 +132,6 @@ class Supervisor:
     def is_begun(self) -> bool:
         """Whether its task runs."""
         return self._task is not None
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether it has ended for good."""
-        return self._gone.is_set()
 
     @property
     def in_flight(self) -> int:
@@ -204,13 +199,13 @@ class Supervisor:
         self._intent.end(Ending.DRAIN, reason)
 
     def retire(self, reason: str) -> None:
-        """End it for good; `gone` returns once there is proof that nothing runs."""
+        """End it for good; `gone` is set once there is proof that nothing runs."""
         self._intent.retired = True
         self._intent.start = None
         self._intent.next = None
         self._intent.end(Ending.NOW, reason)
         if not self.is_begun:
-            self._gone.set()
+            self.gone.set()
 
     def revive(self, assignment: Assignment) -> None:
         """Take a new declaration while it is retiring; it starts only once the old instance is gone."""
@@ -235,10 +230,6 @@ class Supervisor:
         self.failure = Failure()
         self._adopted, self._outdated = adopted, outdated
         self._task = self._background.run(self._run, "supervisor")
-
-    async def gone(self) -> None:
-        """Return when it has ended for good."""
-        await self._gone.wait()
 
     async def detach(self) -> None:
         """Stop looking after the service and leave it running."""
@@ -314,7 +305,7 @@ class Supervisor:
             intent.ending = Ending.NONE
             self._take_next()
             if intent.retired:
-                self._gone.set()
+                self.gone.set()
                 return None
             decision = self._asked()
             if isinstance(decision, Start):
@@ -343,7 +334,12 @@ class Supervisor:
             if self._intent.ending is not Ending.NONE:
                 return Event.STOP, self._intent.reason
             if launching.done():
-                return self._launched(launching)
+                self._launching = None
+                try:
+                    self._adopt(launching.result())
+                except ProxyError as error:
+                    return self._fault(error.detail, unavailable=isinstance(error, RuntimeUnavailableError))
+                return Event.LAUNCHED, f"runs ({launching.result().ref}), not ready yet"
             deadline = self._progressed + service.start_timeout  # a pull takes what it takes
             if self.clock.now() >= deadline:
                 busy = f", busy with: {self.progress}" if self.progress else ""
@@ -354,15 +350,6 @@ class Supervisor:
         if self.state is State.STARTING:
             self.progress = self.reason = words
             self._progressed = self.clock.now()
-
-    def _launched(self, launching: asyncio.Task[Handle]) -> tuple[Event, str]:
-        self._launching = None
-        try:
-            handle = launching.result()
-        except ProxyError as error:
-            return self._fault(error.detail, unavailable=isinstance(error, RuntimeUnavailableError))
-        self._adopt(handle)
-        return Event.LAUNCHED, f"runs ({handle.ref}), not ready yet"
 
     async def _loading(self) -> tuple[Event, str]:
         # What runs by itself loads nothing for us: once it has failed, one probe shows whether it is back.
@@ -378,7 +365,9 @@ class Supervisor:
             if probe is None and (self._intent.news.is_set() or self._has_exited):
                 continue
             if probe is not None and probe.ready:
-                return self._loaded()
+                took = self.clock.now() - self._began
+                self.load_time = took if self.starts else None
+                return Event.PROBE_OK, f"ready after {took:.1f} s"
             if self.clock.now() >= deadline:
                 detail = probe.detail if probe is not None else "no answer"
                 if not patience:
@@ -399,12 +388,6 @@ class Supervisor:
                 self._learned()
         return probe
 
-    def _loaded(self) -> tuple[Event, str]:
-        took = self.clock.now() - self._began
-        if self.starts:
-            self.load_time = took
-        return Event.PROBE_OK, f"ready after {took:.1f} s"
-
     async def _ready(self) -> tuple[Event, str]:
         misses = 0
         next_watch = self.clock.now() + WATCH_INTERVAL
@@ -417,10 +400,13 @@ class Supervisor:
             if idle_at is not None and idle_at <= now:
                 return Event.DRAIN, f"unused for {self.service.idle_timeout:g} s"
             if not self.is_owned and now >= next_watch:
-                probe = await self._unless_news(self._probe(), until=now + WATCH_INTERVAL)
-                misses = 0 if probe is None or probe.ready else misses + 1
-                if probe is not None and misses >= WATCH_FAILURES:
-                    return self._fault(f"{misses} health checks failed: {probe.detail}")
+                probe = await self._unless_news(self._probe(), until=now + PROBE_LIMIT)
+                if probe is None and (self._intent.news.is_set() or self._has_exited):
+                    continue
+                misses = 0 if probe is not None and probe.ready else misses + 1
+                if misses >= WATCH_FAILURES:
+                    detail = probe.detail if probe is not None else "no answer"
+                    return self._fault(f"{misses} health checks failed: {detail}")
                 next_watch = self.clock.now() + WATCH_INTERVAL
                 continue
             moments = [idle_at] if idle_at is not None else []
@@ -519,12 +505,8 @@ class Supervisor:
 
     async def _pause(self, *work: asyncio.Task[Any], until: float | None = None) -> None:
         """Return when there is something new: an intent, an exit, finished work, or the time."""
-        news = spawn(self._intent.news.wait(), "news")
         watching = [self.instance.watching] if self.instance is not None else []
-        try:
-            await wait_any(self.clock, news, *work, *watching, until=until)
-        finally:
-            await cancel(news)
+        await wait_event(self.clock, self._intent.news, *work, *watching, until=until)
 
     async def _unless_news(self, work: Coroutine[Any, Any, Probe], until: float) -> Probe | None:
         """Return what the work brings, or None when something else happened first."""

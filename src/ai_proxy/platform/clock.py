@@ -37,3 +37,14 @@ async def wait_any(clock: Clock, *futures: asyncio.Future[Any], until: float | N
         await asyncio.wait([*futures, timer] if timer else list(futures), return_when=asyncio.FIRST_COMPLETED)
     finally:
         await cancel(timer)
+
+
+async def wait_event(
+    clock: Clock, event: asyncio.Event, *futures: asyncio.Future[Any], until: float | None = None
+) -> None:
+    """Return when the event is set or one of the futures is done, or when the time has come."""
+    is_set = spawn(event.wait(), "event")
+    try:
+        await wait_any(clock, is_set, *futures, until=until)
+    finally:
+        await cancel(is_set)

@@ -18,8 +18,7 @@ from ai_proxy.core.logring import LogRing
 from ai_proxy.core.placement import Placement
 from ai_proxy.core.ports import Clock, Model, Probe, RuntimeCapabilities, Tell
 from ai_proxy.core.service import Exit, Handle, Report, Service, Upstream
-from ai_proxy.platform.clock import wait_any
-from ai_proxy.platform.tasks import cancel, spawn
+from ai_proxy.platform.clock import wait_event
 
 __all__ = ["Behaviour", "FakeClock", "FakeProbeEngine", "FakeRuntime", "Machine", "settle"]
 
@@ -251,9 +250,7 @@ class FakeRuntime:
             for report in instance.reports[seen:]:
                 seen += 1
                 yield report
-            news = spawn(instance.news.wait(), "news")
-            await wait_any(self._clock, news, instance.exit)
-            await cancel(news)
+            await wait_event(self._clock, instance.news, instance.exit)
         yield instance.exit.result()
 
     async def handles(self) -> Sequence[Handle]:

@@ -565,6 +565,22 @@ async def test_a_service_declared_while_its_orphan_is_swept_waits_for_its_end() 
 # What runs by itself costs little while it is away.
 
 
+async def test_an_external_service_whose_health_checks_hang_counts_as_gone(stage: Stage) -> None:
+    launch = ExternalLaunch((Upstream("127.0.0.1", 1001),))
+    await stage.plane.open([replace(declare(start=StartPolicy.ALWAYS), launch=launch)])
+    await stage.clock.advance(2)
+    before = stage.plane.service("svc").state
+
+    stage.engine.hangs.add("svc")
+    await stage.clock.advance(60)
+
+    assert before is State.READY
+    assert stage.plane.service("svc").failure in (
+        "3 health checks failed: no answer",
+        "not reached: no answer",
+    )
+
+
 async def test_a_dead_external_service_is_asked_rarely_and_at_once_for_a_request() -> None:
     clock, engine = FakeClock(), FakeProbeEngine("fake")
     plane = ControlPlane(clock, {RuntimeKind.EXTERNAL: ExternalRuntime()}, {"fake": engine}, NullRecorder())
