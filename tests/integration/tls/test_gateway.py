@@ -24,8 +24,8 @@ async def test_a_streamed_response_goes_on_while_the_certificate_changes(
         rig.backend.script = by_hand
         port = await rig.gateway.listen("127.0.0.1", 0, live.listening)
         await rig.gateway.accept()
-        door = TlsServer(port)
-        streaming = await door.connect(trusting)
+        server = TlsServer(port)
+        streaming = await server.connect(trusting)
         client = RawClient(streaming.reader, streaming.writer)
         await client.send(REQUEST)
         backend = await rig.backend.connection()
@@ -36,7 +36,7 @@ async def test_a_streamed_response_goes_on_while_the_certificate_changes(
         issued.private_key_pem.write_to_path(files.key_file)
         issued.cert_chain_pems[0].write_to_path(files.certificate)
         live.follow(files)
-        shown = await door.serial(trusting)
+        shown = await server.serial(trusting)
         await backend.send(b"5\r\nafter\r\n0\r\n\r\n")
 
         assert await client.until(b"0\r\n\r\n") == b"\r\n5\r\nafter\r\n0\r\n\r\n"

@@ -17,6 +17,7 @@ from ai_proxy.api.sockets import serve_unix
 from ai_proxy.api.sse import EventStream, follow, stream
 from ai_proxy.core.errors import StoreUnavailableError
 from ai_proxy.core.logring import LogLine, LogRing
+from ai_proxy.platform.tasks import Background
 
 
 async def who_calls(scope: Scope, receive: Receive, send: Send) -> None:
@@ -28,7 +29,7 @@ def over(path: Path) -> aiohttp.ClientSession:
     return aiohttp.ClientSession("http://x", connector=aiohttp.UnixConnector(str(path)))
 
 
-async def test_owners_door_cannot_be_talked_out_of_the_owner(tmp_path: Path) -> None:
+async def test_the_owners_socket_takes_no_other_principal(tmp_path: Path) -> None:
     path = tmp_path / "owner.sock"
     async with serve_unix(path, lambda: Middleware(who_calls, owner_principal)), over(path) as session:
         said = await _text(session, {"X-AI-Proxy-Principal": "mallory", "X-AI-Proxy-Client": "192.0.2.7"})
@@ -43,7 +44,7 @@ async def test_owners_door_cannot_be_talked_out_of_the_owner(tmp_path: Path) -> 
         ({}, "anonymous unknown"),
     ],
 )
-async def test_clients_door_believes_the_gateway(
+async def test_the_clients_socket_believes_the_gateway(
     tmp_path: Path, headers: dict[str, str], caller: str
 ) -> None:
     path = tmp_path / "client.sock"
@@ -72,6 +73,22 @@ async def test_socket_is_private_and_replaces_one_left_over(tmp_path: Path) -> N
             assert response.status == 200
 
     assert not path.exists()
+
+
+async def test_a_server_that_cannot_be_loaded_is_loaded_again_while_clients_wait(tmp_path: Path) -> None:
+    failures = [ImportError("no such module")]
+
+    def load() -> Middleware:
+        if failures:
+            raise failures.pop()
+        return Middleware(who_calls, owner_principal)
+
+    background, path = Background(sleep=lambda _: asyncio.sleep(0)), tmp_path / "owner.sock"
+    async with serve_unix(path, load, background), over(path) as session:
+        said = await _text(session)
+
+    assert said.startswith("owner ")
+    assert background.restarts["serve owner.sock"].count == 1
 
 
 async def test_file_in_the_way_of_the_socket_is_left_alone(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import logging
@@ -58,6 +59,26 @@ def test_a_record_of_a_library_that_cannot_be_formatted_harms_nobody(
 
     assert "next" in console.getvalue()
     assert "%d requests" in capsys.readouterr().err
+
+
+class FullDisk(io.StringIO):
+    """A console whose device is full."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("log_format", LogFormat)
+def test_a_console_that_cannot_be_written_harms_nobody(
+    log_format: LogFormat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "proxy.log"
+    logs.configure(log_format=log_format, log_file=file, console=FullDisk())
+
+    logger.info("a line")
+
+    assert "a line" in file.read_text()
+    assert "No space left on device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("log_format", LogFormat)
