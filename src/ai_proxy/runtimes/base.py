@@ -57,9 +57,9 @@ class Reports:
         exit: How it ended; None while it runs.
     """
 
-    def __init__(self) -> None:
-        self.exit: Exit | None = None
-        self._latest: Report | None = None
+    def __init__(self, exit: Exit | None = None) -> None:  # noqa: A002 - the domain's word
+        self.exit = exit
+        self._latest: Report | None = exit
         self._news = asyncio.Event()
 
     def publish(self, report: Report) -> None:

@@ -1,6 +1,5 @@
 """Services that run on their own: health checks watch them; the proxy neither starts nor ends them."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import nullcontext
 
@@ -9,7 +8,9 @@ from ai_proxy.core.logring import LogRing
 from ai_proxy.core.placement import Placement
 from ai_proxy.core.ports import RuntimeCapabilities, Tell
 from ai_proxy.core.service import Exit, ExternalLaunch, Handle, Report, RuntimeKind, Service
-from ai_proxy.runtimes.base import RuntimeDescriptor
+from ai_proxy.runtimes.base import Reports, RuntimeDescriptor
+
+UNUSED = Exit(None, "no longer used")
 
 
 class ExternalRuntime:
@@ -18,7 +19,7 @@ class ExternalRuntime:
     capabilities = RuntimeCapabilities(owns=False)
 
     def __init__(self) -> None:
-        self._in_use: dict[Handle, asyncio.Event] = {}
+        self._in_use: dict[Handle, Reports] = {}
         self._ring = LogRing(capacity=1)
 
     def __repr__(self) -> str:
@@ -30,19 +31,17 @@ class ExternalRuntime:
         if not isinstance(launch, ExternalLaunch) or not launch.upstreams:
             raise RuntimeFailureError(f"{service.id} has no url: give the address where it answers")
         handle = Handle(service.id, service.config_hash, launch.upstreams[0].url, 0.0, launch.upstreams)
-        self._in_use.setdefault(handle, asyncio.Event())
+        self._in_use.setdefault(handle, Reports())
         return handle
 
     async def stop(self, handle: Handle, grace: float) -> None:  # noqa: ARG002
         """End its use; it goes on running."""
-        if ceased := self._in_use.pop(handle, None):
-            ceased.set()
+        if reports := self._in_use.pop(handle, None):
+            reports.publish(UNUSED)
 
-    async def watch(self, handle: Handle) -> AsyncGenerator[Report, None]:
+    def watch(self, handle: Handle) -> AsyncGenerator[Report]:
         """Report the exit when its use ends."""
-        if ceased := self._in_use.get(handle):
-            await ceased.wait()
-        yield Exit(None, "no longer used")
+        return (self._in_use.get(handle) or Reports(UNUSED)).follow()
 
     async def handles(self) -> Sequence[Handle]:
         """Return nothing, since the proxy owns none of it."""

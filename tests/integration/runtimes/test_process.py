@@ -13,12 +13,12 @@ import pytest
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
 from ai_proxy.core.placement import Placement
-from ai_proxy.core.service import ProcessLaunch, Service
+from ai_proxy.core.service import Handle, ProcessLaunch, Service
 from ai_proxy.platform import tasks
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.process import session
 from ai_proxy.runtimes.process.records import Records, make_handle
-from ai_proxy.runtimes.process.runtime import ProcessRuntime
+from ai_proxy.runtimes.process.runtime import ProcessRuntime, environment
 from ai_proxy.testing.contracts import exit_of, start
 from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command
 
@@ -48,6 +48,13 @@ async def heard(ring: LogRing, word: str) -> str:
         result = await found
     stop()
     return result
+
+
+async def marked(handle: Handle) -> None:
+    """Wait for the marks of a process: while it executes a program, the kernel shows no environment."""
+    async with asyncio.timeout(10):
+        while not environment(int(handle.ref)):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 class TestStart:
@@ -205,13 +212,15 @@ class TestRecovery:
         self, runtime: ProcessRuntime, reopen: Callable[[], ProcessRuntime], state_dir: Path
     ) -> None:
         (state_dir / "svc.json").mkdir(parents=True)
-        handle = await start(runtime, service(SLEEP))
+        handle = await start(runtime, service(ProcessLaunch(("sleep", "60"))))
+        await marked(handle)
         assert list(await reopen().handles()) == [handle]
 
     async def test_it_is_found_by_its_marks_when_its_file_is_gone_or_damaged(
         self, runtime: ProcessRuntime, state_dir: Path
     ) -> None:
-        handle = await start(runtime, service(SLEEP))
+        handle = await start(runtime, service(ProcessLaunch(("sleep", "60"))))
+        await marked(handle)
         (state_dir / "svc.json").write_text("{")
         found = await ProcessRuntime(state_dir, owner=str(state_dir), background=Background()).handles()
         assert list(found) == [handle]

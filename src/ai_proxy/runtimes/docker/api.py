@@ -94,14 +94,18 @@ class DockerApi:
         """Return the answer to an inspecting call."""
         return _decode(await self._call("GET", path, params, None, QUICK), kind, path)
 
-    async def inspect(self, container: str) -> Container | None:
-        """Return what the engine knows of a container; None when there is none."""
+    async def find[T](self, path: str, kind: type[T]) -> T | None:
+        """Return the answer to an inspecting call; None when the thing does not exist."""
         try:
-            return await self.get(f"/containers/{container}/json", Container)
+            return await self.get(path, kind)
         except RefusedError as error:
             if error.engine_status == 404:
                 return None
             raise
+
+    async def inspect(self, container: str) -> Container | None:
+        """Return what the engine knows of a container; None when there is none."""
+        return await self.find(f"/containers/{container}/json", Container)
 
     async def create(self, name: str, body: Mapping[str, Any]) -> str:
         """Create a container; return its id."""

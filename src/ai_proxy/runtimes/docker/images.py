@@ -128,13 +128,7 @@ class Images:
             raise RuntimeFailureError(explain(launch, error.message)) from error
 
     async def _exists(self, image: str) -> bool:
-        try:
-            await self._api.get(f"/images/{image}/json", object)
-        except RefusedError as error:
-            if error.engine_status == 404:
-                return False
-            raise
-        return True
+        return await self._api.find(f"/images/{image}/json", dict[str, object]) is not None
 
     async def _join(self, launch: DockerLaunch, say: Tell, tell: Tell) -> None:
         """Wait for the pull of an image: the first start begins it, and the last to leave cancels it."""

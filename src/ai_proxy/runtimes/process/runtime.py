@@ -11,7 +11,6 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -75,11 +74,7 @@ class ProcessRuntime:
     capabilities = RuntimeCapabilities()
 
     def __init__(
-        self,
-        state_dir: Path,
-        owner: str,
-        background: Background,
-        wall: Callable[[], float] = time.time,
+        self, state_dir: Path, owner: str, background: Background, wall: Callable[[], float] = time.time
     ) -> None:
         self._records = Records(state_dir)
         self._owner = owner
@@ -125,15 +120,11 @@ class ProcessRuntime:
                 "it hangs in the kernel, most often in a driver or a network file system"
             )
 
-    async def watch(self, handle: Handle) -> AsyncGenerator[Report]:
+    def watch(self, handle: Handle) -> AsyncGenerator[Report]:
         """Report the exit when no process of the session is left."""
         tracked = self._find(handle)
-        if tracked is None:
-            yield Exit(None, "had ended before")
-            return
-        async with aclosing(tracked.reports.follow()) as reports:
-            async for report in reports:
-                yield report
+        reports = tracked.reports if tracked is not None else Reports(Exit(None, "had ended before"))
+        return reports.follow()
 
     async def handles(self) -> Sequence[Handle]:
         """Return what runs: known, on file, or identified by its marks."""
@@ -154,6 +145,8 @@ class ProcessRuntime:
     async def close(self) -> None:
         """Stop following; the processes go on running."""
         await tasks.cancel(*(tracked.end for tracked in self._tracked.values()))
+        for tracked in self._tracked.values():
+            tracked.output.close()
         self._tracked.clear()
 
     def _choose_port(self, launch: ProcessLaunch) -> int:
@@ -219,9 +212,8 @@ class ProcessRuntime:
         return self._track(handle, session, Output(path, self.logs(handle.service_id), self._wall))
 
     def _session(self, handle: Handle) -> Session | None:
-        return (
-            Session.find(int(handle.ref), handle.started, self._is_ours) if handle.ref.isdecimal() else None
-        )
+        pid = number(handle.ref)
+        return Session.find(pid, handle.started, self._is_ours) if pid else None
 
     def _track(self, handle: Handle, session: Session, output: Output) -> Tracked:
         tracked = self._tracked[handle] = Tracked(session, output)
@@ -230,15 +222,11 @@ class ProcessRuntime:
 
     async def _see_to_its_end(self, handle: Handle, tracked: Tracked) -> None:
         """Wait for the leader, end its descendants, read the rest of the output, and report the exit."""
-        try:
-            await tracked.session.leader_ended()
-            if tracked.code is None:
-                tracked.code = tracked.session.reap()
-            await tracked.session.end()
-            await tracked.output.finish()
-        except asyncio.CancelledError:
-            tracked.output.close()
-            raise
+        await tracked.session.leader_ended()
+        if tracked.code is None:
+            tracked.code = tracked.session.reap()
+        await tracked.session.end()
+        await tracked.output.finish()
         self._records.remove(handle)
         tracked.reports.publish(Exit(tracked.code, describe_exit(tracked.code)))
 
@@ -249,19 +237,11 @@ class ProcessRuntime:
         """Yield the session leaders that carry our marks."""
         for pid in filter(is_leader, psutil.pids()):
             marks = environment(pid)
-            if marks.get(OWNER) == self._owner and SERVICE in marks and marks.get(PORT, "").isdecimal():
+            port, version = number(marks.get(PORT, "")), number(marks.get(VERSION, "1"))
+            if marks.get(OWNER) == self._owner and SERVICE in marks and port:
                 with contextlib.suppress(psutil.Error):
                     started = psutil.Process(pid).create_time()
-                    config_hash, version = marks.get(CONFIG_HASH, ""), marks.get(VERSION, "1")
-                    port = int(marks[PORT])
-                    yield make_handle(
-                        marks[SERVICE],
-                        config_hash,
-                        pid,
-                        started,
-                        port,
-                        int(version) if version.isdecimal() else 0,
-                    )
+                    yield make_handle(marks[SERVICE], marks.get(CONFIG_HASH, ""), pid, started, port, version)
 
 
 def _spawn(command: Command, writer: int) -> int:
@@ -281,6 +261,11 @@ def _spawn(command: Command, writer: int) -> int:
     )
     process.returncode = 0  # the session reaps it, so Popen must not
     return process.pid
+
+
+def number(text: str) -> int:
+    """Return a number in digits; 0 for anything else."""
+    return int(text) if text.isdecimal() else 0
 
 
 def environment(pid: int) -> Mapping[str, str]:
