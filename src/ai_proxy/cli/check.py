@@ -1,15 +1,11 @@
 """`ai-proxy check`: checks the whole installation."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ai_proxy.cli.output import OK, USER_ERROR, ConfigOption, FormatOption, RunDirOption, show
-
-if TYPE_CHECKING:
-    from ai_proxy.doctor.finding import Finding
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -58,24 +54,17 @@ def check(
     data = {"findings": shown, "problems": problems, "warnings": warnings, "fixed": list(map(str, fixed))}
 
     def tell() -> None:
-        for line in _lines(findings):
-            typer.echo(line)
+        width = max(len(one.subject) for one in findings)
+        for one in findings:
+            level = typer.style(f"{one.level:7}", fg=COLOURS[one.level])
+            fix = f" -> {one.fix}" if one.fix else ""
+            typer.echo(f"{level}  {one.subject:{width}}  {one.text}{fix}")
         for done in fixed:
             typer.echo(f"fixed the mode of {done}")
         typer.echo(_summary(problems, warnings))
 
     show(ctx, output, data, tell)
     raise typer.Exit(USER_ERROR if problems else OK)
-
-
-def _lines(findings: Sequence["Finding"]) -> list[str]:
-    """Return a line for each finding, followed by its fix."""
-    width = max(len(finding.subject) for finding in findings)
-    return [
-        f"{typer.style(f'{one.level:7}', fg=COLOURS[one.level])}  {one.subject:{width}}  {one.text}"
-        + (f" -> {one.fix}" if one.fix else "")
-        for one in findings
-    ]
 
 
 def _summary(problems: int, warnings: int) -> str:

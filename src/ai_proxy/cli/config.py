@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,6 @@ from ai_proxy.cli.output import (
 
 if TYPE_CHECKING:
     from ai_proxy.config.load import Loaded
-    from ai_proxy.config.problems import ConfigError
 
 app = typer.Typer(help="Check, show, create and reload the configuration.", no_args_is_help=True)
 
@@ -32,8 +32,13 @@ def check(ctx: typer.Context, config: ConfigOption = None, output: FormatOption 
 
     A program or model that a service names and this machine lacks is a warning.
     """
+    from ai_proxy.config.build import build_services
+    from ai_proxy.doctor.backends import find_missing
+
     path, loaded = _load(config, output_format(ctx, output))
-    services, missing = list(loaded.config.services), _missing(loaded)
+    services, host = list(loaded.config.services), loaded.config.server.docker.host
+    found = find_missing(build_services(loaded.config), os.environ, host)
+    missing = [f"{one.text}; {one.fix}" for one in found]
     data = {"file": str(path) if path else None, "services": services, "warnings": missing}
 
     def tell() -> None:
@@ -42,14 +47,6 @@ def check(ctx: typer.Context, config: ConfigOption = None, output: FormatOption 
         typer.echo(_valid(path, len(services)))
 
     show(ctx, output, data, tell)
-
-
-def _missing(loaded: "Loaded") -> list[str]:
-    from ai_proxy.config.build import build_services
-    from ai_proxy.doctor.backends import find_missing
-
-    services, host = build_services(loaded.config), loaded.config.server.docker.host
-    return [f"{one.text}; {one.fix}" for one in find_missing(services, os.environ, host)]
 
 
 @app.command("show")
@@ -73,8 +70,6 @@ def schema() -> None:
 @app.command()
 def types(ctx: typer.Context, config: ConfigOption = None, output: FormatOption = None) -> None:
     """List the service types, including those of the configuration file."""
-    from dataclasses import asdict
-
     from ai_proxy.config.types import resolve_types
 
     _, loaded = _load(config, output_format(ctx, output))
@@ -155,16 +150,12 @@ def _load(explicit: Path | None, wanted: Format) -> "tuple[Path | None, Loaded]"
     try:
         return path, load(path, os.environ)
     except ConfigError as error:
-        typer.echo(error.detail if wanted is Format.TEXT else _as_json(error), err=True)
+        text = error.detail
+        if wanted is Format.JSON:
+            problems = [asdict(problem) for problem in error.problems]
+            text = json.dumps({"error": {"code": error.code, "message": text, "problems": problems}})
+        typer.echo(text, err=True)
         raise typer.Exit(USER_ERROR) from None
-
-
-def _as_json(error: "ConfigError") -> str:
-    """Return the errors of a file as JSON, each with its parts."""
-    from dataclasses import asdict
-
-    problems = [asdict(problem) for problem in error.problems]
-    return json.dumps({"error": {"code": error.code, "message": error.detail, "problems": problems}})
 
 
 def _valid(path: Path | None, count: int) -> str:

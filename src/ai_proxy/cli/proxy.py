@@ -80,25 +80,20 @@ def _start(options: ServeOptions, patience: float) -> tuple[Instance, Path]:
     """Start a proxy; if the start fails, leave nothing running."""
     import asyncio
 
+    from ai_proxy.config.build import server_settings
     from ai_proxy.instances.background import give_up, launch, log_path, until_answering
     from ai_proxy.platform.data_folder import data_folder
 
-    log = log_path(data_folder().absolute(), options.port or _configured_port(options.config))
+    settings = _configuration(options.config)
+    log = log_path(data_folder().absolute(), options.port or server_settings(settings).port)
     launched = launch(replace(options, log_file=log), log)
     try:
         with spinner("starting the proxy"):
-            instances = _instances(_configuration(options.config))
-            instance = asyncio.run(until_answering(launched, instances, patience))
+            instance = asyncio.run(until_answering(launched, _instances(settings), patience))
     except BaseException:
         give_up(launched)
         raise
     return instance, log
-
-
-def _configured_port(config: Path | None) -> int:
-    from ai_proxy.config.build import server_settings
-
-    return server_settings(_configuration(config)).port
 
 
 def started(instance: Instance, log: Path) -> str:
