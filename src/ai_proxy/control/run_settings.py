@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from loguru import logger
 
-from ai_proxy.core.run_settings import KNOBS, Kind, RunSettings, Value, knob, made, overlaid
+from ai_proxy.core.run_settings import SETTINGS, Kind, RunSettings, Value, made, overlaid, setting_spec
 from ai_proxy.core.store_ports import SettingStore
 from ai_proxy.platform.listeners import Listeners
 
@@ -36,7 +36,7 @@ class Setting:
 
 def written(setting: Setting) -> str:
     """Return a setting's value as people write it; `-` where none is set."""
-    return "-" if setting.value is None else KNOBS[setting.name].write(setting.value)
+    return "-" if setting.value is None else SETTINGS[setting.name].write(setting.value)
 
 
 class SettingsHolder:
@@ -71,7 +71,7 @@ class SettingsHolder:
         Raises:
             UnknownSettingError: There is no setting of that name.
         """
-        one = knob(name)
+        one = setting_spec(name)
         return Setting(
             name=name,
             value=self.current.value(name),
@@ -84,7 +84,7 @@ class SettingsHolder:
 
     def all(self) -> list[Setting]:
         """Return every setting and its value."""
-        return [self.get(name) for name in KNOBS]
+        return [self.get(name) for name in SETTINGS]
 
     async def load(self) -> None:
         """Read the settings that the store keeps."""
@@ -103,7 +103,7 @@ class SettingsHolder:
             InvalidSettingError: The setting cannot have that value.
             StoreError: The store could not keep it; nothing has changed.
         """
-        value = knob(name).read(given)
+        value = setting_spec(name).read(given)
         async with self._changing:
             await self._store.put(name, value)
             await self._take()
@@ -116,7 +116,7 @@ class SettingsHolder:
             UnknownSettingError: There is no setting of that name.
             StoreError: The store could not keep it; nothing has changed.
         """
-        knob(name)
+        setting_spec(name)
         async with self._changing:
             await self._store.drop(name)
             await self._take()
@@ -125,9 +125,9 @@ class SettingsHolder:
     async def _take(self) -> None:
         stored = await self._store.all()
         self._made = made(stored)
-        for name in sorted(KNOBS.keys() & stored.keys() - self._made.keys()):
+        for name in sorted(SETTINGS.keys() & stored.keys() - self._made.keys()):
             logger.warning(
-                "{} in the store is not {}; using the value of the configuration", name, KNOBS[name].range
+                "{} in the store is not {}; using the value of the configuration", name, SETTINGS[name].range
             )
         before, self.current = self.current, overlaid(self._base, stored)
         if self.current != before:

@@ -1,4 +1,4 @@
-"""Settings that are changed while the proxy runs: which there are, how they are read, and which hold."""
+"""Run-time settings: their types, how to read and write them, and how they override the configuration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,24 +17,24 @@ _DAY = 86_400
 
 
 class UnknownSettingError(RequestError):
-    """No setting of that name can be changed at run time."""
+    """There is no run-time setting of that name."""
 
     code, status, title = "unknown_setting", 404, "Unknown setting"
 
     def __init__(self, name: str) -> None:
-        near = near_names(name, KNOBS)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KNOBS)}"
-        super().__init__(f"no setting {name[:100]!r} can be changed at run time; {hint}")
+        near = near_names(name, SETTINGS)
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(SETTINGS)}"
+        super().__init__(f"there is no run-time setting {name[:100]!r}; {hint}")
 
 
 class InvalidSettingError(RequestError):
-    """The value is not one that the setting can have."""
+    """The setting cannot have that value."""
 
     code, status, title = "invalid_setting", 422, "Invalid setting"
 
 
 class Kind(StrEnum):
-    """What a value is."""
+    """Type of a value."""
 
     FLAG = "flag"
     NUMBER = "number"
@@ -43,16 +43,16 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Knob:
-    """A setting that can be changed at run time.
+class SettingSpec:
+    """The specification of a run-time setting.
 
     Attributes:
-        name: As in the configuration: section and key.
-        kind: What its value is; a duration is a number of seconds.
+        name: Section and key, as in the configuration.
+        kind: Type of its value; a duration is a number of seconds.
         description: What it does.
-        low: Least value, of a number or a duration.
-        high: Largest value, likewise.
-        choices: All values, of a choice.
+        low: Minimum of a number or a duration.
+        high: Maximum of a number or a duration.
+        choices: Values of a choice.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Knob:
     choices: tuple[str, ...] = ()
 
     def read(self, given: object) -> Value:
-        """Return the value that is given as itself, or as a text that says it.
+        """Read a value, given as itself or as text.
 
         Raises:
-            InvalidSettingError: It is none; says what would be.
+            InvalidSettingError: It is not a valid value; the message names the valid ones.
 
-        >>> KNOBS["engine.cache_ttl"].read("5m"), KNOBS["engine.detect"].read("off")
+        >>> SETTINGS["engine.cache_ttl"].read("5m"), SETTINGS["engine.detect"].read("off")
         (300.0, False)
         """
         try:
@@ -77,13 +77,13 @@ class Knob:
             value = None
         if not self._fits(value):
             raise InvalidSettingError(f"{self.name} must be {self.range}, not {str(given)[:100]!r}")
-        assert isinstance(value, bool | int | float | str)  # noqa: S101 - that is how it fits
+        assert isinstance(value, bool | int | float | str)  # noqa: S101 - implied by _fits
         return value
 
     def write(self, value: Value) -> str:
-        """Write a value as `read` reads it, and as people do.
+        """Return a value as text that `read` accepts.
 
-        >>> KNOBS["engine.cache_ttl"].write(300.0), KNOBS["engine.detect"].write(False)
+        >>> SETTINGS["engine.cache_ttl"].write(300.0), SETTINGS["engine.detect"].write(False)
         ('5m', 'false')
         """
         if self.kind is Kind.FLAG:
@@ -92,9 +92,9 @@ class Knob:
 
     @property
     def range(self) -> str:
-        """Say which values there are.
+        """The valid values, as text.
 
-        >>> KNOBS["engine.max_network_failures"].range
+        >>> SETTINGS["engine.max_network_failures"].range
         'a whole number from 1 to 1000'
         """
         match self.kind:
@@ -126,60 +126,60 @@ class Knob:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
-KNOBS: Mapping[str, Knob] = {
+SETTINGS: Mapping[str, SettingSpec] = {
     setting.name: setting
     for setting in (
-        Knob(
+        SettingSpec(
             "engine.detect",
             Kind.FLAG,
-            "Whether engines that run by themselves are looked for, and offered.",
+            "Whether to detect engines on this machine and offer their models.",
         ),
-        Knob(
+        SettingSpec(
             "engine.health_latency_threshold_ms",
             Kind.NUMBER,
-            "Slowest answer of a healthy engine, in milliseconds; a slower one is degraded.",
+            "Slowest response of a healthy engine, in milliseconds; a slower engine is degraded.",
             low=1,
             high=600_000,
         ),
-        Knob(
+        SettingSpec(
             "engine.max_network_failures",
             Kind.NUMBER,
-            "Tries in a row that must fail before an engine counts as unreachable.",
+            "Consecutive failed attempts after which an engine counts as unreachable.",
             low=1,
             high=1000,
         ),
-        Knob(
+        SettingSpec(
             "engine.cache_ttl",
             Kind.DURATION,
-            "How long what was found out about an engine holds.",
+            "How long a detection stays valid.",
             low=1,
             high=30 * _DAY,
         ),
-        Knob(
+        SettingSpec(
             "log.level",
             Kind.CHOICE,
-            "The least severe log records that are written.",
+            "Minimum severity of log records.",
             choices=tuple(LogLevel),
         ),
     )
 }
-"""What can be changed at run time, by name. Nothing else in the store is ever shown as a setting."""
+"""The run-time settings by name; nothing else in the store is a setting."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """The settings that hold.
+    """The settings in effect.
 
     Attributes:
-        engine: How engines that run by themselves are looked for.
-        log_level: The least severe log records that are written; None for what the start said.
+        engine: Settings of engine detection.
+        log_level: Minimum severity of log records; None for that of the start.
     """
 
     engine: EngineSettings = field(default_factory=EngineSettings)
     log_level: LogLevel | None = None
 
     def value(self, name: str) -> Value | None:
-        """Return a setting's value by its name; None where nothing is said.
+        """Return a setting's value by its name; None when it has none.
 
         >>> RunSettings().value("engine.max_network_failures"), RunSettings().value("log.level")
         (3, None)
@@ -190,32 +190,32 @@ class RunSettings:
         return found
 
 
-def knob(name: str) -> Knob:
-    """Return a setting by its name.
+def setting_spec(name: str) -> SettingSpec:
+    """Return the specification of a setting.
 
     Raises:
-        UnknownSettingError: None that can be changed at run time is called that.
+        UnknownSettingError: There is no run-time setting of that name.
     """
-    if name not in KNOBS:
+    if name not in SETTINGS:
         raise UnknownSettingError(name)
-    return KNOBS[name]
+    return SETTINGS[name]
 
 
 def made(stored: Mapping[str, object]) -> Mapping[str, Value]:
-    """Return those of the stored settings that are known and make sense, by name.
+    """Return the stored settings with valid names and values.
 
     >>> made({"engine.cache_ttl": 60, "log.level": "loud", "security.pepper_fingerprint": "5e"})
     {'engine.cache_ttl': 60}
     """
-    return {name: value for name in KNOBS if (value := _sensible(name, stored)) is not None}
+    return {name: value for name in SETTINGS if (value := _valid_value(name, stored)) is not None}
 
 
 def overlaid(base: RunSettings, stored: Mapping[str, object]) -> RunSettings:
-    """Return the settings that hold: what is stored comes before what the configuration says.
+    """Return the settings in effect: stored ones override the configuration.
 
     Args:
-        base: As the configuration says.
-        stored: As the store holds them; what is not known or makes no sense is as if it were not there.
+        base: The settings of the configuration.
+        stored: The stored settings; unknown names and invalid values are ignored.
 
     >>> overlaid(RunSettings(), {"engine.detect": False, "log.level": "debug"}).log_level
     <LogLevel.DEBUG: 'debug'>
@@ -224,13 +224,13 @@ def overlaid(base: RunSettings, stored: Mapping[str, object]) -> RunSettings:
     level = values.pop("log.level", base.log_level)
     engine = {name.removeprefix("engine."): value for name, value in values.items()}
     return RunSettings(
-        replace(base.engine, **engine),  # type: ignore[arg-type]  # they were read as what they must be
+        replace(base.engine, **engine),  # type: ignore[arg-type]  # their types were checked when read
         None if level is None else LogLevel(str(level)),
     )
 
 
-def _sensible(name: str, stored: Mapping[str, object]) -> Value | None:
+def _valid_value(name: str, stored: Mapping[str, object]) -> Value | None:
     try:
-        return KNOBS[name].read(stored[name]) if name in stored else None
+        return SETTINGS[name].read(stored[name]) if name in stored else None
     except InvalidSettingError:
         return None

@@ -1,14 +1,14 @@
 import pytest
 from tests.unit.api.house import House
 
-from ai_proxy.core.run_settings import KNOBS
+from ai_proxy.core.run_settings import SETTINGS
 
 
 async def test_every_setting_is_listed_and_nothing_else_in_the_store(house: House) -> None:
     said = await house.ask("GET", "/settings")
 
     assert "security.pepper_fingerprint" in await house.state.store.settings.all()
-    assert [one["name"] for one in said.body["settings"]] == list(KNOBS)
+    assert [one["name"] for one in said.body["settings"]] == list(SETTINGS)
     assert not any(one["made"] for one in said.body["settings"])
 
 

@@ -1,7 +1,7 @@
 import pytest
 from tests.unit.cli.conftest import Keeper
 
-from ai_proxy.core.run_settings import KNOBS
+from ai_proxy.core.run_settings import SETTINGS
 
 JSON = ("--format", "json")
 
@@ -28,7 +28,7 @@ def test_everything_that_can_be_set_is_listed(keeper: Keeper) -> None:
     head, *lines = keeper("config", "list").out.splitlines()
 
     assert head.split()[:3] == ["SETTING", "VALUE", "FROM"]
-    assert [line.split()[0] for line in lines] == list(KNOBS)
+    assert [line.split()[0] for line in lines] == list(SETTINGS)
     assert "pepper" not in "\n".join(lines)
 
 

@@ -4,15 +4,15 @@ from hypothesis import strategies as st
 
 from ai_proxy.core.options import LogLevel
 from ai_proxy.core.run_settings import (
-    KNOBS,
+    SETTINGS,
     InvalidSettingError,
     Kind,
-    Knob,
     RunSettings,
+    SettingSpec,
     UnknownSettingError,
-    knob,
     made,
     overlaid,
+    setting_spec,
 )
 from ai_proxy.core.settings import EngineSettings
 
@@ -22,56 +22,56 @@ ANYTHING = (
 )
 
 
-def values(knob: Knob) -> st.SearchStrategy[object]:
-    match knob.kind:
+def values(spec: SettingSpec) -> st.SearchStrategy[object]:
+    match spec.kind:
         case Kind.FLAG:
             return st.booleans()
         case Kind.CHOICE:
-            return st.sampled_from(knob.choices)
+            return st.sampled_from(spec.choices)
         case Kind.DURATION:
-            return st.integers(int(knob.low * 1000), int(knob.high * 1000)).map(lambda ms: ms / 1000)
-    return st.integers(int(knob.low), int(knob.high))
+            return st.integers(int(spec.low * 1000), int(spec.high * 1000)).map(lambda ms: ms / 1000)
+    return st.integers(int(spec.low), int(spec.high))
 
 
-KNOBS_AND_VALUES = st.sampled_from(list(KNOBS.values())).flatmap(
+SPECS_AND_VALUES = st.sampled_from(list(SETTINGS.values())).flatmap(
     lambda one: st.tuples(st.just(one), values(one))
 )
 
 
-@given(KNOBS_AND_VALUES)
-def test_what_is_written_is_read_as_it_was(given: tuple[Knob, bool | int | float | str]) -> None:
+@given(SPECS_AND_VALUES)
+def test_what_is_written_is_read_as_it_was(given: tuple[SettingSpec, bool | int | float | str]) -> None:
     one, value = given
 
     assert one.read(value) == value
     assert one.read(one.write(value)) == value
 
 
-@given(KNOBS_AND_VALUES)
+@given(SPECS_AND_VALUES)
 def test_what_is_stored_comes_before_what_the_configuration_says(
-    given: tuple[Knob, bool | int | float | str],
+    given: tuple[SettingSpec, bool | int | float | str],
 ) -> None:
     one, value = given
 
     settings = overlaid(BASE, {one.name: value})
 
     assert settings.value(one.name) == value
-    assert all(settings.value(name) == BASE.value(name) for name in KNOBS if name != one.name)
+    assert all(settings.value(name) == BASE.value(name) for name in SETTINGS if name != one.name)
 
 
-@given(st.dictionaries(st.sampled_from([*KNOBS, "security.pepper_fingerprint", "x"]), ANYTHING))
+@given(st.dictionaries(st.sampled_from([*SETTINGS, "security.pepper_fingerprint", "x"]), ANYTHING))
 def test_what_is_stored_and_makes_no_sense_is_as_if_it_were_not_there(stored: dict[str, object]) -> None:
     settings = overlaid(BASE, stored)
 
     kept = made(stored)
-    assert kept.keys() <= KNOBS.keys()
-    assert {name: settings.value(name) for name in KNOBS} == {
-        name: BASE.value(name) for name in KNOBS
+    assert kept.keys() <= SETTINGS.keys()
+    assert {name: settings.value(name) for name in SETTINGS} == {
+        name: BASE.value(name) for name in SETTINGS
     } | dict(kept)
     assert isinstance(settings.log_level, LogLevel)
 
 
-@given(st.sampled_from(list(KNOBS.values())), ANYTHING)
-def test_a_value_is_read_or_refused_with_what_would_be_one(one: Knob, given: object) -> None:
+@given(st.sampled_from(list(SETTINGS.values())), ANYTHING)
+def test_a_value_is_read_or_refused_with_what_would_be_one(one: SettingSpec, given: object) -> None:
     try:
         value = one.read(given)
     except InvalidSettingError as error:
@@ -93,7 +93,7 @@ def test_a_value_is_read_or_refused_with_what_would_be_one(one: Knob, given: obj
     ],
 )
 def test_a_text_is_read_as_people_mean_it(name: str, text: str, value: object) -> None:
-    assert KNOBS[name].read(text) == value
+    assert SETTINGS[name].read(text) == value
 
 
 @pytest.mark.parametrize(
@@ -110,15 +110,15 @@ def test_a_text_is_read_as_people_mean_it(name: str, text: str, value: object) -
 )
 def test_what_a_setting_cannot_be_is_refused(name: str, given: object) -> None:
     with pytest.raises(InvalidSettingError, match=name):
-        KNOBS[name].read(given)
+        SETTINGS[name].read(given)
 
 
 def test_a_misspelling_is_told() -> None:
     with pytest.raises(UnknownSettingError, match=r"did you mean 'engine\.cache_ttl'"):
-        knob("engine.cachettl")
+        setting_spec("engine.cachettl")
 
 
 def test_every_engine_setting_can_be_changed() -> None:
-    names = {name.removeprefix("engine.") for name in KNOBS if name.startswith("engine.")}
+    names = {name.removeprefix("engine.") for name in SETTINGS if name.startswith("engine.")}
 
     assert names == set(EngineSettings.__slots__)

@@ -20,7 +20,7 @@ from ai_proxy.core.keys import Scope, check_grant
 from ai_proxy.core.limits import Allowance, Bucket, Rate
 from ai_proxy.core.policy import Policy
 from ai_proxy.core.policy_document import parse_policy, policy_document
-from ai_proxy.core.run_settings import KNOBS
+from ai_proxy.core.run_settings import SETTINGS
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "keys.md").read_text(encoding="utf-8")
@@ -110,7 +110,7 @@ def test_the_headers_named_are_those_that_are_sent() -> None:
 
 
 def test_every_setting_is_listed_with_its_range() -> None:
-    assert {name: knob.range for name, knob in KNOBS.items()} == dict(rows("Settings at run time"))
+    assert {name: spec.range for name, spec in SETTINGS.items()} == dict(rows("Settings at run time"))
 
 
 def test_every_request_is_listed() -> None:
