@@ -137,6 +137,7 @@ def detected_services(config: Config, addresses: Mapping[str, str]) -> tuple[Ser
     services = {
         engine: ServiceConfig(type=types[engine], runtime=RuntimeKind.EXTERNAL, url=url)
         for engine, url in addresses.items()
+        if engine in types
     }
     return build_services(config.model_copy(update={"types": {}, "services": services}))
 

@@ -107,7 +107,13 @@ def create_engines(
         descriptors: Of the engines.
         session: Shared by all of them; closed by the caller.
     """
-    return {one.name: (one.create or HttpEngine)(one.profile, session) for one in descriptors}
+    engines: dict[str, Engine] = {}
+    for one in descriptors:
+        try:
+            engines[one.name] = (one.create or HttpEngine)(one.profile, session)
+        except Exception as error:  # noqa: BLE001 - a plug-in that raises must not take the others down
+            logger.opt(exception=error).error("cannot create the engine {}; it serves nothing", one.name)
+    return engines
 
 
 async def _connect(upstream: Upstream) -> Probe:

@@ -1,9 +1,16 @@
 """Plug-ins: parts that other packages add through entry points."""
 
 from collections.abc import Sequence
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 
 from loguru import logger
+
+
+@cache
+def _installed() -> EntryPoints:
+    """Return all entry points; looking through every installed package takes a while."""
+    return entry_points()
 
 
 def with_plugins[T](built_in: Sequence[T], group: str, kind: type[T]) -> Sequence[T]:
@@ -17,7 +24,7 @@ def with_plugins[T](built_in: Sequence[T], group: str, kind: type[T]) -> Sequenc
         kind: The type of a part.
     """
     added: list[T] = []
-    for point in entry_points(group=group):
+    for point in _installed().select(group=group):
         try:
             part = point.load()
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything while it is imported

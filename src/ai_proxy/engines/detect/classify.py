@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from loguru import logger
+
 from ai_proxy.core.detection import EngineState
 from ai_proxy.engines.answers import Answer, Answers
 from ai_proxy.engines.listing import read_models
@@ -134,8 +136,16 @@ def identify(answers: Answers, engines: Iterable[EngineDescriptor]) -> str | Non
     """Return the title of the software that gives these answers; None when unknown."""
     if any(map(_is_ours, answers.values())):
         return OURSELVES
-    known = (engine.title for engine in engines if engine.locator and engine.locator.is_it(answers))
-    return next(known, None)
+    return next((engine.title for engine in engines if _gives(engine, answers)), None)
+
+
+def _gives(engine: EngineDescriptor, answers: Answers) -> bool:
+    """Return whether answers are an engine's."""
+    try:
+        return engine.locator is not None and engine.locator.is_it(answers)
+    except Exception as error:  # noqa: BLE001 - a plug-in that raises must not hide the other engines
+        logger.opt(exception=error).error("the engine {} cannot say whether answers are its own", engine.name)
+        return False
 
 
 def _is_ours(answer: Answer) -> bool:
