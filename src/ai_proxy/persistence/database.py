@@ -30,15 +30,20 @@ class Driver(Protocol):
     """What differs between the databases. Every method but `changes` runs on the database's thread."""
 
     name: str
-    begin_reading: str
-    begin_writing: str
     errors: tuple[type[Exception], ...]
     """What its calls raise."""
     lost: tuple[type[Exception], ...]
-    """Of these, what BEGIN raises when the connection was lost since the last transaction."""
+    """Of these, what `begin` raises when the connection was lost since the last transaction."""
 
     def connect(self) -> Any:
         """Open a connection (DB-API 2.0) in autocommit mode, whose rows are mappings."""
+
+    def begin(self, connection: Any, *, writes: bool) -> None:
+        """Begin a transaction.
+
+        Raises:
+            StoreError: What it writes would be lost.
+        """
 
     def statement(self, sql: str) -> str:
         """Return a statement with placeholders as the driver wants them."""
@@ -208,7 +213,7 @@ class Database:
         Raises:
             StoreError: It failed.
         """
-        return await self._run(work, self._driver.begin_reading)
+        return await self._run(work, writes=False)
 
     async def write[T](self, work: Callable[[Transaction], T]) -> T:
         """Return what comes of `work`: on return it is on disk, on an error nothing has changed.
@@ -216,7 +221,7 @@ class Database:
         Raises:
             StoreError: It failed.
         """
-        return await self._run(work, self._driver.begin_writing)
+        return await self._run(work, writes=True)
 
     async def changes(self, clock: Clock) -> AsyncGenerator[None]:
         """Yield at once, and again whenever another connection may have changed something.
@@ -229,13 +234,13 @@ class Database:
                 async for change in changes:
                     yield change
 
-    async def _run[T](self, work: Callable[[Transaction], T], begin: str) -> T:
-        transact = partial(self._transact, work, begin)
+    async def _run[T](self, work: Callable[[Transaction], T], *, writes: bool) -> T:
+        transact = partial(self._transact, work, writes=writes)
         return await asyncio.get_running_loop().run_in_executor(self._thread, transact)
 
-    def _transact[T](self, work: Callable[[Transaction], T], begin: str) -> T:
+    def _transact[T](self, work: Callable[[Transaction], T], *, writes: bool) -> T:
         with explained(self.where, self._driver.errors):
-            connection = self._begun(begin)
+            connection = self._begun(writes=writes)
             try:
                 result = work(Transaction(connection, self._driver))
                 connection.execute("COMMIT")
@@ -244,17 +249,17 @@ class Database:
                 raise
             return result
 
-    def _begun(self, begin: str) -> Any:
+    def _begun(self, *, writes: bool) -> Any:
         """Return the connection with a transaction begun: the last one, unless its server hung up."""
         if self._connection is not None:
             try:
-                self._connection.execute(begin)
+                self._driver.begin(self._connection, writes=writes)
             except self._driver.lost:
                 self._disconnect()
             else:
                 return self._connection
         self._connection = self._driver.connect()
-        self._connection.execute(begin)
+        self._driver.begin(self._connection, writes=writes)
         return self._connection
 
     def _roll_back(self) -> None:

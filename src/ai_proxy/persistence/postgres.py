@@ -39,7 +39,6 @@ class Postgres:
     """
 
     name = "postgresql"
-    begin_reading = begin_writing = "BEGIN"
     errors: tuple[type[Exception], ...] = (psycopg.Error, OSError)
     lost: tuple[type[Exception], ...] = (psycopg.OperationalError,)
 
@@ -53,6 +52,10 @@ class Postgres:
         )
         connection.adapters.register_loader("json", TextLoader)  # as SQLite returns it
         return connection
+
+    def begin(self, connection: Any, *, writes: bool) -> None:  # noqa: ARG002 - all are alike
+        """Begin a transaction."""
+        connection.execute("BEGIN")
 
     def statement(self, sql: str) -> str:
         """Return the statement with psycopg's placeholders."""

@@ -6,6 +6,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from ai_proxy.core.errors import StoreUnavailableError
 from ai_proxy.core.ports import Clock
 
 LOOK_EVERY = 0.5
@@ -22,9 +23,6 @@ class Sqlite:
     """
 
     name = "sqlite"
-    begin_reading = "BEGIN"
-    # Taking the lock at once avoids the deadlock of two readers that both want to write.
-    begin_writing = "BEGIN IMMEDIATE"
     errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
     lost: tuple[type[Exception], ...] = ()
 
@@ -32,6 +30,7 @@ class Sqlite:
         self._path = path
         self._foreign_keys = foreign_keys
         self._patience = patience
+        self._opened: tuple[int, int] | None = None
 
     def connect(self) -> sqlite3.Connection:
         """Open the file."""
@@ -45,7 +44,30 @@ class Sqlite:
         except sqlite3.Error:
             connection.close()
             raise
+        self._opened = self._file()
         return connection
+
+    def begin(self, connection: Any, *, writes: bool) -> None:
+        """Begin a transaction.
+
+        Raises:
+            StoreUnavailableError: The file that is open was deleted or replaced.
+        """
+        if writes and self._file() != self._opened:
+            raise StoreUnavailableError(
+                f"the store {self._path} was deleted or replaced while it is in use, so nothing can be saved;"
+                " restart the proxy"
+            )
+        # Taking the lock at once avoids the deadlock of two readers that both want to write.
+        connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    def _file(self) -> tuple[int, int] | None:
+        """Return what identifies the file; None when there is none."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
 
     def statement(self, sql: str) -> str:
         """Return the statement as it is."""

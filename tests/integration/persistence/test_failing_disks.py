@@ -112,6 +112,21 @@ async def test_a_store_that_another_program_holds_can_be_read_and_is_written_lat
         await store.settings.put("new", 2)
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_nothing_is_acknowledged_that_a_deleted_file_would_lose(tmp_path: Path, replaced: bool) -> None:
+    file = tmp_path / "ai-proxy.db"
+    async with open_store(file_url(tmp_path)) as store:
+        await store.settings.put("kept", 1)
+        for name in ("ai-proxy.db", "ai-proxy.db-wal", "ai-proxy.db-shm"):
+            (tmp_path / name).unlink()
+        if replaced:
+            file.touch()
+
+        with pytest.raises(StoreUnavailableError, match=r"was deleted or replaced.*restart the proxy"):
+            await store.settings.put("lost", 2)
+        assert await store.settings.all() == {"kept": 1}
+
+
 async def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "ai-proxy.db"
     file.write_bytes(b"not a database at all\n" * 1000)
