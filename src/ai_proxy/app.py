@@ -12,14 +12,15 @@ from pathlib import Path
 
 from loguru import logger
 
+from ai_proxy.api.middleware import client_principal, owner_principal
 from ai_proxy.api.sockets import listen_private, serve_unix
 from ai_proxy.assembly import (
     CLIENT_SOCKET,
     ListenError,
-    Management,
     Parts,
     assemble,
     close,
+    management,
     overridden_settings,
 )
 from ai_proxy.config.build import build_services, tls_settings
@@ -96,15 +97,15 @@ async def _serve_until_stopped(
     stack.enter_context(run_folder.lock_instance(folder))
     parts = await assemble(stack, background, options, path, config, folder, set_level)
     plane, gateway = parts.plane, parts.gateway
-    management = Management(parts)
-    await stack.enter_async_context(serve_unix(folder / CLIENT_SOCKET, management.for_clients, background))
+    app = management(parts)
+    await stack.enter_async_context(serve_unix(folder / CLIENT_SOCKET, app, client_principal, background))
     certificates = overridden(tls_settings(config), options)
     # Before anything is adopted: a failure must not end it.
     port = await _listen(stack, parts, certificates)
     await gateway.listen_to_owner(listen_private(folder / run_folder.MODELS))
     await plane.open(build_services(config))
     await gateway.accept()
-    owner_socket = serve_unix(folder / "control.sock", management.for_owner, background)
+    owner_socket = serve_unix(folder / "control.sock", app, owner_principal, background)
     await stack.enter_async_context(owner_socket)
     stop = _handle_signals(plane, gateway, background)
     settle_memory()

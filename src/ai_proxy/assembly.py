@@ -2,19 +2,19 @@
 
 import asyncio
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
 from loguru import logger
 
+from ai_proxy.api.lazy import Application, LazyApplication
+from ai_proxy.api.probes import probes
 from ai_proxy.config.build import (
     build_services,
     detected_services,
@@ -54,10 +54,6 @@ from ai_proxy.runtimes.base import RuntimeContext
 from ai_proxy.runtimes.catalog import find_runtimes
 from ai_proxy.telemetry.logs import EventLog
 from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
-
-if TYPE_CHECKING:
-    from ai_proxy.api.lazy import Application, LazyApplication
-    from ai_proxy.api.middleware import Middleware
 
 VERSION = version("ai-inference-proxy")
 CLIENT_SOCKET = "gateway.sock"
@@ -186,58 +182,23 @@ async def assemble(
     )
 
 
-class Management:
-    """The management application on its two sockets; each part is imported when it is needed first."""
+def management(parts: Parts) -> LazyApplication:
+    """Return the management application; the first request that needs it imports what it is made of."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._lock = threading.Lock()
-        self._shared: LazyApplication | None = None
+    def restarts() -> Mapping[str, Restarts]:
+        return parts.background.restarts
 
-    def for_clients(self) -> "Middleware":
-        """Return what serves requests that the gateway passes on."""
-        from ai_proxy.api.middleware import Middleware, client_principal
-
-        return Middleware(self._application(), client_principal)
-
-    def for_owner(self) -> "Middleware":
-        """Return what serves the owner of the proxy."""
-        from ai_proxy.api.middleware import Middleware, owner_principal
-
-        return Middleware(self._application(), owner_principal)
-
-    def _application(self) -> "LazyApplication":
-        """Return the one application; both sockets may ask for it at once, each in its thread."""
-        from ai_proxy.api.lazy import LazyApplication
-        from ai_proxy.api.probes import probes
-
-        with self._lock:
-            if self._shared is None:
-                parts = self._parts
-                answers = probes(VERSION, parts.plane.services, self._restarts, parts.telemetry.metrics)
-                self._shared = LazyApplication(self._build, answers)
-            return self._shared
-
-    def _restarts(self) -> Mapping[str, Restarts]:
-        return self._parts.background.restarts
-
-    def _build(self) -> "Application":
+    def build() -> Application:
         from ai_proxy.api.application import create_app
         from ai_proxy.api.deps import Requests
 
-        parts = self._parts
-        app = create_app(
-            parts.plane,
-            parts.telemetry.metrics,
-            VERSION,
-            parts.addresses,
-            Requests(parts.telemetry.recent, parts.gateway.live),
-            parts.detector,
-            parts.state,
-            self._restarts,
-        )
+        requests = Requests(parts.telemetry.recent, parts.gateway.live)
+        plane, metrics, addresses = parts.plane, parts.telemetry.metrics, parts.addresses
+        app = create_app(plane, metrics, VERSION, addresses, requests, parts.detector, parts.state, restarts)
         settle_memory()
         return app
+
+    return LazyApplication(build, probes(VERSION, parts.plane.services, restarts, parts.telemetry.metrics))
 
 
 async def close(plane: ControlPlane, gateway: Gateway) -> None:

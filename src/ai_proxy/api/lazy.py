@@ -1,10 +1,13 @@
-"""The management application, built when a request needs it: until then it takes neither time nor memory."""
+"""The management application, built when a request needs it: until then it takes neither time nor memory.
+
+This module, `middleware.py`, `probes.py` and `sockets.py` are loaded at every start, so they import the web
+framework only when a request comes.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping
 
 from loguru import logger
-from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ai_proxy.core.errors import ManagementUnavailableError
@@ -27,7 +30,7 @@ class LazyApplication:
         probes: Answer GET and HEAD requests without the application, by path.
     """
 
-    def __init__(self, build: Callable[[], ASGIApp], probes: Mapping[str, Callable[[], Response]]) -> None:
+    def __init__(self, build: Callable[[], ASGIApp], probes: Mapping[str, Callable[[], ASGIApp]]) -> None:
         self._build = build
         self._probes = probes
         self._app: ASGIApp | None = None
@@ -64,6 +67,8 @@ class LazyApplication:
 
 
 async def _unavailable(scope: Scope, receive: Receive, send: Send) -> None:
+    from starlette.responses import JSONResponse
+
     error = ManagementUnavailableError(
         "the management application could not be built; see the proxy's log, then try again"
     )

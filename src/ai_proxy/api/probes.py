@@ -1,13 +1,15 @@
 """Liveness, readiness and metrics: what monitoring asks for, answered without the management application."""
 
 from collections.abc import Callable, Iterable, Mapping
-
-from starlette.responses import JSONResponse, Response
+from typing import TYPE_CHECKING
 
 from ai_proxy.control.views import ServiceView
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.service import StartPolicy
 from ai_proxy.platform.tasks import Restarts
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
 
 SERVING = (State.READY, State.DRAINING)
 
@@ -17,7 +19,7 @@ def probes(
     services: Callable[[], Iterable[ServiceView]],
     restarts: Callable[[], Mapping[str, Restarts]],
     metrics: Callable[[], tuple[bytes, str]],
-) -> Mapping[str, Callable[[], Response]]:
+) -> Mapping[str, Callable[[], "Response"]]:
     """Return what answers each path.
 
     Args:
@@ -33,12 +35,12 @@ def probes(
     }
 
 
-def health(version: str) -> Response:
+def health(version: str) -> "Response":
     """Return the answer to `/health`."""
-    return JSONResponse({"status": "ok", "version": version})
+    return _json({"status": "ok", "version": version}, 200)
 
 
-def ready(services: Iterable[ServiceView], restarts: Mapping[str, Restarts]) -> Response:
+def ready(services: Iterable[ServiceView], restarts: Mapping[str, Restarts]) -> "Response":
     """Return the answer to `/ready`: 503 while a service is awaited, or background work does not run.
 
     Clients without a key may ask: why work failed stands in the log only.
@@ -50,7 +52,7 @@ def ready(services: Iterable[ServiceView], restarts: Mapping[str, Restarts]) -> 
     ]
     is_ready = not waiting_for and not any(work.waiting for work in restarts.values())
     body = {"ready": is_ready, "waiting_for": waiting_for, "restarted": restarted}
-    return JSONResponse(body, 200 if is_ready else 503)
+    return _json(body, 200 if is_ready else 503)
 
 
 def not_ready(services: Iterable[ServiceView]) -> list[str]:
@@ -58,7 +60,15 @@ def not_ready(services: Iterable[ServiceView]) -> list[str]:
     return [s.id for s in services if s.start is StartPolicy.ALWAYS and not s.held and s.state not in SERVING]
 
 
-def measurements(metrics: Callable[[], tuple[bytes, str]]) -> Response:
+def measurements(metrics: Callable[[], tuple[bytes, str]]) -> "Response":
     """Return the answer to `/metrics`."""
+    from starlette.responses import Response
+
     text, content_type = metrics()
     return Response(text, headers={"Content-Type": content_type})
+
+
+def _json(body: object, status: int) -> "Response":
+    from starlette.responses import JSONResponse
+
+    return JSONResponse(body, status)

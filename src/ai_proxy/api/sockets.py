@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from starlette.types import ASGIApp, Scope
+
+from ai_proxy.api.middleware import Caller, Middleware
 from ai_proxy.platform.tasks import Background, cancel
 
 if TYPE_CHECKING:
-    from ai_proxy.api.middleware import Middleware
     from ai_proxy.api.server import UnixServer
 
 BACKLOG = 1024
@@ -22,13 +24,14 @@ BACKLOG = 1024
 
 @asynccontextmanager
 async def serve_unix(
-    path: Path, load: Callable[[], "Middleware"], background: Background | None = None
+    path: Path, app: ASGIApp, caller: Callable[[Scope], Caller], background: Background | None = None
 ) -> AsyncIterator[None]:
     """Serve an application on a Unix socket for as long as the context lasts.
 
     Args:
         path: Of the socket file, which only its owner can open.
-        load: Returns the application; called in a thread when somebody connects first.
+        app: May be served on several sockets at once.
+        caller: Returns who sent a request to this socket.
         background: Runs the server; None for one of its own.
 
     Raises:
@@ -39,10 +42,15 @@ async def serve_unix(
     loop, connected = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(listener, connected.set)
 
+    def make_server() -> "UnixServer":
+        from ai_proxy.api.server import UnixServer
+
+        return UnixServer(Middleware(app, caller))
+
     async def serve() -> None:
         await connected.wait()
         loop.remove_reader(listener)
-        server = await asyncio.to_thread(_make_server, load)
+        server = await asyncio.to_thread(make_server)
         await server.serve_on(listener.dup())
 
     serving = (background or Background()).run(serve, f"serve {path.name}")
@@ -53,12 +61,6 @@ async def serve_unix(
         loop.remove_reader(listener)
         listener.close()
         _remove_socket(path)
-
-
-def _make_server(load: Callable[[], "Middleware"]) -> "UnixServer":
-    from ai_proxy.api.server import UnixServer
-
-    return UnixServer(load())
 
 
 def listen_private(path: Path) -> socket.socket:

@@ -14,7 +14,7 @@ from tests.rigs.plane import FakePlane, view
 from tests.rigs.raw_http import build_request
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.middleware import Middleware, client_principal
+from ai_proxy.api.middleware import client_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.control.run_settings import SettingsHolder
 from ai_proxy.core.errors import ProxyError
@@ -79,7 +79,7 @@ async def site(house: House, tmp_path: Path) -> AsyncIterator[Site]:
     state = ProxyState(tmp_path, house.store, house.security, run_settings, house.clock)
     app = create_app(FakePlane(view("svc")), lambda: (b"m 1\n", "text/plain"), "1.2.3", state=state)
     watched = Watched(app, [])
-    async with serve_unix(tmp_path / "app.sock", lambda: Middleware(watched, client_principal)):
+    async with serve_unix(tmp_path / "app.sock", watched, client_principal):
         gateway = house.rig.gateway
         pool = gateway.shared.pools.of(Upstream("localhost", 80, unix_path=str(tmp_path / "app.sock")))
         gateway.shared.table.management.pool = pool

@@ -1,7 +1,6 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -11,7 +10,7 @@ from tests.unit.api.house import House, open_house
 
 from ai_proxy.api.application import create_app
 from ai_proxy.api.deps import Requests
-from ai_proxy.api.middleware import Middleware, client_principal, owner_principal
+from ai_proxy.api.middleware import client_principal, owner_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.usage import LiveRequest
@@ -49,7 +48,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     async with AsyncExitStack() as stack:
         sessions = []
         for name, principal in (("control.sock", owner_principal), ("gateway.sock", client_principal)):
-            await stack.enter_async_context(serve_unix(tmp_path / name, partial(Middleware, app, principal)))
+            await stack.enter_async_context(serve_unix(tmp_path / name, app, principal))
             connector = aiohttp.UnixConnector(str(tmp_path / name))
             sessions.append(
                 await stack.enter_async_context(aiohttp.ClientSession("http://x", connector=connector))

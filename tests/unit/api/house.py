@@ -11,7 +11,7 @@ from tests.rigs.fake_detector import FakeDetector, detection
 from tests.rigs.plane import FakePlane, view
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.middleware import Middleware, client_principal, owner_principal
+from ai_proxy.api.middleware import client_principal, owner_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.config.schema import Config
 from ai_proxy.core.store_ports import AuditEntry
@@ -70,8 +70,8 @@ async def open_house(data: Path, sockets: Path) -> AsyncIterator[House]:
             state=state,
         )
         async with (
-            serve_unix(sockets / "owner.sock", lambda: Middleware(app, owner_principal)),
-            serve_unix(sockets / "client.sock", lambda: Middleware(app, client_principal)),
+            serve_unix(sockets / "owner.sock", app, owner_principal),
+            serve_unix(sockets / "client.sock", app, client_principal),
             _over(sockets / "owner.sock") as owner,
             _over(sockets / "client.sock", CLIENT) as client,
         ):

@@ -13,7 +13,7 @@ from tests.unit.security.broken import Fault, FaultyAudit
 
 from ai_proxy.api.application import create_app
 from ai_proxy.api.audited import outcome
-from ai_proxy.api.middleware import Middleware, owner_principal
+from ai_proxy.api.middleware import owner_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.core.errors import RuntimeUnavailableError, StoreDamagedError
 from ai_proxy.security.audit import AuditLog
@@ -129,7 +129,7 @@ async def test_an_answer_is_sent_although_the_log_cannot_be_written(house: House
 async def asked(app: ASGIApp, folder: Path, method: str, path: str) -> tuple[int, dict[str, str]]:
     socket = folder / "other.sock"
     async with (
-        serve_unix(socket, lambda: Middleware(app, owner_principal)),
+        serve_unix(socket, app, owner_principal),
         aiohttp.ClientSession("http://x", connector=aiohttp.UnixConnector(str(socket))) as session,
         session.request(method, path) as response,
     ):

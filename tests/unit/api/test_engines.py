@@ -8,7 +8,7 @@ from tests.rigs.fake_detector import FakeDetector, detection
 from tests.rigs.plane import FakePlane
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.middleware import Middleware, client_principal
+from ai_proxy.api.middleware import client_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.core.detection import EngineState
 
@@ -27,7 +27,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     app = create_app(FakePlane(), lambda: (b"", "text/plain"), "1.2.3", detector=detector)
     path = tmp_path / "gateway.sock"
     async with (
-        serve_unix(path, lambda: Middleware(app, client_principal)),
+        serve_unix(path, app, client_principal),
         aiohttp.ClientSession("http://x", connector=aiohttp.UnixConnector(str(path))) as client,
     ):
         yield House(detector, client)

@@ -12,12 +12,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 from tests.unit.api.conftest import Api
 
-from ai_proxy.api.middleware import Middleware, client_principal, owner_principal
+from ai_proxy.api.middleware import client_principal, owner_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.api.sse import EventStream, follow, stream
 from ai_proxy.core.errors import StoreUnavailableError
 from ai_proxy.core.logring import LogLine, LogRing
-from ai_proxy.platform.tasks import Background
 
 
 async def who_calls(scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,7 +30,7 @@ def over(path: Path) -> aiohttp.ClientSession:
 
 async def test_the_owners_socket_takes_no_other_principal(tmp_path: Path) -> None:
     path = tmp_path / "owner.sock"
-    async with serve_unix(path, lambda: Middleware(who_calls, owner_principal)), over(path) as session:
+    async with serve_unix(path, who_calls, owner_principal), over(path) as session:
         said = await _text(session, {"X-AI-Proxy-Principal": "mallory", "X-AI-Proxy-Client": "192.0.2.7"})
 
     assert said.startswith("owner local ")
@@ -48,7 +47,7 @@ async def test_the_clients_socket_believes_the_gateway(
     tmp_path: Path, headers: dict[str, str], caller: str
 ) -> None:
     path = tmp_path / "client.sock"
-    async with serve_unix(path, lambda: Middleware(who_calls, client_principal)), over(path) as session:
+    async with serve_unix(path, who_calls, client_principal), over(path) as session:
         said = await _text(session, headers)
 
     assert said.startswith(f"{caller} ")
@@ -67,7 +66,7 @@ async def test_socket_is_private_and_replaces_one_left_over(tmp_path: Path) -> N
     with socket.socket(socket.AF_UNIX) as left_over:
         left_over.bind(str(path))
 
-    async with serve_unix(path, lambda: Middleware(who_calls, owner_principal)), over(path) as session:
+    async with serve_unix(path, who_calls, owner_principal), over(path) as session:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         async with session.get("/") as response:
             assert response.status == 200
@@ -75,28 +74,12 @@ async def test_socket_is_private_and_replaces_one_left_over(tmp_path: Path) -> N
     assert not path.exists()
 
 
-async def test_a_server_that_cannot_be_loaded_is_loaded_again_while_clients_wait(tmp_path: Path) -> None:
-    failures = [ImportError("no such module")]
-
-    def load() -> Middleware:
-        if failures:
-            raise failures.pop()
-        return Middleware(who_calls, owner_principal)
-
-    background, path = Background(sleep=lambda _: asyncio.sleep(0)), tmp_path / "owner.sock"
-    async with serve_unix(path, load, background), over(path) as session:
-        said = await _text(session)
-
-    assert said.startswith("owner ")
-    assert background.restarts["serve owner.sock"].count == 1
-
-
 async def test_file_in_the_way_of_the_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     path.write_text("precious")
 
     with pytest.raises(FileExistsError, match="in the way"):
-        async with serve_unix(path, lambda: Middleware(who_calls, owner_principal)):
+        async with serve_unix(path, who_calls, owner_principal):
             pass
 
     assert path.read_text() == "precious"
@@ -111,7 +94,7 @@ async def test_stopping_lets_a_request_finish(tmp_path: Path) -> None:
         await Response("done")(scope, receive, send)
 
     async with asyncio.TaskGroup() as tasks, over(tmp_path / "a.sock") as session:
-        server = serve_unix(tmp_path / "a.sock", lambda: Middleware(slow, owner_principal))
+        server = serve_unix(tmp_path / "a.sock", slow, owner_principal)
         await server.__aenter__()
         answer = tasks.create_task(_text(session))
         await begun.wait()
@@ -138,7 +121,7 @@ async def test_stopping_ends_a_stream_cleanly_and_unsubscribes(tmp_path: Path) -
         await EventStream(watched.follow(ring))(scope, receive, send)
 
     async with over(tmp_path / "a.sock") as session:
-        async with serve_unix(tmp_path / "a.sock", lambda: Middleware(logs, owner_principal)):
+        async with serve_unix(tmp_path / "a.sock", logs, owner_principal):
             response = await session.get("/")
             await response.content.readline()
             assert watched.now == 1
@@ -153,7 +136,7 @@ async def test_client_that_leaves_is_unsubscribed(tmp_path: Path) -> None:
     async def logs(scope: Scope, receive: Receive, send: Send) -> None:
         await EventStream(watched.follow(ring))(scope, receive, send)
 
-    async with serve_unix(tmp_path / "a.sock", lambda: Middleware(logs, owner_principal)):
+    async with serve_unix(tmp_path / "a.sock", logs, owner_principal):
         async with over(tmp_path / "a.sock") as session, session.get("/") as response:
             await response.content.readline()
         async with asyncio.timeout(60):

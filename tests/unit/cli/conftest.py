@@ -12,7 +12,7 @@ import pytest
 from tests.rigs.plane import FakePlane, view
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.middleware import Middleware, owner_principal
+from ai_proxy.api.middleware import owner_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.cli.main import run
 from ai_proxy.core.lifecycle import State
@@ -101,7 +101,7 @@ async def plane(base: Path) -> AsyncIterator[FakePlane]:
     plane = FakePlane(view("llama3"), view("coder", State.READY, starts=1, upstreams=("http://127.0.0.1:9",)))
     folder = create_instance_folder(base, 11000)
     app = create_app(plane, lambda: (b"", "text/plain"), "1.2.3")
-    async with serve_unix(folder / "control.sock", lambda: Middleware(app, owner_principal)):
+    async with serve_unix(folder / "control.sock", app, owner_principal):
         yield plane
 
 

@@ -17,7 +17,7 @@ from tests.rigs.plane import FakePlane, view
 from tests.unit.cli.conftest import CommandLine, running
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.middleware import Middleware, owner_principal
+from ai_proxy.api.middleware import owner_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.cli.answer import Answer
 from ai_proxy.dialects.completion import Facts
@@ -91,9 +91,7 @@ async def serving(base: Path, plane: FakePlane) -> AsyncIterator[Proxy]:
         stack.push_async_callback(runner.cleanup)
         await web.UnixSite(runner, str(folder / MODELS)).start()
         app = create_app(plane, lambda: (b"", "text/plain"), "1.2.3")
-        await stack.enter_async_context(
-            serve_unix(folder / "control.sock", lambda: Middleware(app, owner_principal))
-        )
+        await stack.enter_async_context(serve_unix(folder / "control.sock", app, owner_principal))
         yield proxy
 
 

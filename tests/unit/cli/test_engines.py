@@ -9,7 +9,7 @@ from tests.rigs.recorded_engine import recorded_engine
 from tests.unit.cli.conftest import CommandLine
 
 from ai_proxy.api.application import create_app
-from ai_proxy.api.middleware import Middleware, owner_principal
+from ai_proxy.api.middleware import owner_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.core.detection import EngineState
 from ai_proxy.platform.run_folder import create_instance_folder
@@ -24,9 +24,7 @@ async def detector(base: Path) -> AsyncIterator[FakeDetector]:
         detection("vllm", EngineState.ERROR_API, models=(), version=None, latency_ms=None),
     )
     app = create_app(FakePlane(), lambda: (b"", "text/plain"), "1.2.3", detector=detector)
-    async with serve_unix(
-        create_instance_folder(base, 11000) / "control.sock", lambda: Middleware(app, owner_principal)
-    ):
+    async with serve_unix(create_instance_folder(base, 11000) / "control.sock", app, owner_principal):
         yield detector
 
 
