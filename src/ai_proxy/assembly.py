@@ -37,8 +37,7 @@ from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.core.service import Service, Upstream
 from ai_proxy.core.settings import EngineSettings, SecuritySettings, ServerSettings
 from ai_proxy.engines.catalog import find_engines
-from ai_proxy.engines.detect.cache import MemoryCache
-from ai_proxy.engines.detect.detector import Detector
+from ai_proxy.engines.detect.detector import Detector, MemoryCache
 from ai_proxy.engines.http import create_engines
 from ai_proxy.gateway.guard import ClosedGuard, Guard, KeyGuard
 from ai_proxy.gateway.listener import Gateway

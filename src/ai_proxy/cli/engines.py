@@ -80,8 +80,7 @@ async def _detect(engine: str | None) -> Sequence["Detection"]:
     from ai_proxy.config.build import engine_settings
     from ai_proxy.config.load import configuration
     from ai_proxy.engines.catalog import find_engines
-    from ai_proxy.engines.detect.cache import MemoryCache
-    from ai_proxy.engines.detect.detector import Detector
+    from ai_proxy.engines.detect.detector import Detector, MemoryCache
     from ai_proxy.platform.clock import SystemClock
 
     settings = engine_settings(configuration(None, os.environ)[1])

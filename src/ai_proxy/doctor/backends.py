@@ -138,8 +138,7 @@ async def check_engines(installation: Installation) -> Sequence[Finding]:
     import aiohttp
 
     from ai_proxy.engines.catalog import find_engines
-    from ai_proxy.engines.detect.cache import MemoryCache
-    from ai_proxy.engines.detect.detector import Detector
+    from ai_proxy.engines.detect.detector import Detector, MemoryCache
 
     settings = engine_settings(installation.config)
     if not settings.detect or installation.env.get("AI_PROXY_DETECT", "").lower() in OFF:

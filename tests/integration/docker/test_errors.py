@@ -43,11 +43,11 @@ async def refusal(runtime: DockerRuntime, **launch: Any) -> str:
             "image no/such:1 is not on this machine and 'pull' is 'never': run 'docker pull",
         ),
         ({"image": "No Such"}, "'No Such' is not the name of an image: correct 'image'"),
-        ({"gpus": ("all",)}, "GPUs are asked for, and Docker has none to give: install the driver"),
+        ({"gpus": ("all",)}, "the service needs GPUs, and Docker has none to give: install the driver"),
         ({"gpus": ("device=0",)}, "or set gpus: none"),
         ({"networks": ("nowhere",)}, "Docker has no network nowhere: run 'docker network create nowhere'"),
         ({"networks": ("bridge", "nowhere")}, "Docker has no network nowhere"),
-        ({"user": "nobody-here"}, "knows no user nobody-here: correct 'user', or give numbers"),
+        ({"user": "nobody-here"}, "has no user nobody-here: correct 'user', or use numbers"),
         ({"memory_mb": 1}, "Docker refused: Minimum memory limit allowed is 6MB"),
     ],
 )

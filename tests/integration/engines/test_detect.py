@@ -15,8 +15,7 @@ from tests.rigs.recorded_engine import ENGINES, Mood, recorded_engine
 from ai_proxy.core.detection import Detection, EngineState, UnknownEngineError, socket_address
 from ai_proxy.core.settings import EngineSettings
 from ai_proxy.engines.catalog import BUILT_IN
-from ai_proxy.engines.detect.cache import MemoryCache
-from ai_proxy.engines.detect.detector import Detector
+from ai_proxy.engines.detect.detector import Detector, MemoryCache
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.testing.contracts import closed_port
 

@@ -1,6 +1,6 @@
 from tests.rigs.fake_detector import detection
 
-from ai_proxy.engines.detect.cache import MemoryCache
+from ai_proxy.engines.detect.detector import MemoryCache
 from ai_proxy.testing.fakes import FakeClock
 
 

@@ -2,8 +2,8 @@
 
 import re
 import ssl
-from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from ai_proxy.core.service import DockerLaunch
 
@@ -20,7 +20,7 @@ def explain_unreachable(host: str | None, error: Exception) -> str:
     causes = _causes(error)
     if any(isinstance(cause, PermissionError) for cause in causes):
         return (
-            f"{place} may not be used by this user (permission denied on its socket): "
+            f"this user may not use {place} (permission denied on its socket): "
             "join the group 'docker', or use rootless Docker"
         )
     if any(isinstance(cause, FileNotFoundError) for cause in causes):
@@ -96,98 +96,75 @@ def explain_host(host: str | None, error: Exception) -> str:
     )
 
 
-def _no_network(name: str) -> str:
-    return f"Docker has no network {name}: run 'docker network create {name}', or correct 'networks'"
+class Meaning(NamedTuple):
+    """What a message of an engine means, and what to do about it."""
+
+    pattern: str
+    text: str
 
 
-type Say = Callable[[DockerLaunch, "re.Match[str]"], str]
-
-MEANINGS: tuple[tuple[str, Say], ...] = (
-    (
+MEANINGS = (
+    Meaning(
         r"invalid reference format|invalid repository name",
-        lambda launch, _: f"{launch.image!r} is not the name of an image: correct 'image'",
+        "{image!r} is not the name of an image: correct 'image'",
     ),
-    (
+    Meaning(
         r"no such image|image not known",
-        lambda launch, _: (
-            f"image {launch.image} is not on this machine and 'pull' is '{launch.pull}': "
-            f"run 'docker pull {launch.image}', or let the proxy do it with pull: missing"
-        ),
+        "image {image} is not on this machine and 'pull' is '{pull}': run 'docker pull {image}', "
+        "or let the proxy do it with pull: missing",
     ),
-    (
-        r"listen \S+ (?P<address>\S+):\d+: bind: cannot assign requested address",
-        lambda _, match: (
-            f"ports cannot be published on {match['address']}, which is not an address of Docker's machine: "
-            "set server.docker.address to the one by which the proxy reaches it"
-        ),
+    Meaning(
+        r"listen \S+ (?P<name>\S+):\d+: bind: cannot assign requested address",
+        "ports cannot be published on {name}, which is not an address of Docker's machine: "
+        "set server.docker.address to the one by which the proxy reaches it",
     ),
-    (
+    Meaning(
         r"port is already allocated|address already in use|ports are not available",
-        lambda launch, _: (
-            f"port {launch.host_port} is taken: end what listens there, or choose another host_port"
-            if launch.host_port
-            else "the port Docker chose is taken: try again"
-        ),
+        "{port} is taken: end what listens there, or choose another host_port",
     ),
-    (
-        r"bind source path does not exist: (?P<path>.*)|statfs (?P<podman>.*): no such file",
-        lambda _, match: (
-            f"{match['path'] or match['podman']} does not exist on the host: create it, or correct 'volumes'"
-        ),
+    Meaning(
+        r"(bind source path does not exist:|statfs) (?P<name>.*?)(: no such file.*)?$",
+        "{name} does not exist on the host: create it, or correct 'volumes'",
     ),
-    (
+    Meaning(
         r"could not select device driver|nvidia-container-cli|no known GPU vendor|unresolvable CDI devices",
-        lambda *_: (
-            "GPUs are asked for, and Docker has none to give: install the driver and the NVIDIA Container "
-            "Toolkit, or set gpus: none"
-        ),
+        "the service needs GPUs, and Docker has none to give: install the driver and the NVIDIA Container "
+        "Toolkit, or set gpus: none",
     ),
-    (
-        r"network (?P<docker>\S+) not found|network with name or ID (?P<podman>[^:]+): network not found",
-        lambda _, match: _no_network(match["docker"] or match["podman"]),
+    Meaning(
+        r"network (with name or ID )?(?P<name>[^\s:]+)(: network)? not found",
+        "Docker has no network {name}: run 'docker network create {name}', or correct 'networks'",
     ),
-    (
+    Meaning(
         r"docker-init|exec: \"(tini|catatonit)|container-init binary not found",
-        lambda *_: (
-            "the engine's own init program is missing on its host: install docker-init (Debian: tini), or "
-            "catatonit for Podman"
-        ),
+        "the engine's own init program is missing on its host: install docker-init (Debian: tini), or "
+        "catatonit for Podman",
     ),
-    (
-        r"exec: \"(?P<word>[^\"]*)\": .*(not found|no such file|permission denied)",
-        lambda launch, match: (
-            f"{match['word']} cannot be executed in {launch.image}: correct 'command', or use another image"
-        ),
+    Meaning(
+        r"exec: \"(?P<name>[^\"]*)\": .*(not found|no such file|permission denied)",
+        "{name} cannot be executed in {image}: correct 'command', or use another image",
     ),
-    (
-        r"unable to find (user|group) (?P<name>[^:]*)",
-        lambda launch, match: (
-            f"{launch.image} knows no {match[1]} {match['name']}: correct 'user', or give numbers"
-        ),
+    Meaning(
+        r"unable to find (?P<name>(user|group) [^:]*)",
+        "{image} has no {name}: correct 'user', or use numbers",
     ),
-    (
+    Meaning(
         r"pull access denied|manifest .*unknown|(manifest for|repository) .* not found|not found: manifest",
-        lambda launch, _: (
-            f"image {launch.image} is not in its registry, or only for those who are logged in: "
-            "correct 'image', or run 'docker login' as the proxy's user"
-        ),
+        "image {image} is not in its registry, or requires a login: correct 'image', or run 'docker login' "
+        "as the proxy's user",
     ),
-    (
+    Meaning(
         r"unauthorized|authentication required|resource is denied|no basic auth credentials",
-        lambda launch, _: (
-            f"the registry does not let us have image {launch.image}: run 'docker login' as the proxy's user"
-        ),
+        "the registry refuses image {image}: run 'docker login' as the proxy's user",
     ),
-    (
+    Meaning(
         r"dial tcp|no such host|i/o timeout|connection refused|deadline exceeded|handshake|Client.Timeout",
-        lambda launch, match: (
-            f"the registry of image {launch.image} cannot be reached ({match.string.strip()}): "
-            "check the network, or load the image with 'docker load'"
-        ),
+        "the registry of image {image} cannot be reached ({message}): check the network, or load the image "
+        "with 'docker load'",
     ),
-    (
+    Meaning(
         r"no space left on device",
-        lambda *_: "Docker's disk is full: make room, for example with 'docker system prune'",
+        "Docker's disk is full: make room, for example with 'docker system prune'",
     ),
 )
 """Messages of Docker and Podman, each with what to do; the first match counts."""
@@ -199,9 +176,13 @@ def explain(launch: DockerLaunch, message: str) -> str:
     >>> print(explain(DockerLaunch("x", 80), "bind source path does not exist: /models"))
     /models does not exist on the host: create it, or correct 'volumes'
     """
-    for pattern, say in MEANINGS:
-        if match := re.search(pattern, message, re.IGNORECASE):
-            return say(launch, match)
+    port = f"port {launch.host_port}" if launch.host_port else "the port that Docker chose"
+    for meaning in MEANINGS:
+        if match := re.search(meaning.pattern, message, re.IGNORECASE):
+            name = match.groupdict().get("name") or ""
+            return meaning.text.format(
+                image=launch.image, pull=launch.pull, port=port, name=name, message=message.strip()
+            )
     return f"Docker refused: {message}"
 
 
