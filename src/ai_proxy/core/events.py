@@ -1,4 +1,4 @@
-"""What happened, as facts for people and machines."""
+"""Events of services."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from ai_proxy.core.lifecycle import Event, State
 
 @dataclass(frozen=True, slots=True)
 class ServiceEvent:
-    """A service moved from one state to another.
+    """A transition of a service from one state to another.
 
     Attributes:
         seq: Counts events from 1.
         at: Seconds since the epoch.
         service_id: The service.
-        event: What moved it.
-        state: Its state now.
-        reason: Why it moved, in words.
+        event: The event that caused it.
+        state: The new state.
+        reason: Why it happened, as text.
     """
 
     seq: int

@@ -17,22 +17,22 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """A key as it is shown, without the key itself. Moments are seconds since the epoch.
+    """A key as it is shown, without the key itself. Times are in seconds since the epoch.
 
     Attributes:
-        id: Names it in lists, logs and the audit log; no secret.
-        label: What people call it.
-        state: Whether it is good.
-        scopes: What it is good for.
-        models: Which models may be asked, as names or patterns; empty for all.
+        id: Its id in lists, logs and the audit log; not secret.
+        label: Its label.
+        state: Whether it is valid.
+        scopes: What it is for.
+        models: Models it may use, as names or patterns; empty for all.
         rpm: Requests per minute; null for the policy's limit, 0 for no limit.
         burst: Requests at once; likewise, and 0 for a minute's worth.
         tpm: Tokens per minute, of prompts and answers together; likewise.
-        concurrency: Requests in flight; likewise.
-        created: When it was made.
-        expires: From when on it is no longer good; null for never.
+        concurrency: Concurrent requests; likewise.
+        created: When it was created.
+        expires: When it stops being valid; null for never.
         revoked: When it was revoked; null if it was not.
-        rotated_from: Id of the key it took the place of; empty for none.
+        rotated_from: Id of the key it replaced; empty for none.
         last_used: When it was last used, to within seconds; null for never.
     """
 
@@ -54,10 +54,10 @@ class KeyFacts:
 
 @dataclass(frozen=True, slots=True)
 class MadeKey:
-    """A new key, with the key itself, which is shown this once and kept nowhere.
+    """A new key with its plain text, which is shown only once and not stored.
 
     Attributes:
-        plain: The key itself, to be sent as `Authorization: Bearer ...`.
+        plain: The key itself, to send as `Authorization: Bearer ...`.
         key: Its facts.
     """
 
@@ -66,7 +66,7 @@ class MadeKey:
 
 
 def key_state(key: ApiKey, now: float) -> KeyState:
-    """Tell whether a key is good at a moment, in seconds since the epoch."""
+    """Return the state of a key at a time, in seconds since the epoch."""
     if key.revoked is not None:
         return KeyState.REVOKED
     return KeyState.EXPIRED if key.expires is not None and now >= key.expires else KeyState.GOOD
@@ -76,7 +76,7 @@ def key_facts(key: ApiKey, now: float) -> KeyFacts:
     """Return a key as it is shown.
 
     Args:
-        key: Of which.
+        key: The key.
         now: Seconds since the epoch.
     """
     allowance = key.grant.allowance
@@ -99,7 +99,7 @@ def key_facts(key: ApiKey, now: float) -> KeyFacts:
 
 
 def limits(allowance: Allowance) -> str:
-    """Write limits for people; empty without any.
+    """Return limits as text; empty without any.
 
     >>> limits(Allowance(rpm=60, concurrency=0))
     'rpm 60, concurrency 0'
@@ -108,7 +108,7 @@ def limits(allowance: Allowance) -> str:
 
 
 def described(grant: Grant) -> str:
-    """Write a grant in a line.
+    """Return a grant as one line of text.
 
     >>> described(Grant("laptop", models=frozenset({"llama*"}), allowance=Allowance(rpm=60)))
     "'laptop' for inference, of llama*, with rpm 60"

@@ -32,10 +32,10 @@ _SHAPE = re.compile(rb"aip_([0-9a-f]{12})_[0-9A-Za-z]{49}")
 
 
 class Scope(StrEnum):
-    """What a key may be used for."""
+    """What a key is for."""
 
     INFERENCE = "inference"
-    """Asking models, and `/service`."""
+    """Using models and `/service`."""
     ADMIN = "admin"
     """Managing the proxy."""
 
@@ -45,9 +45,9 @@ class Grant:
     """What the holder of a key may do.
 
     Attributes:
-        label: A name for people.
-        scopes: What the key may be used for.
-        models: Which models may be asked, as names or patterns such as `llama*`; empty for all.
+        label: Label for display.
+        scopes: What the key is for.
+        models: Models it may use, as names or patterns such as `llama*`; empty for all.
         allowance: Rate limits; the policy sets those that it leaves open.
     """
 
@@ -59,17 +59,17 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """The facts about a key, without the key itself. Moments are seconds since the epoch.
+    """The facts about a key, without the key itself. Times are in seconds since the epoch.
 
     Attributes:
-        id: Names it.
-        digest: As `key_digest` returns it.
+        id: Its id.
+        digest: The result of `key_digest`.
         grant: What it allows.
-        created: When it was made.
+        created: When it was created.
         expires: When it stops being valid; None for never.
         revoked: When it was revoked; None if it was not.
-        rotated_from: Id of the key it took the place of; empty for none.
-        last_used: When it was last seen, to within a batch; None for never.
+        rotated_from: Id of the key it replaced; empty for none.
+        last_used: Time of its last use, to within a batch; None for never.
     """
 
     id: str
@@ -87,7 +87,7 @@ class PlainKey:
     """A key as its holder has it; exists only while it is created and shown.
 
     Attributes:
-        id: Names it.
+        id: Its id.
         text: The key itself.
     """
 
@@ -121,7 +121,7 @@ def key_id(presented: bytes) -> str:
 
 
 def redacted(text: str) -> str:
-    """Return a text without the secrets of keys in it.
+    """Return a text with the secrets of keys removed.
 
     >>> redacted("GET /api/aip_0123456789ab_Secret")
     'GET /api/aip_0123456789ab_...'
@@ -140,11 +140,11 @@ def key_digest(pepper: bytes, presented: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """A key that came with a request.
+    """A key in a request.
 
     Attributes:
-        key: As sent.
-        header: Lower-case name of the header that it came in, which is never forwarded.
+        key: The key as sent.
+        header: Lower-case name of its header, which is never forwarded.
     """
 
     key: bytes = field(repr=False)
@@ -152,12 +152,12 @@ class Presented:
 
 
 def presented_keys(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Presented, ...]:
-    """Return the keys of ours in the headers that may carry one; usually one or none.
+    """Return the proxy's keys in the headers that may hold one; usually one or none.
 
-    Any other value in such a header is for the backend, and ignored.
+    Any other value in such a header is for the backend and is ignored.
 
     Args:
-        headers: Lower-case names, and values.
+        headers: Pairs of lower-case name and value.
 
     >>> presented_keys([(b"authorization", b"Bearer aip_1"), (b"x-api-key", b"sk-for-the-backend")])[0].header
     b'authorization'
@@ -167,7 +167,7 @@ def presented_keys(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Presented, .
 
 
 def presented_key(name: bytes, value: bytes) -> bytes:
-    """Return the key in one header; empty if it carries none of ours.
+    """Return the proxy's key in one header; empty when it holds none.
 
     >>> presented_key(b"authorization", b"bearer  aip_1"), presented_key(b"cookie", b"aip_1")
     (b'aip_1', b'')
@@ -185,12 +185,12 @@ def presented_key(name: bytes, value: bytes) -> bytes:
 def rotate(
     key: ApiKey, fresh_id: str, fresh_digest: bytes, now: float, overlap: float
 ) -> tuple[ApiKey, ApiKey]:
-    """Return a key that expires soon, and the one that takes its place.
+    """Return a key with its new expiry, and the key that replaces it.
 
     Args:
-        key: As it was.
-        fresh_id: Of the new one.
-        fresh_digest: Of the new one.
+        key: The key to replace.
+        fresh_id: Id of the new key.
+        fresh_digest: Digest of the new key.
         now: Seconds since the epoch.
         overlap: Seconds for which both are valid.
     """
@@ -244,18 +244,18 @@ def check_model(key: ApiKey, *names: str) -> None:
     """Refuse a model that the key does not allow.
 
     Args:
-        key: Whose it is.
-        names: By any of which the model may be allowed.
+        key: The key.
+        names: Names of the model; the key may allow any of them.
 
     Raises:
-        ForbiddenError: None of them is.
+        ForbiddenError: The key allows none of them.
     """
     if not allows_model(key, *names):
         raise _not_for(key, names[0])
 
 
 def allows_model(key: ApiKey, *names: str) -> bool:
-    """Tell whether a key allows a model, by any of its names."""
+    """Return whether a key allows a model by any of its names."""
     allowed = key.grant.models
     if not allowed or any(name in allowed for name in names):
         return True
@@ -263,16 +263,16 @@ def allows_model(key: ApiKey, *names: str) -> bool:
 
 
 def check_service(key: ApiKey, service_id: str) -> None:
-    """Refuse a service as a whole, whatever its models are, unless the key names it or all that it has.
+    """Refuse a service as a whole unless the key names it or all of its models.
 
-    A pattern without a slash means models: that a service is called like them opens only the model so called.
+    A pattern without a slash matches models only, even if a service has a matching name.
 
     Args:
-        key: Whose it is.
-        service_id: Of the service.
+        key: The key.
+        service_id: Id of the service.
 
     Raises:
-        ForbiddenError: It is not.
+        ForbiddenError: The key does not allow the whole service.
     """
     allowed = key.grant.models
     if allowed and service_id not in allowed and not any(matches(f"{service_id}/", p) for p in allowed):
@@ -280,9 +280,9 @@ def check_service(key: ApiKey, service_id: str) -> None:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Tell whether a name is one that a pattern means; one without a slash means none with one, but for `*`.
+    """Return whether a pattern matches a name; without a slash, only `*` matches names with one.
 
-    Else `llama*` would allow any model of a service that is called so.
+    Otherwise `llama*` would allow every model of a service with such a name.
 
     >>> matches("llama3", "llama*"), matches("llama-box/qwen", "llama*"), matches("box/org/qwen", "box/*")
     (True, False, True)

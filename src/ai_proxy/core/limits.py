@@ -1,17 +1,17 @@
-"""How much a client may take: token buckets whose state is one number.
+"""Rate limits: token buckets whose state is one number.
 
-That number is `full_at`, the moment at which a bucket will be full again (virtual scheduling, a form of the
-generic cell rate algorithm, ITU-T I.371 annex A). A bucket at rest needs no state, nothing drifts while
-nobody asks, and debt is a moment that lies further away. Moments are monotonic seconds.
+That number is `full_at`, the time at which a bucket will be full again (virtual scheduling, a form of the
+generic cell rate algorithm, ITU-T I.371 annex A). A full bucket needs no state, an idle one needs no updates,
+and a debt is a later time. Times are in monotonic seconds.
 """
 
 from dataclasses import dataclass, fields
 from math import ceil, inf
 
 MAX_LIMIT = 10**12
-"""Largest number that can be set as a limit."""
+"""Largest value of a limit."""
 SLACK = 1e-6
-"""Seconds by which rounding may be off."""
+"""Rounding error, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class Rate:
     """How fast a bucket fills and how much it holds.
 
     Attributes:
-        per_minute: What flows in; at least 1.
-        burst: What it holds, and thus may be taken at once; at least 1.
+        per_minute: Tokens added per minute; at least 1.
+        burst: Capacity, which may be taken at once; at least 1.
     """
 
     per_minute: int
@@ -28,7 +28,7 @@ class Rate:
 
     @property
     def interval(self) -> float:
-        """Seconds in which one flows in."""
+        """Seconds in which one token is added."""
         return 60.0 / self.per_minute
 
 
@@ -40,7 +40,7 @@ class Allowance:
         rpm: Requests per minute.
         burst: Requests at once; a minute's worth if it is not set.
         tpm: Tokens per minute, of prompts and answers together.
-        concurrency: Requests in flight.
+        concurrency: Concurrent requests.
     """
 
     rpm: int | None = None
@@ -49,7 +49,7 @@ class Allowance:
     concurrency: int | None = None
 
     def over(self, base: "Allowance") -> "Allowance":
-        """Return this one, with the limits that it leaves open from another.
+        """Return this allowance, with its open limits taken from another.
 
         >>> Allowance(rpm=0).over(Allowance(rpm=60, tpm=1000))
         Allowance(rpm=0, burst=None, tpm=1000, concurrency=None)
@@ -64,27 +64,27 @@ class Allowance:
 
     @property
     def requests(self) -> Rate | None:
-        """The bucket of requests; None without a limit."""
+        """Rate of requests; None without a limit."""
         return Rate(self.rpm, self.burst or self.rpm) if self.rpm else None
 
     @property
     def tokens(self) -> Rate | None:
-        """The bucket of tokens; None without a limit."""
+        """Rate of tokens; None without a limit."""
         return Rate(self.tpm, self.tpm) if self.tpm else None
 
 
 UNSAID = Allowance()
-"""Leaves every limit to another."""
+"""An allowance that leaves every limit to another."""
 
 
 class Bucket:
     """A token bucket.
 
     Args:
-        rate: How fast it fills and how much it holds; None for one that is never empty.
+        rate: How fast it fills and how much it holds; None for a bucket that is never empty.
 
     Attributes:
-        rate: The same.
+        rate: As passed.
         full_at: When it will be full again.
     """
 
@@ -100,7 +100,7 @@ class Bucket:
         return f"<Bucket [{self.rate}, full at {self.full_at:g}]>"
 
     def change(self, rate: Rate | None, now: float) -> None:
-        """Fill at another rate from now on; as much is missing as before.
+        """Fill at another rate from now on; the missing amount stays the same.
 
         >>> bucket = Bucket(Rate(60, 10))
         >>> bucket.charge(now=100.0, cost=5)
@@ -115,7 +115,7 @@ class Bucket:
         self.full_at = now + missing * self._interval if missing else 0.0
 
     def shortage(self, now: float, cost: float = 1.0) -> float:
-        """Return the seconds until it holds that much; 0 when it does.
+        """Return the seconds until it holds `cost` tokens; 0 when it does.
 
         >>> bucket = Bucket(Rate(60, 2))
         >>> bucket.charge(now=100.0, cost=2)
@@ -126,12 +126,12 @@ class Bucket:
         return wait if wait > SLACK else 0.0
 
     def charge(self, now: float, cost: float = 1.0) -> None:
-        """Take that much, whatever it holds: what is missing is a debt."""
+        """Take `cost` tokens; if it holds fewer, the rest is a debt."""
         full_at = self.full_at
         self.full_at = (full_at if full_at > now else now) + cost * self._interval  # noqa: FURB136 - hot
 
     def take(self, now: float, cost: float = 1.0) -> float:
-        """Take that much if it holds it; return `shortage`, with which nothing was taken."""
+        """Take `cost` tokens if it holds them; otherwise return `shortage` and take nothing."""
         wait = self.shortage(now, cost)
         if not wait:
             self.charge(now, cost)
@@ -149,9 +149,9 @@ class Bucket:
         return max(0, int((self._capacity - missing) / self._interval + SLACK))
 
     def headers(self, kind: bytes, now: float) -> bytes:
-        r"""Return header lines for clients, in the names that OpenAI's clients know; none without a rate.
+        r"""Return rate-limit header lines with OpenAI's names; none without a rate.
 
-        They say how much it holds when full, how much it holds now, and how long until it is full.
+        They hold the capacity, the remaining tokens, and the time until the bucket is full.
 
         >>> bucket = Bucket(Rate(60, 10))
         >>> bucket.charge(now=100.0)
@@ -173,7 +173,7 @@ class Bucket:
 
 
 def duration(seconds: float) -> str:
-    """Write a time as OpenAI does.
+    """Return a duration in the format of OpenAI's headers.
 
     >>> [duration(s) for s in (0.0, 0.12, 1.0, 60.5, 3725.0)]
     ['0s', '120ms', '1s', '1m1s', '1h2m5s']

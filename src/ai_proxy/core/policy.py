@@ -1,4 +1,4 @@
-"""The policy: who may call from where, and how much."""
+"""The policy: allowlist, CORS, rate limits, trusted proxies."""
 
 import re
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://((?:\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?
 """An origin in lower case (RFC 6454 section 6.2), with its host and port as a group."""
 
 _WITH_PORT = re.compile(r"\[([^]]*)\](?::\d*)?|([^:]*):\d*", re.ASCII)
-"""An address that has a port, or could: in brackets."""
+"""An address with a port, or in brackets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """Which web pages of other origins may call, and how (Fetch standard, CORS protocol).
+    """Which web pages of other origins have access (Fetch standard, CORS protocol).
 
     Attributes:
-        origins: As browsers send them, `https://chat.example.com`; `*` for all; empty for none.
-        methods: They may use.
-        headers: They may send, in lower case; `*` for all.
-        expose: Response headers they may read.
-        credentials: Whether browsers may add cookies and their own logins; never with `*`.
-        max_age: Seconds for which a browser remembers the answer.
+        origins: Allowed origins, `https://chat.example.com`; `*` for all; empty for none.
+        methods: Allowed methods.
+        headers: Allowed request headers, in lower case; `*` for all.
+        expose: Response headers that pages may read.
+        credentials: Whether browsers may send cookies and credentials; never with `*`.
+        max_age: Seconds for which a browser caches a preflight.
     """
 
     origins: tuple[str, ...] = ()
@@ -47,9 +47,9 @@ class Policy:
     """The rules for every request, on every path.
 
     Attributes:
-        allowlist: Networks that clients may call from; empty for all.
-        cors: Which web pages may call.
-        per_key: Limits of a key, where it sets none of its own.
+        allowlist: Networks of clients that have access; empty for all.
+        cors: Which web pages have access.
+        per_key: Limits of a key that sets none of its own.
         per_ip: Limits of an address.
         trusted_proxies: Networks whose `X-Forwarded-For` is believed.
         max_request_mb: Largest body of a request, in MB; 0 for no limit.
@@ -70,7 +70,7 @@ NOBODY = Policy(allowlist=(IPv4Network("0.0.0.0/32"),))
 def parse_address(text: str) -> Address | None:
     """Read an address as sockets and forwarding headers write it; None for anything else.
 
-    IPv4 within IPv6 is IPv4: a listener on both calls its IPv4 clients so.
+    An IPv4-mapped IPv6 address counts as IPv4: a dual-stack listener reports IPv4 clients that way.
 
     >>> parse_address("::ffff:10.0.0.1"), parse_address("[2001:db8::1]:443"), parse_address("10.0.0.1:80")
     (IPv4Address('10.0.0.1'), IPv6Address('2001:db8::1'), IPv4Address('10.0.0.1'))
@@ -90,12 +90,12 @@ def parse_address(text: str) -> Address | None:
 
 
 def is_within(address: Address, networks: Sequence[Network]) -> bool:
-    """Tell whether an address lies in one of the networks."""
+    """Return whether an address is in one of the networks."""
     return any(address in network for network in networks)
 
 
 def is_allowed(address: Address | None, allowlist: Sequence[Network]) -> bool:
-    """Tell whether a client may call; one without an address only where everybody may.
+    """Return whether a client has access; a client without an address only if the allowlist is empty.
 
     >>> from ipaddress import ip_network
     >>> [is_allowed(parse_address(a), [ip_network("10.0.0.0/8")]) for a in ("10.1.2.3", "::1", "?")]
@@ -105,16 +105,16 @@ def is_allowed(address: Address | None, allowlist: Sequence[Network]) -> bool:
 
 
 def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
-    """Return who calls: the last hop that is not one of our own proxies.
+    """Return the client's address: the last hop that is not a trusted proxy.
 
-    Each proxy adds the address it was called from at the right end, so only what trusted ones added is
-    believed: from the right, up to the first address that is not trusted. Where one of them added something
-    that is no address, the hop that added it is as far as one can see.
+    Each proxy appends the address of its client on the right. So this reads from the right, and stops at the
+    first address that is not trusted. If a trusted proxy appended something that is not an address, that
+    proxy counts as the client.
 
     Args:
         peer: Address of the other end of the connection.
-        forwarded: Values of `X-Forwarded-For`, one for each such header, in their order.
-        trusted: Networks of our own proxies.
+        forwarded: Values of the `X-Forwarded-For` headers, in their order.
+        trusted: Networks of trusted proxies.
 
     >>> from ipaddress import ip_network
     >>> client_address("10.0.0.1", ["1.1.1.1, 2.2.2.2"], [ip_network("10.0.0.0/8")])
@@ -134,12 +134,12 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Networ
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """The answer to a browser that asks before it calls.
+    """The response to a CORS preflight.
 
     Attributes:
-        allowed: Whether it may.
-        headers: Of the answer.
-        reason: Why it may not; empty where it may.
+        allowed: Whether the request is allowed.
+        headers: Headers of the response.
+        reason: Why it is not allowed; empty when it is.
     """
 
     allowed: bool
@@ -152,15 +152,15 @@ def preflight(cors: Cors, origin: str, method: str, wanted: str = "") -> Preflig
 
     Args:
         cors: The policy.
-        origin: Of the page.
-        method: It wants to use.
+        origin: Origin of the page.
+        method: Method of the request that follows.
         wanted: Value of `Access-Control-Request-Headers`; empty for none.
 
     >>> preflight(Cors(("https://a.example",)), "https://b.example", "POST").reason
-    "the policy does not name the origin 'https://b.example'"
+    "the policy does not allow the origin 'https://b.example'"
     """
     names = [name.strip().lower() for name in wanted.split(",") if name.strip()]
-    reason = _objection(cors, origin, method, names)
+    reason = _refusal_reason(cors, origin, method, names)
     if reason:
         return Preflight(allowed=False, headers=_VARY_PREFLIGHT, reason=reason)
     allowed: Headers = (
@@ -173,7 +173,7 @@ def preflight(cors: Cors, origin: str, method: str, wanted: str = "") -> Preflig
 
 
 def cors_headers(cors: Cors, origin: str) -> Headers:
-    """Return the headers of a response to a request from a page; none for a page that may not call.
+    """Return the CORS headers of a response to a page; none for a page without access.
 
     >>> cors_headers(Cors(("*",), expose=()), "https://a.example")
     (('Access-Control-Allow-Origin', '*'),)
@@ -188,15 +188,15 @@ def cors_headers(cors: Cors, origin: str) -> Headers:
 
 
 def is_origin_allowed(cors: Cors, origin: str) -> bool:
-    """Tell whether pages of an origin may call; `null`, which any sandboxed page has, only where all may."""
+    """Return whether an origin has access; `null`, the origin of sandboxed pages, only if all have."""
     return ANY in cors.origins or origin.lower() in cors.origins
 
 
 def is_local_host(host: str) -> bool:
-    """Tell whether a `Host` header can belong to an honest caller of a loopback listener.
+    """Return whether a `Host` header names this machine, and not a rebound name.
 
-    A page that has its own name resolved to 127.0.0.1 (DNS rebinding) comes with that name. An address has
-    no name to rebind, and `localhost` is never asked of anybody (RFC 6761 section 6.3).
+    A page whose own name resolves to 127.0.0.1 (DNS rebinding) sends that name. An address cannot be rebound,
+    and `localhost` is never resolved over DNS (RFC 6761 section 6.3).
 
     >>> [is_local_host(h) for h in ("localhost:11000", "[::1]:11000", "127.0.0.1", "evil.example", "")]
     [True, True, True, False, False]
@@ -205,10 +205,10 @@ def is_local_host(host: str) -> bool:
 
 
 def is_own_page(origin: str, host: str) -> bool:
-    """Tell whether a page comes from where it calls, or at least from this machine.
+    """Return whether a page has the origin it sends requests to, or one on this machine.
 
     Args:
-        origin: Of the page.
+        origin: Origin of the page.
         host: The `Host` header of the request.
 
     >>> is_own_page("http://gpu:11000", "gpu:11000"), is_own_page("http://localhost:3000", "127.0.0.1:11000")
@@ -225,7 +225,7 @@ def is_own_page(origin: str, host: str) -> bool:
 
 
 def host_name(host: str) -> str:
-    """Return the name in a `Host` header, in lower case; empty for none, or what is no host.
+    """Return the name in a `Host` header, in lower case; empty for an invalid one.
 
     >>> host_name("GPU.example.com:80"), host_name("localhost:80.example.com")
     ('gpu.example.com', '')
@@ -239,7 +239,7 @@ def _is_localhost(name: str) -> bool:
 
 
 def is_exposed(host: str) -> bool:
-    """Tell whether other machines can reach a listener on an address.
+    """Return whether other machines can reach a listener on an address.
 
     >>> [is_exposed(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "gpu-box")]
     [False, False, False, True, True, True]
@@ -253,13 +253,13 @@ _VARY_PREFLIGHT: Headers = (
 )
 
 
-def _objection(cors: Cors, origin: str, method: str, names: Sequence[str]) -> str:
+def _refusal_reason(cors: Cors, origin: str, method: str, names: Sequence[str]) -> str:
     if not is_origin_allowed(cors, origin):
-        return f"the policy does not name the origin {origin[:200]!r}"
+        return f"the policy does not allow the origin {origin[:200]!r}"
     if method not in cors.methods:
-        return f"the policy does not let pages use {method[:50]}"
+        return f"the policy does not allow web pages to use {method[:50]}"
     refused = [] if ANY in cors.headers else [name for name in names if name not in cors.headers]
-    return f"the policy does not let pages send {', '.join(refused)[:200]}" if refused else ""
+    return f"the policy does not allow web pages to send {', '.join(refused)[:200]}" if refused else ""
 
 
 def _origin_headers(cors: Cors, origin: str) -> Headers:

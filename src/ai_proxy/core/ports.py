@@ -1,4 +1,4 @@
-"""What the proxy asks of the outside world; implemented by runtimes, engines, telemetry, and fakes."""
+"""Ports to the outside world; runtimes, engines, telemetry and fakes implement them."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from ai_proxy.core.service import Handle, Lease, Outcome, Report, Service, Upstr
 from ai_proxy.core.usage import RequestRecord
 
 type Tell = Callable[[str], None]
-"""Takes the progress of something under way, in words for people."""
+"""Receives the progress of an operation, as text."""
 
 
 class Clock(Protocol):
-    """Time, so that tests own it."""
+    """Time, as a port so that tests control it."""
 
     def now(self) -> float:
         """Return monotonic seconds; for durations and deadlines."""
 
     def wall(self) -> float:
-        """Return seconds since the epoch; for people."""
+        """Return seconds since the epoch; for times that are shown or stored."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after that many seconds."""
@@ -31,67 +31,67 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RuntimeCapabilities:
-    """What a runtime declares that it can do; nobody asks for its class.
+    """The capabilities that a runtime declares; callers use them instead of its class.
 
     Attributes:
-        owns: Whether it starts and ends what it runs. What it does not own runs by itself: it is watched by
-            health checks, and never stopped for lack of use.
+        owns: Whether it starts and stops what it runs. Otherwise health checks monitor its services, and the
+            proxy never stops them when they are idle.
     """
 
     owns: bool = True
 
 
 class Runtime(Protocol):
-    """How services are run.
+    """Runs services.
 
-    Every method may be cancelled. `handles` is the truth that ownership rests on: it lists whatever `start`
-    may have left behind, even after a cancellation or a lost answer.
+    Every method may be cancelled. `handles` is the source of truth for ownership: it lists everything that
+    `start` may have left behind, even after a cancellation or a lost response.
     """
 
     @property
     def capabilities(self) -> RuntimeCapabilities:
-        """What this runtime can do."""
+        """The capabilities of this runtime."""
 
     async def start(self, service: Service, placement: Placement, tell: Tell) -> Handle:
-        """Launch the service; return as soon as it runs, ready or not.
+        """Launch the service; return as soon as it is running, ready or not.
 
         Args:
             service: What to launch.
-            placement: Where, as the scheduler chose.
-            tell: Takes the progress of a long start, in words: `pulling image: 3 of 7 layers`. Each call
-                shows that the start is alive, and extends its time limit.
+            placement: The placement that the scheduler chose.
+            tell: Called with the progress of a long start: `pulling image: 3 of 7 layers`. Each call shows
+                that the start is alive, and extends its time limit.
 
         Raises:
-            RuntimeFailureError: It could not be launched; nothing is left behind.
+            RuntimeFailureError: The launch failed, and left nothing behind.
         """
 
     async def stop(self, handle: Handle, grace: float) -> None:
-        """End it politely, after `grace` seconds by force; return only when nothing of it runs.
+        """Ask it to stop, kill it after `grace` seconds, and return when nothing of it runs.
 
-        Stopping what has already ended is not an error.
+        Stopping something that has ended is not an error.
 
         Raises:
             RuntimeFailureError: It may still be running.
         """
 
     def watch(self, handle: Handle) -> AsyncGenerator[Report, None]:
-        """Report on what runs until it has ended; the last report is the only `Exit`.
+        """Yield reports until it has ended; the last report is the only `Exit`.
 
-        Several may watch one handle. When it had ended before, the exit is the first report. While the
-        runtime itself is away there are no reports, or a failure is raised and the caller watches again.
+        Several callers may watch one handle. If it has already ended, the exit is the first report. While the
+        runtime is away, this yields nothing, or raises and the caller watches again.
 
         Raises:
-            RuntimeFailureError: The runtime cannot be asked now.
+            RuntimeFailureError: The runtime does not respond now.
         """
 
     async def handles(self) -> Sequence[Handle]:
-        """Return what runs now and is ours, also from before a restart of the proxy.
+        """Return what runs now and belongs to this proxy, including what it ran before a restart.
 
-        A handle that another version of the proxy has written is listed with its own version, and cannot be
-        adopted: see `Handle.version`.
+        A handle written by another version of the proxy keeps its version and cannot be adopted: see
+        `Handle.version`.
 
         Raises:
-            RuntimeFailureError: The runtime cannot be asked now.
+            RuntimeFailureError: The runtime does not respond now.
         """
 
     def logs(self, service_id: str) -> LogRing:
@@ -100,11 +100,11 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What an engine said about its readiness.
+    """The result of probing an engine's readiness.
 
     Attributes:
-        ready: Whether it can answer requests.
-        detail: In words, for people: `loading model`, `connection refused`.
+        ready: Whether it can serve requests.
+        detail: Description: `loading model`, `connection refused`.
     """
 
     ready: bool
@@ -116,10 +116,10 @@ class Model:
     """A model an engine lists.
 
     Attributes:
-        id: As the engine calls it.
-        context_length: In tokens; None when the engine does not say.
-        modalities: What it takes beside text; None when the engine does not say.
-        kind: `chat`, `embeddings`, ...; empty when the engine does not say.
+        id: Name of the model in the engine.
+        context_length: In tokens; None when the engine does not report it.
+        modalities: Modalities it accepts besides text; None when the engine does not report them.
+        kind: `chat`, `embeddings`, ...; empty when the engine does not report it.
     """
 
     id: str
@@ -129,7 +129,7 @@ class Model:
 
 
 class Engine(Protocol):
-    """The software that answers."""
+    """The software that serves models."""
 
     @property
     def name(self) -> str:
@@ -137,95 +137,95 @@ class Engine(Protocol):
 
     @property
     def abilities(self) -> Abilities:
-        """What it can do of the APIs that clients speak."""
+        """Its abilities: endpoints, parameters, modalities."""
 
     async def probe(self, service: Service, upstream: Upstream) -> Probe:
-        """Ask for readiness: health path, then model list. Never raises; answers within a few seconds."""
+        """Check readiness: health path, then model list. Never raises; returns within a few seconds."""
 
     async def models(self, service: Service, upstream: Upstream) -> Sequence[Model]:
-        """Return the models it lists; empty when it cannot tell."""
+        """Return the models it lists; empty when it lists none or does not respond."""
 
 
 class EngineCache(Protocol):
-    """Remembers for a while what was found out about engines; what is too old vanishes by itself.
+    """Caches detections of engines; expired ones disappear.
 
     Attributes:
-        ttl: For how long, in seconds.
+        ttl: Lifetime of a detection, in seconds.
     """
 
     ttl: float
 
     async def get(self, engine: str) -> Detection | None:
-        """Return what is known of an engine; None when that is nothing, or too old."""
+        """Return the cached detection of an engine; None when there is none."""
 
     async def put(self, detection: Detection) -> None:
-        """Remember what was found out."""
+        """Cache a detection."""
 
     async def drop(self, engine: str) -> None:
-        """Forget an engine."""
+        """Remove the detection of an engine."""
 
 
 class EngineDetector(Protocol):
-    """Finds the engines that run by themselves."""
+    """Detects engines that the proxy did not start."""
 
     async def detect(self, engine: str | None = None, *, fresh: bool = False) -> Sequence[Detection]:
-        """Return the state of each engine. Never fails: an engine that cannot be asked has a state, too.
+        """Return the state of each engine; an engine that does not respond has a state as well.
 
         Args:
-            engine: The only one to look at; None for all.
-            fresh: Whether to ask again what is remembered.
+            engine: The only engine to detect; None for all.
+            fresh: Whether to ignore the cache.
 
         Raises:
-            UnknownEngineError: No engine of that name is looked for.
+            UnknownEngineError: The proxy does not detect an engine of that name.
         """
 
     async def forget(self, engine: str) -> None:
-        """Have an engine asked again, since it may have changed."""
+        """Invalidate the cached detection of an engine, since it may have changed."""
 
 
 class Admission(Protocol):
-    """All that the data plane needs of the control plane."""
+    """The interface of the control plane to the data plane."""
 
     def acquire(self, service_id: str) -> Lease | None:
         """Return a lease when the service is ready, else None. Immediate."""
 
     async def admit(self, ask: Ask) -> Lease:
-        """Wait for a lease, starting the service if need be; cancelling gives up the place.
+        """Wait for a lease, and start the service if necessary; cancellation leaves the queue.
 
         Raises:
-            ProxyError: The request cannot be served; says why.
+            ProxyError: The request cannot be served; the error says why.
         """
 
     def wait_reason(self, service_id: str) -> str:
-        """Return why a request for the service waits now, in words; empty when it would not wait.
+        """Return why a request for the service waits now; empty when it would not wait.
 
-        For example `llama3 is loading, 12 of about 40 s`. The words change while a request waits.
+        For example `llama3 is loading, 12 of about 40 s`. The reason changes while a request waits.
         """
 
     def move(self, lease: Lease, outcome: Outcome, retry_after: float = 0.0) -> bool:
         """Move a lease to another replica, since its upstream failed; False when there is none to try.
 
         Args:
-            lease: Goes on, with another upstream.
+            lease: The lease; it gets another upstream.
             outcome: How its upstream failed.
-            retry_after: What that upstream asked for, in seconds; 0 when it did not.
+            retry_after: Seconds in that upstream's Retry-After; 0 without one.
         """
 
     def stands(self, lease: Lease) -> bool:
-        """Return whether the instance of a lease still runs: else its address may be another's by now."""
+        """Return whether the instance of a lease still runs; if not, another program may have its address."""
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Give a lease back."""
 
     def unload(self, service_id: str) -> None:
-        """Have a service stopped after its requests in flight; the next request may start it again."""
+        """Stop a service after its requests in flight; the next request may start it again."""
 
     def load_time(self, service_id: str) -> float | None:
-        """Return the seconds that a start takes, as learned from the last one; None before."""
+        """Return the seconds that the last start took; None before the first one."""
 
 
 class Recorder(Protocol):
-    """Where measurements go."""
+    """Receives measurements."""
 
     def exchange(
         self, service_id: str, status: int, seconds: float, first_byte: float, received: int, sent: int
@@ -242,10 +242,10 @@ class Recorder(Protocol):
         """
 
     def finished(self, record: RequestRecord) -> None:
-        """Record a finished request to a model; it is not told as an exchange besides."""
+        """Record a finished model request; it is not recorded as an exchange as well."""
 
     def settle(self) -> None:
-        """Do what was put off: called about once a second, so that nobody waits long to be told."""
+        """Process what was deferred; called about once a second."""
 
     def state(self, service_id: str, state: str) -> None:
         """Record that a service entered a state."""
@@ -254,11 +254,11 @@ class Recorder(Protocol):
         """Record a start that reached READY, and how long it took."""
 
     def forget(self, service_id: str) -> None:
-        """Drop what is held about a service that is no longer declared."""
+        """Drop the data about a service that is no longer declared."""
 
 
 class Tracing(Protocol):
-    """What the data plane asks of tracing; where there is none, it is not asked."""
+    """The tracing that the data plane uses, if any."""
 
     def begin(self, traceparent: bytes) -> bytes:
         """Return the traceparent to pass on; empty to leave the client's as it is.

@@ -1,4 +1,4 @@
-"""Which service a request is for, by the name of a service or of a model."""
+"""Routes a request to a service by the name of a model."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from ai_proxy.core.ports import Model
 from ai_proxy.core.service import Service
 
 SCHEME = "flm://"
-"""Begins a name that says which engine is meant: `flm://ollama/llama3`."""
+"""Prefix of a name that selects an engine: `flm://ollama/llama3`."""
 MAX_NAME = 200
-"""Longest name that is looked for where it is not listed, in characters."""
+"""Longest name that is searched for when it is not listed, in characters."""
 
 
 def near_names(name: str, known: Iterable[str], count: int = 3) -> tuple[str, ...]:
-    """Return the known names that look like a misspelt one, best first.
+    """Return the known names similar to a misspelt one, best first.
 
     >>> near_names("lama3", ["coder", "llama3", "llama2"])
     ('llama3', 'llama2')
@@ -30,12 +30,12 @@ def near_names(name: str, known: Iterable[str], count: int = 3) -> tuple[str, ..
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a service has to offer to those who ask for a model.
+    """The models that a service offers.
 
     Attributes:
-        service: Who answers.
-        abilities: Of its engine.
-        listed: Models its engine listed when it was last ready; empty before.
+        service: The service.
+        abilities: Abilities of its engine.
+        listed: Models that its engine listed when it was last ready; empty before.
     """
 
     service: Service
@@ -43,14 +43,14 @@ class Offer:
     listed: tuple[Model, ...] = ()
 
     def find(self, name: str) -> Model | None:
-        """Return a model that the engine lists."""
+        """Return the model of that name in the engine's list; None when it lists none."""
         return next((model for model in self.listed if model.id == name), None)
 
     def target(self, name: str) -> str:
-        """Return what the engine calls what clients call `name`.
+        """Return the engine's name of the model that clients call `name`.
 
-        An engine with one model is asked for that one, whatever clients call it; an engine that has never
-        listed its models is asked for the name itself.
+        For an engine with one model, that is its model, whatever clients call it; for an engine that never
+        listed its models, it is the name itself.
         """
         alias = self.service.aliases.get(name)
         if alias is not None or self.find(name):
@@ -58,24 +58,24 @@ class Offer:
         return self.listed[0].id if len(self.listed) == 1 and not self.abilities.any_name else name
 
     def knows(self, name: str) -> bool:
-        """Return whether a name, given together with this service's own, is one of its models."""
+        """Return whether `name`, in `service/name`, is a model of this service."""
         service = self.service
         declared = name in service.models or name in service.aliases or name == service.id
         return declared or self.find(name) is not None
 
     def may_know(self, name: str) -> bool:
-        """Return whether it can be one: an engine that has never run has not listed its models."""
+        """Return whether `name` may be one of its models; an engine that never ran has listed none."""
         return not self.listed or self.knows(name)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRoute:
-    """Where a model is.
+    """The route to a model.
 
     Attributes:
-        name: As clients say it.
-        offer: Who answers.
-        target: What the engine is to be asked for.
+        name: Name of the model, as clients know it.
+        offer: The service that has it.
+        target: Name of the model in its engine.
     """
 
     name: str
@@ -84,25 +84,25 @@ class ModelRoute:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """By which a key may be allowed to ask for it."""
+        """The names by which a key may allow the model."""
         return self.name, self.target, f"{self.offer.service.id}/{self.target}"
 
     @property
     def model(self) -> Model | None:
-        """What the engine says of it; None when that is not known."""
+        """The model in the engine's list; None when it is not known."""
         listed = self.offer.listed
         return listed[0] if len(listed) == 1 else self.offer.find(self.target)
 
     @property
     def modalities(self) -> frozenset[Modality]:
-        """What it takes beside text, as it says itself, else as its engine does."""
+        """Modalities the model accepts besides text; those of its engine when the model lists none."""
         model = self.model
         listed = model.modalities if model is not None else None
         return self.offer.abilities.modalities if listed is None else listed
 
 
 class Claim(IntEnum):
-    """How strongly a service claims a name; the strongest gets it."""
+    """How strongly a service claims a name; the strongest claim wins."""
 
     LISTED = 1
     ID = 2
@@ -110,7 +110,7 @@ class Claim(IntEnum):
 
 
 def claims(offer: Offer) -> Iterator[tuple[str, Claim]]:
-    """Yield the names a service answers to, as far as they are known now."""
+    """Yield the model names of a service that are known now."""
     service = offer.service
     if service.models or service.aliases:
         yield from ((name, Claim.DECLARED) for name in dict.fromkeys((*service.models, *service.aliases)))
@@ -121,12 +121,12 @@ def claims(offer: Offer) -> Iterator[tuple[str, Claim]]:
 
 @dataclass(frozen=True, slots=True)
 class ModelTable:
-    """An immutable snapshot of which model is where.
+    """An immutable snapshot of the routes to all models.
 
     Attributes:
-        routes: By the name that clients say, in the order of the services.
-        contested: Names that several services claim alike, with those services.
-        offers: By service.
+        routes: Routes by name, in the order of the services.
+        contested: Names that several services claim equally, with those services.
+        offers: Offers by service.
     """
 
     routes: Mapping[str, ModelRoute] = field(default_factory=dict)
@@ -149,16 +149,16 @@ class ModelTable:
         )
 
     def find(self, name: str) -> ModelRoute:
-        """Return where a model is: by its name, `service/model` or `flm://engine/model`.
+        """Return the route to a model by its name, `service/model` or `flm://engine/model`.
 
         Raises:
-            UnknownModelError: No service answers to that name, or several do alike.
+            UnknownModelError: No service has that model, or several claim it equally.
         """
         route = self.routes.get(name)
         if route is not None:
             return route
         if len(name) > MAX_NAME:
-            raise UnknownModelError(name)  # near names would take long to find
+            raise UnknownModelError(name)  # searching near names would take long
         if name.startswith(SCHEME):
             return self._find_by_engine(name)
         service_id, slash, rest = name.partition("/")

@@ -1,4 +1,4 @@
-"""What a service is: its declaration, and the proof of a running instance."""
+"""A service: its declaration, and the persisted proof of a running instance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from typing import Protocol
 class RuntimeKind(StrEnum):
     """How a service is run."""
 
-    # Those that the configuration knows; a runtime of a plug-in has any other name: see `PluginLaunch`.
+    # The built-in runtimes; a plug-in's runtime has any other name: see `PluginLaunch`.
 
     DOCKER = "docker"
     PROCESS = "process"
@@ -18,7 +18,7 @@ class RuntimeKind(StrEnum):
 
 
 class StartPolicy(StrEnum):
-    """When a service is started."""
+    """When the proxy starts a service."""
 
     ON_DEMAND = "on_demand"
     MANUAL = "manual"
@@ -33,7 +33,7 @@ class Upstream:
         host: Name or IP address.
         port: TCP port.
         tls: Whether to speak TLS to it.
-        base_path: Put in front of every path; empty or `/prefix` without a trailing slash.
+        base_path: Prefix of every path; empty, or `/prefix` without a trailing slash.
         unix_path: A Unix socket to connect to instead of host and port.
     """
 
@@ -45,7 +45,7 @@ class Upstream:
 
     @property
     def url(self) -> str:
-        """The address as people write it.
+        """The address as a URL.
 
         >>> Upstream("127.0.0.1", 8080).url
         'http://127.0.0.1:8080'
@@ -62,7 +62,7 @@ class ProcessLaunch:
 
     Attributes:
         command: Program and arguments; `${port}` in any of them becomes the port chosen at start.
-        fallback: Replaces the program (the first word) when that is not on PATH; empty: none.
+        fallback: Replaces the program (the first word) when that is not on PATH; empty for none.
         env: Variables added to the proxy's own environment.
         workdir: Working directory; None for the proxy's own.
         port: Fixed port the backend listens on, on 127.0.0.1; None for a free one chosen at each start.
@@ -76,7 +76,7 @@ class ProcessLaunch:
 
     @property
     def runtime(self) -> str:
-        """The name of the runtime that carries this out."""
+        """The name of the runtime that runs it."""
         return RuntimeKind.PROCESS
 
 
@@ -139,29 +139,29 @@ class DockerLaunch:
 
     @property
     def runtime(self) -> str:
-        """The name of the runtime that carries this out."""
+        """The name of the runtime that runs it."""
         return RuntimeKind.DOCKER
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalLaunch:
-    """A backend that somebody else runs; it is watched, never started or stopped."""
+    """A backend that the proxy does not run: it monitors it, but never starts or stops it."""
 
     upstreams: tuple[Upstream, ...]
 
     @property
     def runtime(self) -> str:
-        """The name of the runtime that carries this out."""
+        """The name of the runtime that runs it."""
         return RuntimeKind.EXTERNAL
 
 
 @dataclass(frozen=True, slots=True)
 class PluginLaunch:
-    """A backend run by a runtime that is added by an entry point.
+    """A backend run by a plug-in's runtime.
 
     Attributes:
         runtime: The name of that runtime.
-        options: What the configuration says, for the runtime alone to read.
+        options: Options from the configuration, which only the runtime interprets.
     """
 
     runtime: str
@@ -173,7 +173,7 @@ type Launch = ProcessLaunch | DockerLaunch | ExternalLaunch | PluginLaunch
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a service declares that it needs, in MB; 0 when it declares nothing."""
+    """Memory that a service declares, in MB; 0 when it declares none."""
 
     memory_mb: int = 0
     vram_mb: int = 0
@@ -188,25 +188,25 @@ class Service:
     Attributes:
         id: Its name in paths, logs and commands.
         type: The template it was declared with.
-        engine: The software that answers: `llamacpp`, `vllm`, ..., `generic`.
+        engine: Its engine: `llamacpp`, `vllm`, ..., `generic`.
         launch: How it is run.
         config_hash: Changes exactly when a running instance no longer matches its declaration.
-        models: Names it answers to; empty for its id and what the engine lists.
-        aliases: More names it answers to, each with what its engine is asked for instead.
+        models: Names of its models; empty for its id and the models that the engine lists.
+        aliases: Additional model names, each with the name in its engine.
         api_key: Sent to the backend instead of the client's key.
         health_path: Path whose status shows readiness; None when accepting a connection is enough.
-        idle_timeout: Unused time after which it is stopped; 0 for never.
+        idle_timeout: Idle time after which it is stopped; 0 for never.
         start_timeout: Longest time from start to ready.
-        stop_grace: Time between the polite and the forced end.
+        stop_grace: Time between the request to stop and the kill.
         drain_timeout: Longest wait for requests in flight before an unload, a restart or a reload stops it.
         response_timeout: Longest wait for the head of a response; 0 for no limit.
-        stream_idle_timeout: Longest silence within a response; 0 for no limit.
-        max_waiting: Requests that may wait for it at once.
-        keep_on_exit: Whether it goes on running when the proxy ends.
-        set_params: Put into every request to a model, in place of what the client says.
-        default_params: Put into every request to a model that does not say otherwise.
-        drop_params: Taken out of every request to a model.
-        heartbeat: Whether the client of a stream gets a comment now and then while its service starts.
+        stream_idle_timeout: Longest pause within a response; 0 for no limit.
+        max_waiting: Maximum number of waiting requests.
+        keep_on_exit: Whether it keeps running when the proxy exits.
+        set_params: Parameters set in every model request; they override the client's.
+        default_params: Parameters set in model requests that lack them.
+        drop_params: Parameters removed from every model request.
+        heartbeat: Whether a streaming client gets comments while the service starts.
     """
 
     id: str
@@ -235,25 +235,25 @@ class Service:
 
 
 HANDLE_VERSION = 1
-"""The version in which handles are written now; raised whenever an older proxy would misread one."""
+"""The current version of handles; increased whenever an older proxy would misread one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handle:
     """Persisted proof of a running thing.
 
-    A handle of another version than `HANDLE_VERSION` is an orphan: this proxy cannot tell what was started,
-    so it never adopts it. Recovery ends it by its `ref` like every orphan, since a second instance beside it
-    would take the memory twice; where even that fails, it is logged and left alone.
+    A handle with a version other than `HANDLE_VERSION` is an orphan: this proxy cannot interpret it, so it
+    never adopts it. Recovery stops it by its `ref` like every orphan, since a second instance beside it
+    would need the memory twice; if that fails, recovery logs it and leaves it alone.
 
     Attributes:
         service_id: The service it belongs to.
-        config_hash: Of the declaration it was started with.
-        ref: What the runtime calls it: a pid, a container id, a URL.
-        started: Start time according to the system, in seconds since the epoch; with `ref` it names one
-            instance for ever, since pids are used again.
-        upstreams: Where it answers.
-        version: In which it was written.
+        config_hash: Hash of the declaration it was started with.
+        ref: The runtime's name for it: a pid, a container id, a URL.
+        started: Start time according to the system, in seconds since the epoch; together with `ref` it is
+            unique, although the system reuses pids.
+        upstreams: Its addresses.
+        version: The version of the handle.
     """
 
     service_id: str
@@ -269,8 +269,8 @@ class Exit:
     """How a running thing ended.
 
     Attributes:
-        code: Exit code; negative for a signal, as in `subprocess`; None when it cannot be known.
-        detail: In words, for people.
+        code: Exit code; negative for a signal, as in `subprocess`; None when unknown.
+        detail: Description.
     """
 
     code: int | None
@@ -279,10 +279,10 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamsChanged:
-    """A running thing answers elsewhere, or at more or fewer addresses, than its handle says.
+    """The addresses of a running thing differ from those in its handle.
 
     Attributes:
-        upstreams: Where it answers now; never empty.
+        upstreams: Its current addresses; never empty.
     """
 
     upstreams: tuple[Upstream, ...]
@@ -290,18 +290,18 @@ class UpstreamsChanged:
 
 @dataclass(frozen=True, slots=True)
 class ResourceUsage:
-    """What a running thing uses, as last measured; sizes in bytes.
+    """Resource usage of a running thing, as last measured; sizes in bytes.
 
     Attributes:
         at: When it was measured, in seconds since the epoch.
-        cpu_percent: Of one core: 200 is two cores; None until there are two measurements.
-        memory: In use, without the file cache that the kernel can drop at any time.
-        memory_rss: Of that, what processes have written themselves; a mapped model file is not in it.
-        memory_limit: What it may use at most: its own limit, or all the memory there is.
-        network_received: Since its start.
-        network_sent: Since its start.
-        pids: Processes and threads.
-        gpu_memory: Held on all GPUs together; None where it cannot be measured.
+        cpu_percent: CPU usage; 100 is one core. None until there are two measurements.
+        memory: Memory in use, without the file cache that the kernel can drop at any time.
+        memory_rss: The part of it that processes have written; excludes mapped model files.
+        memory_limit: Its own limit, or else the memory of the machine.
+        network_received: Bytes received since its start.
+        network_sent: Bytes sent since its start.
+        pids: Number of processes and threads.
+        gpu_memory: Memory on all its GPUs; None when it cannot be measured.
     """
 
     at: float
@@ -316,11 +316,11 @@ class ResourceUsage:
 
 
 type Report = UpstreamsChanged | ResourceUsage | Exit
-"""What a runtime reports of a running thing."""
+"""A runtime's report about a running thing."""
 
 
 class LeaseHolder(Protocol):
-    """Whoever gave a lease, and takes it back; one running instance, however many have its service's name."""
+    """The running instance that gave a lease and takes it back; several may have the same service's name."""
 
     def release(self, lease: "Lease", outcome: "Outcome") -> None:
         """Take a lease back."""
@@ -338,9 +338,9 @@ class Lease:
 
     Attributes:
         service_id: The service.
-        upstream: Where the request may go.
-        holder: Who gave it.
-        classified: Whether the outcome on this upstream has been counted already.
+        upstream: The address to send the request to.
+        holder: The instance that gave it.
+        classified: Whether the outcome on this upstream has been counted.
         released: Whether it has been given back.
     """
 
@@ -352,7 +352,7 @@ class Lease:
 
 
 class Outcome(StrEnum):
-    """How the use of a lease ended, as far as the upstream is to blame."""
+    """How the use of a lease ended, as far as the upstream caused it."""
 
     OK = "ok"
     CLIENT_GONE = "client_gone"

@@ -1,4 +1,4 @@
-"""What one request to a model took: the facts behind metrics, traces, usage by key and recent requests."""
+"""Facts about one model request, for metrics, traces, usage by key and recent requests."""
 
 from dataclasses import dataclass
 from enum import StrEnum

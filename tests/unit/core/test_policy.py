@@ -122,10 +122,10 @@ def test_a_named_page_may_ask_and_call() -> None:
 @pytest.mark.parametrize(
     ("cors", "origin", "method", "wanted", "reason"),
     [
-        (NAMED, "https://evil.example", "POST", "", "does not name the origin"),
-        (NAMED, "https://chat.example.com.evil.example", "POST", "", "does not name the origin"),
-        (NAMED, "null", "POST", "", "does not name the origin"),
-        (Cors(), PAGE, "GET", "", "does not name the origin"),
+        (NAMED, "https://evil.example", "POST", "", "does not allow the origin"),
+        (NAMED, "https://chat.example.com.evil.example", "POST", "", "does not allow the origin"),
+        (NAMED, "null", "POST", "", "does not allow the origin"),
+        (Cors(), PAGE, "GET", "", "does not allow the origin"),
         (NAMED, PAGE, "TRACE", "", "TRACE"),
         (Cors((PAGE,), headers=("content-type",)), PAGE, "POST", "content-type, x-evil", "send x-evil"),
     ],
