@@ -51,18 +51,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    _insist_in_ci(report)
+    insist_in_ci(report)
     return report
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
-    _insist_in_ci(report)
+    insist_in_ci(report)
     return report
 
 
-def _insist_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
+def insist_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Fail what skips itself because a part is missing: continuous integration has every part."""
     if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
@@ -96,8 +96,10 @@ def pytest_runtest_setup() -> None:
 
 
 def pytest_unconfigure() -> None:
-    if "PYTEST_XDIST_WORKER" in os.environ and signal.getsignal(signal.SIGTERM) is _ignore:
-        os._exit(128 + signal.SIGTERM)  # instead of waiting for further tests
+    if "PYTEST_XDIST_WORKER" in os.environ:  # it would wait for pytest-xdist
+        if signal.getsignal(signal.SIGTERM) is _ignore:
+            os._exit(128 + signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
@@ -112,7 +114,7 @@ def _leave_last(number: int, frame: FrameType | None) -> None:
     workers = psutil.Process().children()
     for worker in workers:
         worker.terminate()
-    psutil.wait_procs(workers, timeout=60)
+    psutil.wait_procs(workers, timeout=30)
     _leave(number, frame)
 
 

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import time
 
 import psutil
 import pytest
@@ -127,14 +126,10 @@ def test_one_that_floods_its_log_costs_bounded_memory_and_answers(proxy: Proxy) 
     assert proxy.process is not None
     before = psutil.Process(proxy.process.pid).memory_info().rss
 
-    until = time.monotonic() + 2
-    answers = []
-    while time.monotonic() < until:
-        answers.append(proxy.ask(CHAT, chat()).status)
+    answers = [proxy.ask(CHAT, chat()).status for _ in range(100)]
     grown = psutil.Process(proxy.process.pid).memory_info().rss - before
 
     assert set(answers) == {200}
-    assert len(answers) > 5
     assert grown < 30 * 1024 * 1024
 
 
