@@ -28,7 +28,7 @@ from ai_proxy.core.http import CLIENT, PRINCIPAL
 from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import Lease, Outcome
 from ai_proxy.core.usage import UNKNOWN, LiveRequest, Progress, RequestRecord
-from ai_proxy.gateway.guard import Access, Guard
+from ai_proxy.gateway.guard import Guard
 from ai_proxy.gateway.http.body import (
     IN_CONFIGURATION,
     IN_POLICY,
@@ -51,6 +51,7 @@ from ai_proxy.gateway.inference.resolver import FormResolver, PromptResolver, Re
 from ai_proxy.gateway.inference.rewriter import ResponseRewriter, WholeResponse, is_event_stream, warning_line
 from ai_proxy.gateway.inference.usage import UsageMeter, known
 from ai_proxy.gateway.ports import ClientSide, Shared, UpstreamSide
+from ai_proxy.gateway.principal import NOBODY, Principal
 from ai_proxy.gateway.routing.endpoints import Frontend, ModelEndpoint
 from ai_proxy.gateway.routing.table import Destination
 from ai_proxy.platform.tasks import spawn
@@ -82,11 +83,14 @@ class Plan:
     Attributes:
         frontend: What the listener answers.
         request: The head.
-        access: What the guard decided.
+        principal: Who calls.
         endpoint: The path on which a model is asked; None for any other.
         destination: Where a request to any other path goes; None where the body decides.
         path: To ask there.
         error: Why the request is refused; None when it is not.
+        answer: The response to a request that is answered from its head; None for any other.
+        max_body: Most bytes of the body that the policy allows; 0 for any number.
+        backend_credentials: Whether the backend gets the service's own key.
         streams_body: Whether the body is passed on as it arrives.
         is_form: Whether the body is a multipart form that names a model.
         traceparent: The client's, where the proxy traces and so does not forward it.
@@ -96,11 +100,14 @@ class Plan:
 
     frontend: Frontend
     request: Request
-    access: Access
+    principal: Principal
     endpoint: ModelEndpoint | None = None
     destination: Destination | None = None
     path: bytes = b""
     error: ProxyError | None = None
+    answer: LocalResponse | None = None
+    max_body: int = 0
+    backend_credentials: bool = False
     streams_body: bool = False
     is_form: bool = False
     traceparent: bytes = b""
@@ -123,16 +130,24 @@ def plan(
     """
     target = request.target
     access = guard.inspect(request, headers, peer, frontend.scope(target))
-    found = Plan(frontend, request, access, error=request.error or access.error)
-    found.endpoint = frontend.endpoint(target) if request.method == b"POST" else None
+    found = Plan(
+        frontend,
+        request,
+        access.principal,
+        endpoint=frontend.endpoint(target) if request.method == b"POST" else None,
+        error=request.error or access.error,
+        answer=access.preflight,
+        max_body=access.max_body,
+        backend_credentials=access.backend_credentials,
+    )
 
     if found.endpoint is None:
         found.streams_body = request.has_body and not request.is_json
-        if found.error is None and access.preflight is None:
+        if found.error is None and found.answer is None:
             try:
                 found.destination, found.path = frontend.resolve(shared.table, target)
                 if service_id := found.destination.service_id:
-                    access.principal.check_service(service_id)
+                    found.principal.check_service(service_id)
             except ProxyError as error:
                 found.error = error
     else:
@@ -145,7 +160,7 @@ def plan(
             dropped |= {b"traceparent"}
         request.drop(dropped)
         request.lines += (b"content-type", b": ", content_type if found.is_form else JSON, b"\r\n")
-        access.backend_credentials = True
+        found.backend_credentials = True
 
     limit = shared.limits.max_json_body
     if request.length > limit and not found.streams_body:
@@ -157,7 +172,7 @@ def refused(frontend: Frontend, error: ProxyError) -> Plan:
     """Return the plan for something that never became a request."""
     nothing = Request(b"", b"")
     nothing.close = True
-    return Plan(frontend, nothing, Access(), error=error)
+    return Plan(frontend, nothing, NOBODY, error=error)
 
 
 class Phase(IntEnum):
@@ -184,7 +199,6 @@ class Exchange:
         "close",
         "destination",
         "error",
-        "error_code",
         "first_byte",
         "first_token",
         "forwarded",
@@ -252,18 +266,17 @@ class Exchange:
         self.sent = 0
         self.first_byte = -1.0
         self.first_token = -1.0
-        self.error_code = ""
 
         endpoint = plan.endpoint
         if endpoint is None:
-            if plan.access.principal.counts_tokens:
+            if plan.principal.counts_tokens:
                 self.usage = UsageMeter(counts_events=True)
         elif plan.is_form:
             self.body = form = FormBody(plan.request.header(b"content-type"), chunked=request.chunked)
-            self.resolver = FormResolver(endpoint, plan.access.principal, plan.path, form)
+            self.resolver = FormResolver(endpoint, plan.principal, plan.path, form)
             self.error = self.error or form.error
         else:
-            self.resolver = PromptResolver(endpoint, plan.access.principal, plan.path)
+            self.resolver = PromptResolver(endpoint, plan.principal, plan.path)
 
     def __repr__(self) -> str:
         return f"<Exchange [{self.request!r}, {self.phase.name.lower()}, {self.sent} bytes sent]>"
@@ -279,7 +292,7 @@ class Exchange:
     def add_body(self, data: bytes) -> None:
         """Take a piece of the request's body."""
         self.received += len(data)
-        limit = self.plan.access.max_body
+        limit = self.plan.max_body
         if 0 < limit < self.received:
             self.client.discard()
             self.break_off(too_large(limit, IN_POLICY))
@@ -364,7 +377,7 @@ class Exchange:
     def is_cacheable(self) -> bool:
         """Whether all there is to know of the request was in its head and a body that was held."""
         request, found = self.request, self.plan
-        special = self.error or found.streams_body or self.close or found.access.preflight
+        special = self.error or found.streams_body or self.close or found.answer
         return not (
             special
             or request.upgrade
@@ -376,7 +389,7 @@ class Exchange:
     @property
     def cacheable_body(self) -> int:
         """Most bytes of a body that may follow the same head."""
-        limits = (self.shared.limits.max_json_body, self.plan.access.max_body)
+        limits = (self.shared.limits.max_json_body, self.plan.max_body)
         return min(limit for limit in limits if limit)
 
     # Guard and route, as far as they take more than the head: limits, and the model in the body.
@@ -390,15 +403,15 @@ class Exchange:
 
     def begin(self) -> None:
         """Its turn has come: count the request, find out who answers, and go there."""
-        meters = self.plan.access.principal.meters
+        meters = self.plan.principal.meters
         if meters and not self.meters:
             try:
                 enter(meters, self.shared.now())
                 self.meters = meters
             except RateLimitedError as error:
                 self.error = error
-        if self.error is None and self.plan.access.preflight is not None:
-            self._respond(self.plan.access.preflight)
+        if self.error is None and self.plan.answer is not None:
+            self._respond(self.plan.answer)
             return
         if self.error is None and self.resolver is not None:
             try:
@@ -427,8 +440,9 @@ class Exchange:
             own = self.shared.tracing.begin(self.plan.traceparent) or self.plan.traceparent
             if own:
                 self.traceparent = b"traceparent: %b\r\n" % own
-        self.original = self.payload
-        self.payload = resolver.resolve(self.shared, self.original, self.request_id)
+        payload = resolver.resolve(self.shared, self.payload, self.request_id)
+        if payload is not self.payload:
+            self.original, self.payload = self.payload, payload
         self._follow(resolver)
 
     def _follow(self, resolver: Resolver) -> None:
@@ -467,7 +481,7 @@ class Exchange:
             self._work(partial(self._wait_for_lease, destination), f"admit to {service_id}")
 
     async def _wait_for_lease(self, destination: Destination) -> None:
-        service_id, principal = destination.service_id, self.plan.access.principal
+        service_id, principal = destination.service_id, self.plan.principal
         ask = Ask(service_id, principal.key_id or principal.address, held=len(self.payload))
         resolver = self.resolver
         comments = None
@@ -481,7 +495,7 @@ class Exchange:
         self.lease = lease  # at once: from here on it is given back whatever happens
         self.waited = self.shared.now() - self.started
         if resolver is not None:
-            payload = resolver.resolve_again(self.shared, self.original, self.request_id)
+            payload = resolver.resolve_again(self.shared, self.original or self.payload, self.request_id)
             if payload is not None:
                 self.payload = payload
                 self.rewriter, self.unframed = None, self.request.is_http10
@@ -582,13 +596,13 @@ class Exchange:
 
     def _render_head(self, pool: Pool, path: bytes) -> bytes:
         """Return all of the head but its framing and what concerns this exchange only."""
-        request, access, destination = self.request, self.plan.access, self.destination
+        request, destination = self.request, self.destination
         parts = [request.method, b" ", pool.base_path, path, pool.host_line, *request.lines]
-        if destination is not None and access.backend_credentials:
+        if destination is not None and self.plan.backend_credentials:
             parts.append(destination.credentials)
         if destination is self.shared.table.management:
             # The app believes these, since nobody else can send them (http/request.py drops them).
-            principal = access.principal
+            principal = self.plan.principal
             if not request.request_id:
                 parts += (b"x-request-id: ", self.request_id(), b"\r\n")
             parts += (PRINCIPAL, b": ", principal.name.encode("latin-1"), b"\r\n")
@@ -641,7 +655,7 @@ class Exchange:
         if (self.close or shared.closing or request.upgrade) and status != 101:
             self.close = True
             end = b"\r\nconnection: close\r\n\r\n"
-        cors = self.plan.access.principal.cors
+        cors = self.plan.principal.cors
         if cors:
             head[:] = without_cors(head), cors
         self.id = self.id or shared.next_request_id()
@@ -712,7 +726,7 @@ class Exchange:
         self.begun = True
         self.status = 200
         self.close = self.close or self.shared.closing or self.request.is_http10
-        extra = self.plan.access.principal.cors
+        extra = self.plan.principal.cors
         if self.resolver is not None and self.resolver.warnings:
             extra += self._warning(self.resolver)
         head = stream_head(
@@ -804,7 +818,7 @@ class Exchange:
         """End with an error: a response of our own, or, when one has begun, a visible truncation of it."""
         if self.phase is DONE:
             return
-        self.error_code = error.code
+        self.error = error
         self._drop_upstream()
         if self.begun:
             if event := self._error_event(error):
@@ -815,7 +829,7 @@ class Exchange:
             return
         if not self.request_done or self.request.upgrade or self.shared.closing:
             self.close = True
-        principal = self.plan.access.principal
+        principal = self.plan.principal
         self.shared.guard.refused(principal, self.request, error)
         dialect = self.plan.frontend.dialect(self.request.target)
         extra = principal.cors
@@ -914,7 +928,7 @@ class Exchange:
         now = shared.now()
         tokens = self._tokens()
         if self.meters:
-            leave(self.meters, now, known(tokens) if self.plan.access.principal.counts_tokens else 0)
+            leave(self.meters, now, known(tokens) if self.plan.principal.counts_tokens else 0)
         self.client.handler_done(self)
         try:
             self._record(now - self.started, tokens)
@@ -936,29 +950,30 @@ class Exchange:
         if resolver is None:
             recorder.exchange(service_id, self.status, seconds, self.first_byte, self.received, self.sent)
             return
-        found = resolver.found
+        destination, traceparent = self.destination, self.traceparent
         waited = seconds if self.waited < 0 else self.waited
         recorder.finished(
             RequestRecord(
                 self.request_id().decode("latin-1"),
-                self.plan.access.principal.key_id,
+                self.plan.principal.key_id,
                 resolver.endpoint.path,
                 resolver.model,
                 service_id,
-                found.route.offer.service.engine if found is not None else "",
+                destination.engine if destination is not None else "",
                 resolver.streaming,
                 self.status,
-                self.error_code,
+                self.error.code if self.error is not None else "",
                 self.shared.epoch + self.started,
                 seconds,
                 waited,
                 self.first_byte,
                 self.first_token,
-                *tokens,
+                tokens[0],
+                tokens[1],
                 waited > 0,
                 self.received,
                 self.sent,
-                self.traceparent[13:-2].decode("latin-1"),
-                self.plan.traceparent.decode("latin-1"),
+                traceparent[13:-2].decode("latin-1") if traceparent else "",
+                self.plan.traceparent.decode("latin-1") if traceparent else "",
             )
         )

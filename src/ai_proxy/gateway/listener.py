@@ -122,7 +122,7 @@ class Gateway:
         self.shared.generation = object()
         guard, revoked = self.shared.guard, InvalidKeyError("the API key of this request has been revoked")
         for connection in self.connections:
-            connection.break_off(lambda one: not guard.is_good(one.plan.access.principal), revoked)
+            connection.break_off(lambda one: not guard.is_good(one.plan.principal), revoked)
 
     async def listen(
         self, host: str, port: int, tls: ssl.SSLContext | None = None, frontend: Frontend = OPENAI
@@ -232,7 +232,7 @@ class Gateway:
     def _sweep_connection(self, connection: ClientConnection, now: float) -> None:
         repeated = connection.repeated_plan()
         if isinstance(repeated, Plan):
-            self.shared.guard.seen(repeated.access.principal)
+            self.shared.guard.seen(repeated.principal)
         connection.sweep(now)
 
 

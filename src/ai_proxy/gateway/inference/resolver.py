@@ -104,10 +104,8 @@ class PromptResolver:
     __slots__ = (
         "_path",
         "_principal",
-        "beginning",
         "endpoint",
         "found",
-        "growth",
         "model",
         "path",
         "streaming",
@@ -115,6 +113,9 @@ class PromptResolver:
         "unload",
         "warnings",
     )
+
+    beginning = b""
+    growth = 0
 
     def __init__(self, endpoint: ModelEndpoint, principal: Principal, path: bytes) -> None:
         self.endpoint = endpoint
@@ -125,8 +126,6 @@ class PromptResolver:
         self.translation: Translation | None = None
         self.warnings: tuple[str, ...] = ()
         self.unload: Unload | None = None
-        self.beginning = b""
-        self.growth = 0
         self._path = path
         self._principal = principal
 

@@ -24,6 +24,7 @@ class Destination:
 
     Attributes:
         service_id: Empty for the management app.
+        engine: The software that answers; empty for the management app.
         response_timeout: Longest wait for the head of a response, in seconds; 0 for no limit.
         stream_idle_timeout: Longest silence within a response, in seconds; 0 for no limit.
         credentials: Header line by which the proxy shows the service's own key; empty without one.
@@ -32,6 +33,7 @@ class Destination:
     """
 
     service_id: str
+    engine: str = ""
     response_timeout: float = 0.0
     stream_idle_timeout: float = 0.0
     credentials: bytes = b""
@@ -107,6 +109,7 @@ class RoutingTable:
         services = {
             name: Destination(
                 name,
+                offer.service.engine,
                 offer.service.response_timeout,
                 offer.service.stream_idle_timeout,
                 _credentials(offer.service),
