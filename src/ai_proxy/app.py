@@ -134,7 +134,13 @@ async def _listen(stack: AsyncExitStack, parts: Parts, certificates: TlsSettings
     host = settings.host
     tls = await stack.enter_async_context(
         serve_certificates(
-            certificates, data_folder() / "tls", host, settings.port, SystemClock(), parts.background
+            certificates,
+            data_folder() / "tls",
+            host,
+            settings.port,
+            SystemClock(),
+            parts.background,
+            gateway.redirect,
         )
     )
     port = await _bind(gateway, host, settings.port, OPENAI, tls)

@@ -145,6 +145,9 @@ def plan(
         found.streams_body = request.has_body and not request.is_json
         if found.error is None and found.answer is None:
             try:
+                if frontend.answer is not None:
+                    found.answer = frontend.answer(request, headers)
+                    return found
                 found.destination, found.path = frontend.resolve(shared.table, target)
                 if service_id := found.destination.service_id:
                     found.principal.check_service(service_id)
@@ -297,7 +300,7 @@ class Exchange:
             self.client.discard()
             self.break_off(too_large(limit, IN_POLICY))
             return
-        if self.error is not None:
+        if self.error is not None or self.plan.answer is not None:
             return
         if self.body is None:
             self.body = self._new_body()
@@ -353,11 +356,11 @@ class Exchange:
     def is_ready(self) -> bool:
         """Whether enough of the request is here to begin.
 
-        A rejected request with a small body is read to its end first, so that the connection can go on.
+        A small body that is of no interest is read to its end first, so that the connection can go on.
         """
         if self.request_done:
             return True
-        if self.error is not None:
+        if self.error is not None or self.plan.answer is not None:
             request = self.request
             return self.close or request.chunked or request.expects_continue or request.length > SMALL_BODY
         return self.plan.streams_body and (self.body is None or self.body.is_known)
@@ -462,6 +465,7 @@ class Exchange:
     def _respond(self, response: LocalResponse) -> None:
         """Answer from the head alone."""
         head_only = self.request.method == b"HEAD"
+        self.close = self.close or not self.request_done
         written, self.sent = response.render(self.request_id(), head_only=head_only, close=self.close)
         self.status = response.status
         self.client.transport.write(written)

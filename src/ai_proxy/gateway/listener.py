@@ -6,7 +6,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from loguru import logger
@@ -27,6 +27,7 @@ from ai_proxy.gateway.http.wire import Header
 from ai_proxy.gateway.inference.prompt import plain_reader
 from ai_proxy.gateway.ports import Shared
 from ai_proxy.gateway.routing.endpoints import OPENAI, Frontend
+from ai_proxy.gateway.routing.redirect import redirect_to
 from ai_proxy.gateway.routing.table import Destination, RoutingTable
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.tasks import Background, cancel
@@ -125,7 +126,12 @@ class Gateway:
             connection.break_off(lambda one: not guard.is_good(one.plan.principal), revoked)
 
     async def listen(
-        self, host: str, port: int, tls: ssl.SSLContext | None = None, frontend: Frontend = OPENAI
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        frontend: Frontend = OPENAI,
+        guard: Guard | None = None,
     ) -> int:
         """Bind an address and return its port; clients are accepted from `accept` on.
 
@@ -134,11 +140,12 @@ class Gateway:
             port: 0 for a free one.
             tls: To speak TLS there.
             frontend: What is answered there.
+            guard: Decides who may call there; None for the gateway's own.
 
         Raises:
             OSError: The address cannot be bound.
         """
-        listener = Listener(self, frontend)
+        listener = Listener(self, frontend, guard)
         server = await asyncio.get_running_loop().create_server(
             partial(ClientConnection, listener),
             host,
@@ -156,6 +163,24 @@ class Gateway:
             timeout = self.shared.limits.head_timeout
             self._servers.append(TlsListener(listener, server.sockets, tls, timeout, BACKLOG))
             server.close()
+        return bound_port
+
+    async def redirect(self, host: str, port: int, https_port: int, challenges: Mapping[str, bytes]) -> int:
+        """Send clients of plain HTTP on to https, from now on; return the port.
+
+        Args:
+            host: Name or address.
+            port: 0 for a free one.
+            https_port: Where clients are sent.
+            challenges: Answers to an authority's challenges, by token; they may change.
+
+        Raises:
+            OSError: The address cannot be bound.
+        """
+        bound_port = await self.listen(
+            host, port, frontend=redirect_to(https_port, challenges), guard=OpenGuard()
+        )
+        await self._servers[-1].start_serving()
         return bound_port
 
     async def listen_to_owner(self, bound: socket.socket) -> None:

@@ -1,7 +1,7 @@
 """Provides the TLS context of the listeners, renews its certificate, and redirects plain HTTP."""
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,6 @@ from ai_proxy.core.ports import Clock
 from ai_proxy.core.settings import TlsMode, TlsSettings
 from ai_proxy.platform.tasks import Background, cancel
 from ai_proxy.tls.errors import CertificateError
-from ai_proxy.tls.redirect import Site, serve_redirect
 
 if TYPE_CHECKING:  # these import cryptography, which only TLS needs
     from ai_proxy.tls.context import LiveContext
@@ -24,6 +23,14 @@ RETRY = 60.0
 """Seconds until the next attempt after a failed renewal."""
 
 
+type Redirect = Callable[[str, int, int, Mapping[str, bytes]], Awaitable[int]]
+"""Listens for plain HTTP, redirects it to https and answers an authority's challenges.
+
+It takes host, port, https port and the answers by token, returns the port, and raises OSError where that is
+taken.
+"""
+
+
 class RedirectError(CertificateError):
     """The proxy cannot listen on the port for plain HTTP."""
 
@@ -32,7 +39,13 @@ class RedirectError(CertificateError):
 
 @asynccontextmanager
 async def serve_certificates(
-    settings: TlsSettings, folder: Path, host: str, port: int, clock: Clock, background: Background
+    settings: TlsSettings,
+    folder: Path,
+    host: str,
+    port: int,
+    clock: Clock,
+    background: Background,
+    redirect: Redirect,
 ) -> AsyncIterator[ssl.SSLContext | None]:
     """Yield the TLS context of the public listeners; None without TLS.
 
@@ -45,6 +58,7 @@ async def serve_certificates(
         port: The https port, the target of redirects.
         clock: Times the renewals.
         background: Runs the renewals.
+        redirect: Listens for plain HTTP.
 
     Raises:
         CertificateError: No certificate is usable, or the port for plain HTTP is taken.
@@ -59,7 +73,7 @@ async def serve_certificates(
     async with AsyncExitStack() as stack:
         plain = _redirect_port(settings)
         if plain is not None:
-            await _listen(stack, host, plain, Site(port, challenges))
+            await _redirect(redirect, host, plain, port, challenges)
         source = _source(settings, folder, port, challenges, clock)
         pause = await _first(source, folder)
         live = LiveContext(source.files)
@@ -79,9 +93,11 @@ def _redirect_port(settings: TlsSettings) -> int | None:
     return needed if settings.redirect_port is None else settings.redirect_port
 
 
-async def _listen(stack: AsyncExitStack, host: str, port: int, site: Site) -> None:
+async def _redirect(
+    redirect: Redirect, host: str, port: int, https_port: int, challenges: Mapping[str, bytes]
+) -> None:
     try:
-        bound = await stack.enter_async_context(serve_redirect(host, port, site))
+        bound = await redirect(host, port, https_port, challenges)
     except OSError as error:
         raise RedirectError(
             f"cannot listen on {host}:{port} for plain HTTP: {error.strerror or error}; set"

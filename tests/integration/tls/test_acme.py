@@ -12,16 +12,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.integration.tls.conftest import fussy_pebble, need_pebble
 from tests.integration.tls.ground import Connection, TlsServer, echo_server
 from tests.integration.tls.pebble import Pebble, free_ports, pebble_with
+from tests.integration.tls.redirecting import empty_gateway, served_certificates
 from tests.rigs.wire_rig import eventually
 
 from ai_proxy.core.settings import AcmeSettings, TlsMode, TlsSettings
-from ai_proxy.platform.tasks import Background
 from ai_proxy.testing.fakes import FakeClock
 from ai_proxy.tls.acme import AcmeIssuer
 from ai_proxy.tls.certificates import PemFiles, read_certificate
 from ai_proxy.tls.errors import AcmeError
-from ai_proxy.tls.redirect import Site, serve_redirect
-from ai_proxy.tls.serve import serve_certificates
 
 DOMAINS = ("gpu.example.com", "llm.example.com")
 HOUR = 3600.0
@@ -50,7 +48,7 @@ def tls_settings(pebble: Pebble) -> TlsSettings:
 
 @asynccontextmanager
 async def serving(settings: TlsSettings, folder: Path, clock: FakeClock) -> AsyncIterator[TlsServer]:
-    async with serve_certificates(settings, folder, "127.0.0.1", 443, clock, Background()) as context:
+    async with served_certificates(settings, folder, "127.0.0.1", 443, clock) as context:
         assert context is not None
         async with echo_server(context) as server:
             yield server
@@ -154,7 +152,8 @@ async def test_challenges_that_nobody_answers_are_told_with_what_to_do(
     challenges: dict[str, bytes] = {}
     issuer = AcmeIssuer(acme_settings(pebble), tmp_path, challenges)
 
-    async with serve_redirect("127.0.0.1", pebble.challenge_port, Site(443, {})):
+    async with empty_gateway() as gateway:
+        await gateway.redirect("127.0.0.1", pebble.challenge_port, 443, {})
         with pytest.raises(
             AcmeError, match=r"could not validate the domains: .*example\.com: .*404.*port 80 of each"
         ):
@@ -176,10 +175,10 @@ async def test_an_account_made_elsewhere_is_bound(
     eab_pebble: Pebble, tmp_path: Path, kid: str, key: str, refusal: str
 ) -> None:
     challenges: dict[str, bytes] = {}
-    site = Site(443, challenges)
     issuer = AcmeIssuer(acme_settings(eab_pebble, eab_kid=kid, eab_hmac_key=key), tmp_path, challenges)
 
-    async with serve_redirect("127.0.0.1", eab_pebble.challenge_port, site):
+    async with empty_gateway() as gateway:
+        await gateway.redirect("127.0.0.1", eab_pebble.challenge_port, 443, challenges)
         if refusal:
             with pytest.raises(AcmeError, match=refusal):
                 await issuer.issue(DOMAINS, KEY)

@@ -9,6 +9,7 @@ import pytest
 import trustme
 from tests.integration.tls.ground import TlsServer, echo_server
 from tests.integration.tls.pebble import free_ports
+from tests.integration.tls.redirecting import served_certificates
 from tests.rigs.wire_rig import eventually
 
 from ai_proxy.core.settings import TlsMode, TlsSettings
@@ -17,7 +18,7 @@ from ai_proxy.testing.fakes import FakeClock
 from ai_proxy.tls.certificates import PemFiles, read_certificate
 from ai_proxy.tls.context import LiveContext
 from ai_proxy.tls.errors import CertificateError, CertificateKeyMismatchError
-from ai_proxy.tls.serve import RETRY, CertificateKeeper, RedirectError, serve_certificates
+from ai_proxy.tls.serve import RETRY, CertificateKeeper, RedirectError
 
 DAY = 86_400.0
 
@@ -34,9 +35,7 @@ async def until_serial(server: TlsServer, trusting: ssl.SSLContext, serial: str)
 
 
 async def test_off_is_no_tls_and_leaves_no_trace(tmp_path: Path, clock: FakeClock) -> None:
-    async with serve_certificates(
-        TlsSettings(), tmp_path / "tls", "127.0.0.1", 443, clock, Background()
-    ) as context:
+    async with served_certificates(TlsSettings(), tmp_path / "tls", "127.0.0.1", 443, clock) as context:
         assert context is None
     assert not (tmp_path / "tls").exists()
 
@@ -46,7 +45,7 @@ async def test_whoever_trusts_the_local_authority_trusts_the_server(
     tmp_path: Path, clock: FakeClock, name: str
 ) -> None:
     settings = TlsSettings(TlsMode.DEV_SELFSIGNED)
-    async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock, Background()) as context:
+    async with served_certificates(settings, tmp_path, "127.0.0.1", 443, clock) as context:
         assert context is not None
         async with echo_server(context) as server:
             connection = await server.connect(ssl.create_default_context(cafile=tmp_path / "ca.pem"), name)
@@ -59,7 +58,7 @@ async def test_whoever_trusts_the_local_authority_trusts_the_server(
 
 async def test_openssl_agrees(tmp_path: Path, clock: FakeClock) -> None:
     settings = TlsSettings(TlsMode.DEV_SELFSIGNED)
-    async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock, Background()) as context:
+    async with served_certificates(settings, tmp_path, "127.0.0.1", 443, clock) as context:
         assert context is not None
         async with echo_server(context) as server:
             address = f"127.0.0.1:{server.port}"
@@ -80,7 +79,7 @@ async def test_the_local_certificate_is_renewed_while_a_stream_goes_on(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     settings = TlsSettings(TlsMode.DEV_SELFSIGNED)
-    async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock, Background()) as context:
+    async with served_certificates(settings, tmp_path, "127.0.0.1", 443, clock) as context:
         assert context is not None
         trusting = ssl.create_default_context(cafile=tmp_path / "ca.pem")
         trusting.verify_flags |= ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME: the clock is ahead
@@ -102,9 +101,7 @@ async def test_own_files_are_read_again_when_they_change(
 ) -> None:
     trusting = ssl.create_default_context()
     ca.configure_trust(trusting)
-    async with serve_certificates(
-        own(files), tmp_path / "tls", "127.0.0.1", 443, clock, Background()
-    ) as context:
+    async with served_certificates(own(files), tmp_path / "tls", "127.0.0.1", 443, clock) as context:
         assert context is not None
         async with echo_server(context) as server:
             stream = await server.connect(trusting)
@@ -127,9 +124,7 @@ async def test_files_that_became_bad_change_nothing_and_are_told_once(
     trusting = ssl.create_default_context()
     ca.configure_trust(trusting)
     first = read_certificate(files).serial
-    async with serve_certificates(
-        own(files), tmp_path / "tls", "127.0.0.1", 443, clock, Background()
-    ) as context:
+    async with served_certificates(own(files), tmp_path / "tls", "127.0.0.1", 443, clock) as context:
         assert context is not None
         async with echo_server(context) as server:
             ca.issue_cert("localhost").private_key_pem.write_to_path(files.key_file)
@@ -180,7 +175,7 @@ async def test_bad_files_are_refused_at_the_start(
     ca.issue_cert("localhost").private_key_pem.write_to_path(files.key_file)
 
     with pytest.raises(CertificateKeyMismatchError):
-        async with serve_certificates(own(files), tmp_path, "127.0.0.1", 443, clock, Background()):
+        async with served_certificates(own(files), tmp_path, "127.0.0.1", 443, clock):
             pass
 
 
@@ -195,7 +190,7 @@ async def test_what_a_mode_needs_is_said(
     settings: TlsSettings, missing: str, tmp_path: Path, clock: FakeClock
 ) -> None:
     with pytest.raises(CertificateError, match=missing):
-        async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock, Background()):
+        async with served_certificates(settings, tmp_path, "127.0.0.1", 443, clock):
             pass
 
 
@@ -204,9 +199,7 @@ async def test_a_data_folder_that_cannot_be_written_is_told(tmp_path: Path, cloc
     settings = TlsSettings(TlsMode.DEV_SELFSIGNED)
 
     with pytest.raises(CertificateError, match=r"cannot write to .*: Not a directory"):
-        async with serve_certificates(
-            settings, tmp_path / "file" / "tls", "127.0.0.1", 443, clock, Background()
-        ):
+        async with served_certificates(settings, tmp_path / "file" / "tls", "127.0.0.1", 443, clock):
             pass
 
 
@@ -215,13 +208,13 @@ async def test_plain_http_is_sent_on_where_it_is_wanted(
 ) -> None:
     (port,) = free_ports(1)
     settings = TlsSettings(TlsMode.FILES, files.certificate, files.key, redirect_port=port)
-    async with serve_certificates(settings, tmp_path, "127.0.0.1", 8443, clock, Background()):
+    async with served_certificates(settings, tmp_path, "127.0.0.1", 8443, clock):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /x HTTP/1.1\r\nHost: gpu\r\n\r\n")
+        writer.write(b"GET /x HTTP/1.1\r\nHost: gpu\r\nConnection: close\r\n\r\n")
         answer = await reader.read()
         writer.close()
 
-    assert b"Location: https://gpu:8443/x\r\n" in answer
+    assert b"location: https://gpu:8443/x\r\n" in answer
 
 
 async def test_a_port_for_plain_http_that_is_taken_is_told(
@@ -232,5 +225,5 @@ async def test_a_port_for_plain_http_that_is_taken_is_told(
         settings = TlsSettings(TlsMode.FILES, files.certificate, files.key, redirect_port=port)
 
         with pytest.raises(RedirectError, match=rf"cannot listen on 127\.0\.0\.1:{port} for plain HTTP"):
-            async with serve_certificates(settings, tmp_path, "127.0.0.1", 443, clock, Background()):
+            async with served_certificates(settings, tmp_path, "127.0.0.1", 443, clock):
                 pass

@@ -9,7 +9,9 @@ from ai_proxy.core.keys import Scope
 from ai_proxy.core.ports import Clock
 from ai_proxy.dialects import anthropic, ollama, openai
 from ai_proxy.dialects.translation import Translation
-from ai_proxy.gateway.http.wire import origin_form
+from ai_proxy.gateway.http.request import Request
+from ai_proxy.gateway.http.respond import LocalResponse
+from ai_proxy.gateway.http.wire import Header, origin_form
 from ai_proxy.gateway.routing.table import Destination, RoutingTable, is_management
 
 
@@ -88,12 +90,14 @@ class Frontend:
         resolve: Finds the destination of every other target, and the target to ask of it.
         scope: Returns the scope that a key needs for a target; None where no key is needed.
         errors: How errors are written outside of the APIs; None for problems (RFC 9457).
+        answer: Answers every request from its head and headers; None where requests go to a destination.
     """
 
     endpoints: Mapping[bytes, ModelEndpoint] = field(default_factory=dict)
     resolve: Callable[[RoutingTable, bytes], tuple[Destination, bytes]] = RoutingTable.resolve
     scope: Callable[[bytes], Scope | None] = scope_of
     errors: Dialect | None = None
+    answer: Callable[[Request, list[Header]], LocalResponse] | None = None
 
     def endpoint(self, target: bytes) -> ModelEndpoint | None:
         """Return the endpoint that a target names; None for any other path."""
