@@ -16,6 +16,7 @@ from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.placement import Placement
 from ai_proxy.core.service import DockerLaunch, Exit, Handle, ResourceUsage, Service
 from ai_proxy.core.settings import DockerSettings
+from ai_proxy.platform import tasks
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.docker.runtime import DockerRuntime
 from ai_proxy.testing.contracts import exit_of, start
@@ -42,12 +43,14 @@ class Engine:
         answers: By the end of the path: bodies, or streams of several pieces.
         asked: Ends of paths, in order.
         bodies: Of the last request, by the end of its path.
+        gates: What answers wait for, by the end of the path.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, Iterator[bytes | tuple[bytes, ...]]] = {}
         self.asked: list[str] = []
         self.bodies: dict[str, bytes] = {}
+        self.gates: dict[str, asyncio.Event] = {}
 
     def give(self, path: str, *answers: bytes | tuple[bytes, ...]) -> None:
         """Answer a path with these, in order; a tuple is a stream that goes on in silence."""
@@ -59,6 +62,8 @@ class Engine:
         self.asked.append(path)
         if path == "_ping" or request.method == "DELETE":
             return web.Response(text="OK", headers={"Api-Version": "1.41"})
+        if path in self.gates:
+            await self.gates[path].wait()
         answer = next(self.answers.get(path, iter(())), ())
         if isinstance(answer, bytes):
             return web.Response(body=answer, content_type="application/json")
@@ -181,6 +186,23 @@ async def test_a_log_that_is_none_is_followed_again(
 
     assert await lines(runtime, 1) == ["hello"]
     assert background.restarts["docker logs"].count == 1
+
+
+async def test_a_container_that_is_followed_again_repeats_no_line(
+    engine: Engine, background: Background, runtime: DockerRuntime
+) -> None:
+    text = b"2025-01-01T00:00:00.5Z hello\n"
+    engine.give("logs", *itertools.repeat(struct.pack(">BxxxL", 1, len(text)) + text, 100))
+    engine.give("wait", b"<html>", b'{"StatusCode":0}')
+    engine.gates["wait"] = asyncio.Event()
+    watching = tasks.spawn(exit_of(runtime, HANDLE), "watch")
+    await lines(runtime, 1)
+
+    engine.gates["wait"].set()
+    await watching
+
+    assert background.restarts["docker containers"].count == 1
+    assert [line.text for line in runtime.logs("llama3").tail(10)] == ["hello"]
 
 
 SURPRISES = [b"<html>", b"7", b'[{"Id":7}]', b'[{"ID":"c1"}]', b"\xff", b"[" * 10_000]

@@ -277,29 +277,28 @@ class DockerRuntime:
         """Return the container; start to follow it if it is from before a restart."""
         if handle not in self._containers:
             reports = Reports()
-            seeing = partial(self._see_to_its_end, handle, reports)
-            end = self._background.run(seeing, "docker containers")
-            self._containers[handle] = Tracked(reports, end)
+            log = ContainerLog(self._api, handle.ref, self.logs(handle.service_id))
+            meter = ContainerMeter(self._api, handle.ref, reports.publish, self._wall, self._gpu_memory)
+            follow = partial(self._follow, handle.ref, reports, log, meter)
+            self._containers[handle] = Tracked(reports, self._background.run(follow, "docker containers"))
         if self._events is None:
             follower = EventFollower(self._api, self._owner, self._say, self._wall())
             self._events = self._background.run(follower.follow, "docker events")
         return self._containers[handle]
 
-    async def _see_to_its_end(self, handle: Handle, reports: Reports) -> None:
+    async def _follow(self, ref: str, reports: Reports, log: ContainerLog, meter: ContainerMeter) -> None:
         """Follow a container until it has ended, report its exit, and remove it."""
-        log = ContainerLog(self._api, handle.ref, self.logs(handle.service_id))
-        meter = ContainerMeter(self._api, handle.ref, reports.publish, self._wall, self._gpu_memory)
         followers = [
             self._background.run(log.follow, "docker logs"),
             self._background.run(meter.follow, "docker stats"),
         ]
         try:
-            end = await self._exited(handle.ref)
+            end = await self._exited(ref)
         finally:
             await tasks.cancel(*followers)
         await log.finish()
         reports.publish(end)
-        await self._remove(handle.ref)
+        await self._remove(ref)
 
     async def _exited(self, ref: str) -> Exit:
         """Wait for the exit of a container, also while the engine is away."""

@@ -217,10 +217,10 @@ class ProcessRuntime:
 
     def _track(self, handle: Handle, session: Session, output: Output) -> Tracked:
         tracked = self._tracked[handle] = Tracked(session, output)
-        tracked.end = self._background.run(partial(self._see_to_its_end, handle, tracked), "processes")
+        tracked.end = self._background.run(partial(self._follow, handle, tracked), "processes")
         return tracked
 
-    async def _see_to_its_end(self, handle: Handle, tracked: Tracked) -> None:
+    async def _follow(self, handle: Handle, tracked: Tracked) -> None:
         """Wait for the leader, end its descendants, read the rest of the output, and report the exit."""
         await tracked.session.leader_ended()
         if tracked.code is None:
