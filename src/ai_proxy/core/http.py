@@ -1,4 +1,4 @@
-"""What the data plane and the management application must do alike on HTTP."""
+"""Conventions of HTTP that the data plane and the management application share."""
 
 import re
 from math import ceil
@@ -18,7 +18,7 @@ _REQUEST_ID = re.compile(rb"[0-9A-Za-z._:/+=@-]{1,128}")
 
 
 def is_sane_request_id(value: bytes) -> bool:
-    """Tell whether a client's X-Request-ID is kept: short, printable, and unable to break a log line.
+    """Return whether to keep a client's X-Request-ID: short, printable, and safe in a log line.
 
     >>> is_sane_request_id(b"req-42@host"), is_sane_request_id(b"a b"), is_sane_request_id(b"x" * 129)
     (True, False, False)

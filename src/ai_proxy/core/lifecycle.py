@@ -18,7 +18,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What moves a service from one state to the next."""
+    """An event that moves a service from one state to the next."""
 
     ADOPTED = "adopted"
     ABSENT = "absent"
@@ -65,7 +65,7 @@ RUNNING = frozenset({S.STARTING, S.LOADING, S.READY, S.DRAINING, S.STOPPING, S.F
 
 
 class InvalidTransitionError(Exception):
-    """An event that the table does not know in this state: a defect of the program, not the user's."""
+    """The table has no transition for an event in a state, which is a bug."""
 
     def __init__(self, state: State, event: Event) -> None:
         super().__init__(f"event {event!r} is not possible in state {state!r}")
@@ -111,7 +111,7 @@ def count_failure(failures: int, ready_for: float) -> int:
 
 
 def diagram() -> str:
-    """Draw the table as a Mermaid state diagram, for the documentation."""
+    """Return the table as a Mermaid state diagram, for the documentation."""
     arrows: dict[tuple[State, State], list[str]] = {}
     for (state, event), target in TRANSITIONS.items():
         arrows.setdefault((state, target), []).append(event)

@@ -1,11 +1,11 @@
-"""Where an instance of a service is to run."""
+"""The placement of an instance."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an instance is to run, as the scheduler chose.
+    """Where to run an instance, as the scheduler chose.
 
     Attributes:
         node: Name of the machine; empty for the one the proxy runs on.

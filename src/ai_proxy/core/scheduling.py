@@ -1,4 +1,4 @@
-"""What to do with a request or a start: one tree, asked on arrival and again after every event."""
+"""Decides what to do with a request or a start, on its arrival and again after every event."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,33 +15,32 @@ from ai_proxy.core.placement import AS_DECLARED, Placement
 from ai_proxy.core.service import StartPolicy
 
 SOONEST_RETRY = 1.0
-"""Least seconds between two tries that requests cause to reach a failed service that runs by itself."""
+"""Minimum seconds between two attempts of requests to reach a failed external service."""
 
 
 class Origin(StrEnum):
-    """Who asks."""
+    """Who asks for a service."""
 
     REQUEST = "request"
-    """A client's request; it is refused when it would wait in vain."""
+    """A client's request; refused when waiting is pointless."""
     OPERATOR = "operator"
-    """A person or the configuration; nothing but the state of the service holds it up."""
+    """A person or the configuration; only the state of the service can delay it."""
     POLICY = "policy"
-    """The declaration `start: always`; it waits for the end of a back-off."""
+    """The declaration `start: always`; waits for the end of a back-off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Somebody asks for a service: a request for a lease, or a person for a start.
+    """An ask for a service: for a lease by a request, or for a start by a person.
 
     Attributes:
-        service_id: The service it is for.
-        principal: Who sent the request: the id of an API key, or a client's address; for fairness among
-            clients.
-        priority: Higher is served first.
+        service_id: The service.
+        principal: Id of the request's API key, or the client's address; for fairness among clients.
+        priority: Higher priorities are served first.
         deadline: When the client gives up, in monotonic seconds; None for never.
-        held: Bytes of the request's body that are held in memory while it waits.
+        held: Bytes of the request's body in memory while it waits.
         origin: Who asks.
-        reason: Why a start is asked for, in words; shown with the start.
+        reason: Reason for a start, as text; shown with the start.
     """
 
     service_id: str
@@ -55,20 +54,20 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
-    """What the scheduler sees of one service.
+    """The scheduler's view of one service.
 
     Attributes:
         state: Its state.
         start: When it may be started.
-        held: Stopped by hand, until it is started by hand.
-        owned: Whether the proxy starts and ends it; else it runs by itself.
-        waiting: Requests that wait for it.
-        max_waiting: How many may.
-        retry_at: After a failure: when a start may be tried again, in monotonic seconds.
-        failure: What went wrong last; empty if nothing did.
-        log_tail: Its last log lines from then.
-        progress: What its start is busy with, in words; empty when nothing is known.
-        load_time: Seconds from start to ready as learned from the last start; None when never started.
+        held: Whether it was stopped by hand, and so needs a start by hand.
+        owned: Whether the proxy starts and stops it.
+        waiting: Number of waiting requests.
+        max_waiting: Maximum number of waiting requests.
+        retry_at: After a failure: earliest time of the next start, in monotonic seconds.
+        failure: The last failure, as text; empty without one.
+        log_tail: Its last log lines at that failure.
+        progress: Progress of its start, as text; empty when unknown.
+        load_time: Seconds that its last start took; None when it never started.
         since: When it entered its state, in monotonic seconds.
     """
 
@@ -88,13 +87,13 @@ class ServiceFacts:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything that a decision rests on.
+    """All facts for a decision.
 
     Attributes:
         now: Monotonic seconds.
-        service: The service that is asked for.
-        held: Bytes of request bodies that are held for all services together.
-        max_held: How many may be; 0 for any number.
+        service: The service.
+        held: Bytes of waiting request bodies, for all services together.
+        max_held: Maximum of these bytes; 0 for no limit.
     """
 
     now: float
@@ -105,19 +104,19 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """It is ready: hand out a lease."""
+    """Give a lease: the service is ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """It is on its way up: wait for it."""
+    """Wait for the start that is in progress."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start it there, and wait for it."""
+    """Start the service there, and wait for it."""
 
     reason: str
     placement: Placement = AS_DECLARED
@@ -125,11 +124,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait, and ask again after the next event.
+    """Wait, and decide again after the next event.
 
     Attributes:
-        reason: Why, in words.
-        until: When to ask again even without an event, in monotonic seconds; None for never.
+        reason: Why, as text.
+        until: When to decide again without an event, in monotonic seconds; None for never.
     """
 
     reason: str
@@ -138,7 +137,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """It will not be served."""
+    """Refuse the request."""
 
     error: ProxyError
 
@@ -150,9 +149,9 @@ def decide(ask: Ask, world: World, *, arriving: bool = True) -> Decision:
     """Decide about one ask.
 
     Args:
-        ask: What is asked for.
-        world: What the decision rests on.
-        arriving: False for a request that already has its place among the waiting.
+        ask: The ask.
+        world: The facts.
+        arriving: Whether the request has just arrived; False for one that already waits.
     """
     name, facts, now = ask.service_id, world.service, world.now
     if facts.state is State.READY:
@@ -174,14 +173,14 @@ def decide(ask: Ask, world: World, *, arriving: bool = True) -> Decision:
 
 
 def _refusal(name: str, facts: ServiceFacts, now: float) -> ProxyError | None:
-    """Return why a request would wait in vain, if it would."""
+    """Return why waiting would be pointless; None when it is not."""
     if facts.held:
         return ServiceStoppedError(f"{name} was stopped by hand and stays so until 'ai-proxy start {name}'")
     if facts.state is State.UNKNOWN and facts.failure:
         return RuntimeUnavailableError(
             f"cannot determine whether {name} is running: {facts.failure}", retry_after=5
         )
-    # A service that runs by itself may be back at any moment, so a request has it looked at again.
+    # An external service may return at any time, so a request triggers another probe.
     retry_at = facts.retry_at if facts.owned else min(facts.retry_at, facts.since + SOONEST_RETRY)
     backing_off = facts.state is State.FAILED and now < retry_at
     if facts.state is State.FAILING or backing_off:
@@ -196,7 +195,7 @@ def _refusal(name: str, facts: ServiceFacts, now: float) -> ProxyError | None:
 
 
 def _no_room(ask: Ask, world: World) -> QueueFullError | None:
-    """Return why there is no room for one more request that waits, if there is none."""
+    """Return why one more request cannot wait; None when it can."""
     name, facts = ask.service_id, world.service
     if facts.waiting >= facts.max_waiting:
         reason = f"{facts.waiting} requests already wait for {name}, which is {facts.state}"
@@ -212,7 +211,7 @@ def _no_room(ask: Ask, world: World) -> QueueFullError | None:
 
 
 def _progress(facts: ServiceFacts, now: float) -> str:
-    """Say what a start is busy with, or how long it has taken and how long it took last time.
+    """Return the progress of a start: what it does, or its time so far and that of the last start.
 
     >>> _progress(ServiceFacts(State.LOADING, since=100.0, load_time=40.0), now=112.0)
     ', 12 of about 40 s'
@@ -225,12 +224,12 @@ def _progress(facts: ServiceFacts, now: float) -> str:
 
 
 def idle_deadline(*, in_flight: int, last_used: float, idle_timeout: float, now: float) -> float | None:
-    """Return when the question of stopping must be asked (again); in the past or now means: stop.
+    """Return when to check (again) whether to stop an idle service; a time up to now means: stop.
 
-    Requests in flight, open streams and WebSockets among them, are use.
+    A service with requests in flight, including open streams and WebSockets, is not idle.
 
     Args:
-        in_flight: Leases held.
+        in_flight: Number of leases.
         last_used: When the last lease was given or given back, in monotonic seconds.
         idle_timeout: In seconds; 0 for never.
         now: Monotonic seconds.
