@@ -14,7 +14,7 @@ import aiohttp
 from loguru import logger
 
 from ai_proxy.api.lazy import Application, LazyApplication
-from ai_proxy.api.probes import probes
+from ai_proxy.api.monitoring import monitoring_endpoints
 from ai_proxy.config.build import (
     build_services,
     detected_services,
@@ -197,7 +197,8 @@ def management(parts: Parts) -> LazyApplication:
         settle_memory()
         return app
 
-    return LazyApplication(build, probes(VERSION, parts.plane.services, restarts, parts.telemetry.metrics))
+    endpoints = monitoring_endpoints(VERSION, parts.plane.services, restarts, parts.telemetry.metrics)
+    return LazyApplication(build, endpoints)
 
 
 async def close(plane: ControlPlane, gateway: Gateway) -> None:

@@ -1,7 +1,7 @@
 """The management application, built when a request needs it: until then it takes neither time nor memory.
 
-This module, `middleware.py`, `probes.py` and `sockets.py` are loaded at every start, so they import the web
-framework only when a request comes.
+This module, `middleware.py`, `monitoring.py` and `sockets.py` are loaded at every start, so they import the
+web framework only when a request comes.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ class LazyApplication:
 
     Args:
         build: Returns the application; called once at a time.
-        probes: Answer GET and HEAD requests without the application, by path.
+        endpoints: Answer GET and HEAD requests without the application, by path.
     """
 
-    def __init__(self, build: Callable[[], ASGIApp], probes: Mapping[str, Callable[[], ASGIApp]]) -> None:
+    def __init__(self, build: Callable[[], ASGIApp], endpoints: Mapping[str, Callable[[], ASGIApp]]) -> None:
         self._build = build
-        self._probes = probes
+        self._endpoints = endpoints
         self._app: ASGIApp | None = None
         self._building: asyncio.Task[ASGIApp] | None = None
 
@@ -43,8 +43,8 @@ class LazyApplication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         app: ASGIApp
-        if scope["path"] in self._probes and scope["method"] in READING:
-            app = self._probes[scope["path"]]()
+        if scope["path"] in self._endpoints and scope["method"] in READING:
+            app = self._endpoints[scope["path"]]()
         else:
             app = self._app or await self._application()
         await app(scope, receive, send)

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from loguru import logger
 
-from ai_proxy.api import probes
+from ai_proxy.api import monitoring
 from ai_proxy.api.deps import Plane, Principal, TheContext
 from ai_proxy.api.errors import Problem
 from ai_proxy.api.schemas import Health, Readiness, Reloaded, ServerFacts, reloaded
@@ -23,7 +23,7 @@ router = APIRouter(tags=["system"])
 @router.get("/health", summary="Is the proxy alive?", response_model=Health)
 async def health(context: TheContext) -> Response:
     """Answers as long as the proxy runs, whatever the state of its services."""
-    return probes.health(context.version)
+    return monitoring.health(context.version)
 
 
 @router.get(
@@ -42,7 +42,7 @@ async def ready(context: TheContext) -> Response:
 
     A service that was stopped by hand is not waited for.
     """
-    return probes.ready(context.plane.services(), context.restarts())
+    return monitoring.ready(context.plane.services(), context.restarts())
 
 
 @router.get(
@@ -63,7 +63,7 @@ async def ready(context: TheContext) -> Response:
 )
 async def metrics(context: TheContext) -> Response:
     """Requests, durations, time to first byte, bytes, states and starts by service; the process itself."""
-    return probes.measurements(context.metrics)
+    return monitoring.measurements(context.metrics)
 
 
 @router.get("/api/v1/server", summary="Show the proxy's addresses")

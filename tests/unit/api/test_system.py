@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.rigs.plane import view
 from tests.unit.api.conftest import Api
 
-from ai_proxy.api.probes import not_ready
+from ai_proxy.api.monitoring import not_ready
 from ai_proxy.control.views import ReloadReport
 from ai_proxy.core.errors import InvalidConfigError
 from ai_proxy.core.lifecycle import Event, State

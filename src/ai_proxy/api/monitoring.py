@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 SERVING = (State.READY, State.DRAINING)
 
 
-def probes(
+def monitoring_endpoints(
     version: str,
     services: Callable[[], Iterable[ServiceView]],
     restarts: Callable[[], Mapping[str, Restarts]],
     metrics: Callable[[], tuple[bytes, str]],
 ) -> Mapping[str, Callable[[], "Response"]]:
-    """Return what answers each path.
+    """Return the endpoints by path.
 
     Args:
         version: Of the program.
