@@ -9,14 +9,15 @@ from pathlib import Path
 from ai_proxy.config.build import engine_settings, store_url
 from ai_proxy.config.schema import Config
 from ai_proxy.control.run_settings import SettingsHolder
+from ai_proxy.core.errors import StoreDamagedError
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.core.store_ports import SETTINGS
-from ai_proxy.persistence.database import file_url
+from ai_proxy.persistence.database import database_file, file_url
 from ai_proxy.persistence.store import Store, open_store
 from ai_proxy.platform.data_folder import data_folder
 from ai_proxy.platform.tasks import Background
-from ai_proxy.security.pepper import load_pepper
+from ai_proxy.security.pepper import FILE_NAME, load_pepper
 from ai_proxy.security.security import Security, open_security
 
 
@@ -59,9 +60,23 @@ async def open_state(
     """
     folder = data_folder(env)
     url = store_url(config) or file_url(folder)
+    _check_not_emptied(database_file(url, folder), folder / FILE_NAME)
     async with open_store(url) as store:
         settings = SettingsHolder(store.settings, RunSettings(engine_settings(config)))
         await settings.load()
         loads = {SETTINGS: settings.load}
         async with open_security(store, load_pepper(folder), clock, loads, background) as security:
             yield ProxyState(folder, store, security, settings, clock)
+
+
+def _check_not_emptied(database: Path | None, pepper: Path) -> None:
+    """Refuse a file that was truncated: its keys would be gone, and the proxy open to everybody.
+
+    Raises:
+        StoreDamagedError: The file is empty, though a pepper shows that there was a store.
+    """
+    if database is not None and database.is_file() and not database.stat().st_size and pepper.exists():
+        raise StoreDamagedError(
+            f"the store {database} is empty, though it was in use; run 'ai-proxy backup restore', or remove"
+            " the file to begin with an empty store: its keys are then gone"
+        )

@@ -163,6 +163,19 @@ async def test_a_header_that_was_overwritten_is_told_with_the_way_back_which_wor
     assert (restored.replaced / "ai-proxy.db").read_bytes() == damaged
 
 
+async def test_a_file_that_was_emptied_does_not_open_the_proxy_to_everybody(tmp_path: Path) -> None:
+    await make_keys(tmp_path)
+    (tmp_path / "ai-proxy.db").write_bytes(b"")
+
+    with pytest.raises(
+        StoreDamagedError, match=r"is empty, though it was in use; run 'ai-proxy backup restore'"
+    ):
+        await make_keys(tmp_path)
+
+    (tmp_path / "ai-proxy.db").unlink()
+    assert await make_keys(tmp_path)
+
+
 KILLED = """
 import asyncio, os, signal
 from ai_proxy.config.schema import Config
