@@ -132,6 +132,8 @@ class Instance:
         """Cease to watch it; what still holds a lease on it goes on."""
         self.is_gone = True
         await cancel(self.watching)
+        if not self.watching.cancelled():
+            self.watching.exception()  # whatever it was, nobody needs to know any more
 
 
 async def end(assignment: Assignment, instance: Instance | None, clock: Clock) -> None:

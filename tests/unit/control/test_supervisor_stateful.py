@@ -86,10 +86,21 @@ class Lives(RuleBasedStateMachine):
             raise KeyError(event.service_id)
 
     @initialize(
-        policy=st.sampled_from(StartPolicy), available=st.booleans(), delay=st.sampled_from([0.0, 2.0])
+        policy=st.sampled_from(StartPolicy),
+        available=st.booleans(),
+        delay=st.sampled_from([0.0, 2.0]),
+        left=st.sampled_from([{}, {"config_hash": "alpha-1"}, {"config_hash": "alpha-0"}, {"version": 99}]),
     )
-    def begin(self, policy: StartPolicy, available: bool, delay: float) -> None:
+    def begin(self, policy: StartPolicy, available: bool, delay: float, left: dict[str, Any]) -> None:
         self.declared["beta"] = declare("beta", policy)
+
+        async def left_by_a_former_proxy() -> None:
+            for service in (declare("alpha"), declare("gone")):
+                running = self.runtime.machine.run(service, self.clock.wall())
+                running.handle = replace(running.handle, **left)
+
+        if left:
+            self.run(left_by_a_former_proxy())
         self.runtime.available = available
         self.runtime.listing_delay = delay
 
@@ -201,8 +212,9 @@ class Lives(RuleBasedStateMachine):
     def there_is_one_writer_and_it_keeps_to_the_table(self) -> None:
         states = dict.fromkeys(NAMES, State.UNKNOWN)
         for event in self.events:
-            if event.event in (Event.ABSENT, Event.ADOPTED):
-                states[event.service_id] = State.UNKNOWN  # declared again after the end of the old one
+            outdated = event.event is Event.STOP and event.reason == "found running, not as declared"
+            if outdated or event.event in (Event.ABSENT, Event.ADOPTED):
+                states[event.service_id] = State.UNKNOWN  # also after the end of a removed one
             states[event.service_id] = transition(states[event.service_id], event.event)
             assert states[event.service_id] is event.state
         for view in self.plane.services() if hasattr(self, "plane") else ():
