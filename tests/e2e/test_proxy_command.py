@@ -14,9 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.e2e.conftest import PROGRAM, Proxy, chat, eventually, fake, free_port
+from tests.e2e.conftest import PROGRAM, Proxy, eventually, fake, free_port
 
 from ai_proxy.testing.fake_engine import Behaviour
+
+LARGE = 100_000_000
+"""Bytes of a response that is in flight until its client reads: no buffers on the way hold so many."""
 
 
 @dataclass(frozen=True)
@@ -231,19 +234,17 @@ def test_one_that_does_not_answer_in_time_is_ended(background: Background) -> No
     ended = background("start", "--timeout", "0.1")
 
     assert ended.returncode == 1
-    assert "does not answer after 0.1 s" in ended.stderr
+    assert "did not answer within 0.1 s" in ended.stderr
     assert background.states == {}
 
 
-def test_a_stream_in_flight_is_whole_and_nobody_new_is_let_in(background: Background) -> None:
+def test_a_response_in_flight_is_whole_and_nobody_new_is_let_in(background: Background) -> None:
     proxy = background.proxy
-    proxy.configure(slow=fake(Behaviour.OK, "--words", "80", "--delay", "0.1"))
+    proxy.configure(large=fake(Behaviour.OK))
     background.start()
     connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
-    body, head = json.dumps(chat(stream=True)), {"Content-Type": "application/json"}
-    connection.request("POST", "/service/slow/v1/chat/completions", body, head)
+    connection.request("GET", f"/service/large/bytes/{LARGE}")
     response = connection.getresponse()
-    response.readline()
 
     stop = subprocess.Popen(
         [PROGRAM, "proxy", "stop"], env={**os.environ, **proxy.environment}, cwd=proxy.folder
@@ -255,7 +256,7 @@ def test_a_stream_in_flight_is_whole_and_nobody_new_is_let_in(background: Backgr
 
     connection.close()
     assert while_draining == {proxy.port: "stopping"}
-    assert rest.rstrip().endswith(b"data: [DONE]")
+    assert len(rest) == LARGE
     assert code == 0
     assert background.states == {}
     assert proxy.backends() == []

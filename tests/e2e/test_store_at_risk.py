@@ -179,7 +179,7 @@ def test_a_locked_database_stops_no_inference_and_a_revocation_holds_and_is_kept
     with ThreadPoolExecutor() as pool:
         with held_by_another_process(database_of(proxy), "BEGIN EXCLUSIVE"):
             revoking = pool.submit(ask, proxy, admin, "DELETE", f"/api/v1/keys/{user_id}")
-            eventually(lambda: infer(proxy, user) == 401, seconds=2)
+            eventually(lambda: infer(proxy, user) == 401, seconds=5)
             held_back = not revoking.done()
             status = infer(proxy, other)
         revoked = revoking.result()

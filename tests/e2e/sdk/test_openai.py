@@ -196,7 +196,9 @@ def test_a_backend_that_dies_in_the_middle_is_an_error_in_the_stream(client: ope
 
 
 async def test_a_hundred_streams_at_once_are_all_whole(house: House) -> None:
-    async with openai.AsyncOpenAI(base_url=house.openai, api_key="none", max_retries=0) as client:
+    async with openai.AsyncOpenAI(
+        base_url=house.openai, api_key="none", max_retries=0, timeout=120
+    ) as client:
 
         async def one() -> str:
             stream = await client.chat.completions.create(
