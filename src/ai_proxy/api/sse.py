@@ -7,7 +7,7 @@ parameters, so this module uses its format and its response class only.
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 
 from fastapi.sse import EventSourceResponse, format_sse_event
@@ -37,13 +37,13 @@ def documented(description: str, example: str) -> dict[str, object]:
     return {"description": description, "content": {"text/event-stream": content}}
 
 
-async def follow[T](
+def follow[T](
     recent: Callable[[], Iterable[T]],
     subscribe: Callable[[Callable[[T], None]], Callable[[], None]],
     render: Callable[[T], str],
     heartbeat: float = HEARTBEAT,
 ) -> AsyncGenerator[str]:
-    """Yield the recent items and then every new one, without a gap or a repetition.
+    """Yield the recent items and then every new one as events, without a gap or a repetition.
 
     Args:
         recent: Returns the recent items, oldest first.
@@ -51,6 +51,12 @@ async def follow[T](
         render: Renders an item as an event.
         heartbeat: Seconds of silence after which a comment is sent.
     """
+    return stream(_batches(recent, subscribe), lambda batch: "".join(map(render, batch)), heartbeat)
+
+
+async def _batches[T](
+    recent: Callable[[], Iterable[T]], subscribe: Callable[[Callable[[T], None]], Callable[[], None]]
+) -> AsyncGenerator[Sequence[T]]:
     backlog: deque[T] = deque(maxlen=MAX_BACKLOG)
     arrived = asyncio.Event()
 
@@ -60,20 +66,15 @@ async def follow[T](
 
     # Both in one step of the event loop: no item can come in between.
     unsubscribe = subscribe(take)
-    past = list(recent())
+    batch = list(recent())
     try:
-        yield ": following\n\n" + "".join(map(render, past))
         while True:
-            try:
-                async with asyncio.timeout(heartbeat):
-                    await arrived.wait()
-            except TimeoutError:
-                yield ": still here\n\n"
-                continue
+            if batch:
+                yield batch
+            await arrived.wait()
             arrived.clear()
-            items = list(backlog)
+            batch = list(backlog)
             backlog.clear()
-            yield "".join(map(render, items))
     finally:
         unsubscribe()
 
@@ -88,14 +89,14 @@ async def stream[T](
         render: Renders an item as an event.
         heartbeat: Seconds of silence after which a comment is sent.
     """
-    coming: asyncio.Task[T] | None = None
+    coming = spawn(_next(items), "next event")
     try:
         yield ": following\n\n"
         while True:
-            coming = coming or spawn(_next(items), "next event")
             await asyncio.wait((coming,), timeout=heartbeat)
             if coming.done():
-                item, coming = coming.result(), None
+                item = coming.result()
+                coming = spawn(_next(items), "next event")
                 yield render(item)
             else:
                 yield ": still here\n\n"

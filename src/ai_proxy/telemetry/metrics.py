@@ -15,24 +15,7 @@ from ai_proxy.core.lifecycle import State
 from ai_proxy.core.usage import RequestRecord
 from ai_proxy.platform.listeners import Listeners
 
-REQUEST_BUCKETS = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-    300.0,
-)
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds in seconds: from a proxied health check to a long generation."""
 
 BATCH = 128
@@ -165,9 +148,9 @@ class ModelMetrics:
 
     def __init__(self) -> None:
         self.statuses: dict[int, int] = {}
-        self.durations = Histogram(REQUEST_BUCKETS)
-        self.waits = Histogram(REQUEST_BUCKETS)
-        self.first_tokens = Histogram(REQUEST_BUCKETS)
+        self.durations = Histogram(BUCKETS)
+        self.waits = Histogram(BUCKETS)
+        self.first_tokens = Histogram(BUCKETS)
         self.speeds = Histogram(SPEED_BUCKETS)
         self.tokens_in = Histogram(TOKEN_BUCKETS)
         self.tokens_out = Histogram(TOKEN_BUCKETS)
@@ -193,8 +176,8 @@ class ServiceMetrics:
 
     def __init__(self) -> None:
         self.statuses: dict[int, int] = {}
-        self.durations = Histogram(REQUEST_BUCKETS)
-        self.first_bytes = Histogram(REQUEST_BUCKETS)
+        self.durations = Histogram(BUCKETS)
+        self.first_bytes = Histogram(BUCKETS)
         self.loads = Histogram(LOAD_BUCKETS)
         self.states: dict[str, int] = {}
         self.models: dict[str, ModelMetrics] = {}
@@ -248,11 +231,11 @@ class Metrics:
         statuses[status] = statuses.get(status, 0) + 1
         # Inlined `observe()`: two method calls would be a third of the cost.
         histogram = counted.durations
-        histogram.counts[bisect_left(REQUEST_BUCKETS, seconds)] += 1
+        histogram.counts[bisect_left(BUCKETS, seconds)] += 1
         histogram.total += seconds
         if first_byte >= 0.0:
             histogram = counted.first_bytes
-            histogram.counts[bisect_left(REQUEST_BUCKETS, first_byte)] += 1
+            histogram.counts[bisect_left(BUCKETS, first_byte)] += 1
             histogram.total += first_byte
         counted.received += received
         counted.sent += sent

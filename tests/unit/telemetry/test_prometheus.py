@@ -12,7 +12,7 @@ from tests.rigs.usage import finished
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Recorder
 from ai_proxy.platform.tasks import Restarts
-from ai_proxy.telemetry.metrics import BATCH, MAX_MODELS, OTHER_MODELS, REQUEST_BUCKETS, Histogram, Metrics
+from ai_proxy.telemetry.metrics import BATCH, BUCKETS, MAX_MODELS, OTHER_MODELS, Histogram, Metrics
 from ai_proxy.telemetry.prometheus import render
 
 type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -173,7 +173,7 @@ def test_metrics_can_be_read_whatever_a_model_is_called(name: str) -> None:
 
 @given(st.lists(st.floats(min_value=0, max_value=1e6)))
 def test_histogram_puts_each_observation_in_every_bucket_that_holds_it(observations: list[float]) -> None:
-    histogram = Histogram(REQUEST_BUCKETS)
+    histogram = Histogram(BUCKETS)
     for seconds in observations:
         histogram.observe(seconds)
 

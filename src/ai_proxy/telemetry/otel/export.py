@@ -5,6 +5,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 from loguru import logger
 from opentelemetry.sdk._logs import LoggerProvider
@@ -22,12 +24,18 @@ from ai_proxy.platform.tasks import Background, cancel, spawn
 from ai_proxy.platform.threads import in_thread
 from ai_proxy.telemetry.metrics import Metrics, ServiceFacts
 from ai_proxy.telemetry.operations import Operations
-from ai_proxy.telemetry.otel.exporters import log_exporter, metric_exporter, span_exporter
 from ai_proxy.telemetry.otel.logs import send_logs
 from ai_proxy.telemetry.otel.metrics import Snapshot, collect, package
-from ai_proxy.telemetry.otel.settings import Plan, Signal, Target
+from ai_proxy.telemetry.otel.settings import Plan, Protocol, Signal, Target
 from ai_proxy.telemetry.otel.spans import GivenIds, Spans
 from ai_proxy.telemetry.otel.traceparent import Traceparents
+
+EXPORTERS = {
+    Signal.TRACES: ("trace_exporter", "OTLPSpanExporter"),
+    Signal.METRICS: ("metric_exporter", "OTLPMetricExporter"),
+    Signal.LOGS: ("_log_exporter", "OTLPLogExporter"),
+}
+"""Module and class of the SDK's exporters, which has one of each for gRPC and one for HTTP."""
 
 type Work = Callable[[], object]
 
@@ -50,7 +58,7 @@ class TraceSender:
         ids = GivenIds()
         # Whether a trace is kept was decided when its request came; its traceparent says so.
         self._provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=ids)
-        self._provider.add_span_processor(BatchSpanProcessor(span_exporter(target)))
+        self._provider.add_span_processor(BatchSpanProcessor(otlp_exporter(Signal.TRACES, target)))
         self._spans = Spans(self._provider, ids, self.tracing, host)
         self._operations = Operations()
 
@@ -122,7 +130,7 @@ class LogSender:
 
     def __init__(self, target: Target, resource: Resource, version: str) -> None:
         self._provider = LoggerProvider(resource, shutdown_on_exit=False)
-        self._provider.add_log_record_processor(BatchLogRecordProcessor(log_exporter(target)))
+        self._provider.add_log_record_processor(BatchLogRecordProcessor(otlp_exporter(Signal.LOGS, target)))
         self._stop = send_logs(self._provider.get_logger("ai_proxy", version))
 
     def end(self) -> None:
@@ -144,7 +152,7 @@ class Export:
             self._traces = TraceSender(target, plan, resource, host)
         if (target := targets.get(Signal.METRICS)) is not None:
             self._metrics = MetricSender(
-                metric_exporter(target), metrics, resource, version, clock, background
+                otlp_exporter(Signal.METRICS, target), metrics, resource, version, clock, background
             )
             self._ticker = background.run(partial(self._metrics.run, plan.interval), "metrics export")
         if (target := targets.get(Signal.LOGS)) is not None:
@@ -195,6 +203,15 @@ async def in_threads(works: Sequence[Work], timeout: float | None = None) -> Non
     for task in done:
         if (error := task.exception()) is not None:
             logger.warning("cannot export telemetry: {}: {}", type(error).__name__, error)
+
+
+def otlp_exporter(signal: Signal, target: Target) -> Any:
+    """Return the SDK's exporter of a signal; only the one in use is imported."""
+    module, name = EXPORTERS[signal]
+    transport = "grpc" if target.protocol is Protocol.GRPC else "http"
+    exporter = getattr(import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{module}"), name)
+    headers = target.headers and {key.lower(): text for key, text in target.headers.items()}  # for gRPC
+    return exporter(target.endpoint, headers=headers)
 
 
 def _resource_attributes(service_name: str | None, version: str) -> dict[str, str]:
