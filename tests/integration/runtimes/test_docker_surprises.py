@@ -44,6 +44,7 @@ class Engine:
         asked: Ends of paths, in order.
         bodies: Of the last request, by the end of its path.
         gates: What answers wait for, by the end of the path.
+        refused: Ends of paths that are answered with an error.
     """
 
     def __init__(self) -> None:
@@ -51,6 +52,7 @@ class Engine:
         self.asked: list[str] = []
         self.bodies: dict[str, bytes] = {}
         self.gates: dict[str, asyncio.Event] = {}
+        self.refused: set[str] = set()
 
     def give(self, path: str, *answers: bytes | tuple[bytes, ...]) -> None:
         """Answer a path with these, in order; a tuple is a stream that goes on in silence."""
@@ -60,6 +62,8 @@ class Engine:
         path = request.path.rpartition("/")[2]
         self.bodies[path] = await request.read()
         self.asked.append(path)
+        if path in self.refused:
+            return web.json_response({"message": "no such filter"}, status=400)
         if path == "_ping" or request.method == "DELETE":
             return web.Response(text="OK", headers={"Api-Version": "1.41"})
         if path in self.gates:
@@ -160,6 +164,19 @@ async def test_events_are_followed_again_after_a_line_that_is_too_long(
     (line,) = await lines(runtime, 1)
     assert "out of memory" in line
     assert background.restarts["docker events"].count == 1
+
+
+async def test_an_engine_without_events_is_no_failure(
+    engine: Engine, background: Background, runtime: DockerRuntime
+) -> None:
+    engine.refused.add("events")
+
+    runtime.watch(HANDLE)
+    async with asyncio.timeout(5.0):
+        while engine.asked.count("events") < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    assert background.restarts == {}
 
 
 async def test_reports_after_one_that_nobody_can_read_are_taken(

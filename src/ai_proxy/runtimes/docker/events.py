@@ -4,15 +4,15 @@ Exits themselves are noticed by waiting for them.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from contextlib import aclosing
 
 import msgspec
+from loguru import logger
 
 from ai_proxy.core.errors import RuntimeUnavailableError
 from ai_proxy.runtimes.docker.answers import Event
-from ai_proxy.runtimes.docker.api import DockerApi
+from ai_proxy.runtimes.docker.api import DockerApi, RefusedError
 from ai_proxy.runtimes.docker.spec import OWNER, SERVICE
 
 RETRY = 0.5
@@ -63,9 +63,15 @@ class EventFollower:
 
     async def follow(self) -> None:
         """Follow events until cancelled."""
+        refused = False
         while True:
-            with contextlib.suppress(RuntimeUnavailableError):
+            try:
                 await self._listen()
+            except RuntimeUnavailableError:
+                pass
+            except RefusedError as error:  # not every engine has all events; services run without them
+                logger.log("DEBUG" if refused else "WARNING", "Docker reports no events: {}", error.message)
+                refused = True
             await asyncio.sleep(RETRY)
 
     async def _listen(self) -> None:
