@@ -122,14 +122,15 @@ class Scheduler:
             self._held -= ask.held
 
     async def _wait(self, supervisor: Supervisor, waiter: Waiter) -> Lease:
-        limit = supervisor.service.start_timeout + WAIT_SLACK
-        until = self._clock.now() + limit
-        deadline = waiter.ask.deadline
-        await wait_any(self._clock, waiter.lease, until=until if deadline is None else min(until, deadline))
+        now, limit, deadline = self._clock.now(), supervisor.service.start_timeout, waiter.ask.deadline
+        until = now + limit + WAIT_SLACK
+        if deadline is not None and deadline < until:
+            until, limit = deadline, max(0.0, deadline - now)
+        await wait_any(self._clock, waiter.lease, until=until)
         if not waiter.lease.done():
             raise StartTimeoutError(
-                f"{supervisor.id} did not become ready within {limit - WAIT_SLACK:g} s; it is "
-                f"{supervisor.state}: {supervisor.reason}",
+                f"{supervisor.id} did not become ready within {limit:g} s; it is {supervisor.state}: "
+                f"{supervisor.reason}",
                 retry_after=supervisor.load_time or 5,
             )
         return waiter.lease.result()

@@ -272,7 +272,7 @@ async def test_a_request_waits_no_longer_than_its_client(stage: Stage) -> None:
     await stage.clock.advance(4)
 
     assert request.done()
-    with pytest.raises(StartTimeoutError):
+    with pytest.raises(StartTimeoutError, match="not become ready within 3 s"):
         await request
 
 
