@@ -54,13 +54,9 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def services_table(services: list[dict[str, Any]], now: float) -> Table:
-    """Return the table of services.
-
-    Args:
-        services: Services from the API.
-        now: Seconds since the epoch.
-    """
+def print_services(services: list[dict[str, Any]]) -> None:
+    """Print a table of the services from the API."""
+    now = time.time()
     names = "SERVICE,STATE,ENGINE,RUNTIME,IN FLIGHT>,WAITING>,CPU>,MEMORY>,ADDRESS,SINCE,STOPS IN,REASON~"
     table = _table(*names.split(","))
     for one in services:
@@ -78,16 +74,11 @@ def services_table(services: list[dict[str, Any]], now: float) -> Table:
             "-" if idle is None else span(idle),
             Text(one["failure"] if one["state"] == "failed" else one["reason"]),
         )
-    return table
+    _print(table, NOTHING_CONFIGURED)
 
 
-def print_services(services: list[dict[str, Any]]) -> None:
-    """Print the table of services to standard output."""
-    _print(services_table(services, time.time()) if services else NOTHING_CONFIGURED)
-
-
-def models_table(models: list[dict[str, Any]]) -> Table:
-    """Return the table of models from the API."""
+def print_models(models: list[dict[str, Any]]) -> None:
+    """Print a table of the models from the API."""
     table = _table("MODEL~", "SERVICE", "ENGINE", "STATE", "CONTEXT>")
     for one in models:
         context = one["context_length"]
@@ -98,19 +89,15 @@ def models_table(models: list[dict[str, Any]]) -> Table:
             Text(one["state"], style=COLOURS.get(one["state"], "")),
             "-" if context is None else f"{context:,}",
         )
-    return table
+    _print(table, NOTHING_CONFIGURED)
 
 
-def print_models(models: list[dict[str, Any]]) -> None:
-    """Print the table of models to standard output."""
-    _print(models_table(models) if models else NOTHING_CONFIGURED)
-
-
-def _print(what: Table | str) -> None:
+def _print(table: Table, empty: str = "") -> None:
+    """Print a table, or a text when the table is empty."""
     console = Console()
     if not console.is_terminal:
         console.width = PIPE_WIDTH
-    console.print(what)
+    console.print(table if table.row_count or not empty else empty)
 
 
 def usage(stats: dict[str, Any] | None) -> tuple[str, str]:
@@ -140,8 +127,8 @@ ENGINE_COLOURS = {
 """Colours of engine states; other states have none."""
 
 
-def engines_table(engines: list[dict[str, Any]]) -> Table:
-    """Return the table of detected engines from the API."""
+def print_engines(engines: list[dict[str, Any]]) -> None:
+    """Print a table of the detected engines from the API."""
     table = _table("ENGINE", "STATE", "ADDRESS", "VERSION", "LATENCY>", "MODELS>", "DETAIL~")
     for one in engines:
         latency = one["latency_ms"]
@@ -154,12 +141,7 @@ def engines_table(engines: list[dict[str, Any]]) -> Table:
             str(len(one["models"])) if one["models"] else "-",
             Text(one["detail"]),
         )
-    return table
-
-
-def print_engines(engines: list[dict[str, Any]]) -> None:
-    """Print the table of engines to standard output."""
-    _print(engines_table(engines))
+    _print(table)
 
 
 PROXY_COLOURS = {"running": "green", "stopping": "yellow", "not_answering": "red", "dead": "red"}
@@ -168,8 +150,8 @@ PROXY_COLOURS = {"running": "green", "stopping": "yellow", "not_answering": "red
 NO_PROXY = "no proxy is running; start one with 'ai-proxy proxy start'"
 
 
-def proxies_table(proxies: list[dict[str, Any]]) -> Table:
-    """Return the table of proxies."""
+def print_proxies(proxies: list[dict[str, Any]]) -> None:
+    """Print a table of the proxies."""
     table = _table("ID", "STATE", "PID>", "PORT>", "MODE", "UPTIME", "ENDPOINTS~", "LAST ERROR~")
     for one in proxies:
         where = f" on {one['machine']}" if one["state"] == "elsewhere" else ""
@@ -183,12 +165,7 @@ def proxies_table(proxies: list[dict[str, Any]]) -> Table:
             Text("\n".join(one["endpoints"]) or "-"),
             Text(one["last_error"] or "-"),
         )
-    return table
-
-
-def print_proxies(proxies: list[dict[str, Any]]) -> None:
-    """Print the table of proxies to standard output."""
-    _print(proxies_table(proxies) if proxies else NO_PROXY)
+    _print(table, NO_PROXY)
 
 
 KEY_COLOURS = {"good": "green", "expired": "yellow", "revoked": "red"}
@@ -198,13 +175,9 @@ NO_KEYS = "there are no API keys; create one with 'ai-proxy api-keys create'"
 NO_USAGE = "there is no usage yet"
 
 
-def keys_table(keys: Sequence[KeyFacts], now: float) -> Table:
-    """Return the table of API keys.
-
-    Args:
-        keys: The keys.
-        now: Seconds since the epoch.
-    """
+def print_keys(keys: Sequence[KeyFacts]) -> None:
+    """Print a table of the API keys."""
+    now = time.time()
     table = _table("ID", "LABEL~", "STATE", "SCOPES", "MODELS~", "LIMITS~", "EXPIRES", "LAST USED")
     for one in keys:
         allowance = Allowance(one.rpm, one.burst, one.tpm, one.concurrency)
@@ -218,12 +191,7 @@ def keys_table(keys: Sequence[KeyFacts], now: float) -> Table:
             moment(one.expires, now),
             moment(one.last_used, now),
         )
-    return table
-
-
-def print_keys(keys: Sequence[KeyFacts]) -> None:
-    """Print the table of API keys to standard output."""
-    _print(keys_table(keys, time.time()) if keys else NO_KEYS)
+    _print(table, NO_KEYS)
 
 
 def moment(at: float | None, now: float) -> str:
@@ -237,41 +205,27 @@ def moment(at: float | None, now: float) -> str:
     return f"in {span(at - now)}" if at > now else f"{span(now - at)} ago"
 
 
-def usage_table(usage: Sequence[Usage], labels: Mapping[str, str]) -> Table:
-    """Return the table of usage, with a line of totals.
-
-    Args:
-        usage: Usage by day, key and model.
-        labels: Labels of keys by their ids.
-    """
+def print_usage(usage: Sequence[Usage], labels: Mapping[str, str]) -> None:
+    """Print a table of usage, with a line of totals; `labels` are those of keys by their ids."""
     table = _table("DAY~", "KEY~", "LABEL~", "MODEL~", "REQUESTS>", "TOKENS IN>", "TOKENS OUT>")
     for one in usage:
         label = Text(labels.get(one.key_id, ""))
         counts = (one.requests, one.tokens_in, one.tokens_out)
         table.add_row(one.day, one.key_id or "-", label, Text(one.model), *(f"{count:,}" for count in counts))
-    totals = [
-        sum(one.requests for one in usage),
-        sum(one.tokens_in for one in usage),
-        sum(one.tokens_out for one in usage),
-    ]
-    table.add_row("all", "", "", "", *(f"{count:,}" for count in totals), style="bold")
-    return table
+    if usage:
+        totals = (
+            sum(one.requests for one in usage),
+            sum(one.tokens_in for one in usage),
+            sum(one.tokens_out for one in usage),
+        )
+        table.add_row("all", "", "", "", *(f"{count:,}" for count in totals), style="bold")
+    _print(table, NO_USAGE)
 
 
-def print_usage(usage: Sequence[Usage], labels: Mapping[str, str]) -> None:
-    """Print the table of usage to standard output."""
-    _print(usage_table(usage, labels) if usage else NO_USAGE)
-
-
-def settings_table(settings: Sequence[Setting]) -> Table:
-    """Return the table of run-time settings."""
+def print_settings(settings: Sequence[Setting]) -> None:
+    """Print a table of the run-time settings."""
     table = _table("SETTING", "VALUE", "FROM", "WHAT IT DOES~")
     for one in settings:
         source = "config set" if one.made else "configuration"
         table.add_row(one.name, written(one), source, Text(f"{one.description} {one.range.capitalize()}."))
-    return table
-
-
-def print_settings(settings: Sequence[Setting]) -> None:
-    """Print the table of settings to standard output."""
-    _print(settings_table(settings))
+    _print(table)
