@@ -96,15 +96,9 @@ class RequestHandler(Protocol):
     """One request being answered, as its connection sees it.
 
     Attributes:
-        request: Its head.
         close: Whether the connection ends after its response.
         received: Bytes of the body so far.
         request_done: Whether the request has arrived whole.
-        has_begun: Whether its turn has come and it is being answered.
-        is_ready: Whether enough of the request is here to begin.
-        is_cacheable: Whether its head may be kept, with what was decided about it.
-        cacheable_body: Most bytes of a body that may follow a kept head.
-        plan: What was decided from the head.
     """
 
     close: bool
@@ -200,11 +194,7 @@ class Connection(Protocol):
 
 
 class Server(Protocol):
-    """The listener that accepted a connection.
-
-    Attributes:
-        state: What its connections look up.
-    """
+    """The listener that accepted a connection."""
 
     @property
     def state(self) -> ServerState:

@@ -49,7 +49,6 @@ class Receiver(Protocol):
     Attributes:
         request_done: Whether the request has been sent whole.
         unframed: Whether the exchange takes the body of a response without chunk framing.
-        request: The head of the request.
     """
 
     request_done: bool
