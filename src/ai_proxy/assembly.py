@@ -189,11 +189,12 @@ def management(parts: Parts) -> LazyApplication:
 
     def build() -> Application:
         from ai_proxy.api.application import create_app
-        from ai_proxy.api.deps import Requests
+        from ai_proxy.api.deps import Context, Requests
 
         requests = Requests(parts.telemetry.recent, parts.gateway.live)
         plane, metrics, addresses = parts.plane, parts.telemetry.metrics, parts.addresses
-        app = create_app(plane, metrics, VERSION, addresses, requests, parts.detector, parts.state, restarts)
+        context = Context(plane, metrics, VERSION, addresses, requests, parts.detector, parts.state, restarts)
+        app = create_app(context)
         settle_memory()
         return app
 

@@ -17,9 +17,10 @@ import uvicorn
 from hypothesis import HealthCheck, settings
 from schemathesis.config import SchemathesisConfig
 from starlette.types import ASGIApp
+from tests.rigs.management import create_app
 from tests.rigs.plane import FakePlane
 
-from ai_proxy.api.application import create_app, openapi_document
+from ai_proxy.api.application import openapi_document
 from ai_proxy.api.middleware import Caller, Middleware
 from ai_proxy.config.schema import Config
 from ai_proxy.instances.state import open_state

@@ -1,6 +1,5 @@
 """Builds the management application."""
 
-from collections.abc import Callable, Mapping
 from importlib.metadata import version as installed_version
 from typing import Any
 
@@ -22,21 +21,9 @@ from ai_proxy.api import (
     system,
 )
 from ai_proxy.api.audited import AuditMiddleware
-from ai_proxy.api.deps import (
-    NO_STATE,
-    Context,
-    ControlPlane,
-    MetricsRenderer,
-    NoEngines,
-    Requests,
-    StoredState,
-)
+from ai_proxy.api.deps import Context
 from ai_proxy.api.openapi import complete
 from ai_proxy.api.schemas import EXAMPLES
-from ai_proxy.core.errors import StoreError
-from ai_proxy.core.ports import EngineDetector
-from ai_proxy.platform.addresses import Addresses
-from ai_proxy.platform.tasks import Restarts
 
 DESCRIPTION = """\
 One HTTP endpoint in front of every inference backend of a machine.
@@ -68,40 +55,11 @@ TAGS = [
 ]
 
 
-def create_app(
-    plane: ControlPlane,
-    metrics: MetricsRenderer,
-    version: str,
-    addresses: Addresses | None = None,
-    requests: Requests | None = None,
-    detector: EngineDetector | None = None,
-    state: StoredState | StoreError = NO_STATE,
-    restarts: Callable[[], Mapping[str, Restarts]] = dict,
-) -> FastAPI:
-    """Build the management application.
-
-    Args:
-        plane: The services to manage.
-        metrics: Returns the content of `/metrics` and its content type.
-        version: Of the program.
-        addresses: Where the proxy listens; filled in when it does.
-        requests: Looks up requests to models.
-        detector: Detects engines that the proxy did not start.
-        state: Keys, policy, settings and audit log; or the error that endpoints about them answer.
-        restarts: Returns the background work that failed and was restarted, by name.
-    """
-    app = _describe(version)
+def create_app(context: Context) -> FastAPI:
+    """Build the management application around what its endpoints use."""
+    app = _describe(context.version)
     app.add_middleware(AuditMiddleware)
-    app.state.context = Context(
-        plane,
-        metrics,
-        version,
-        addresses or Addresses(),
-        requests or Requests(),
-        detector or NoEngines(),
-        state,
-        restarts,
-    )
+    app.state.context = context
     return app
 
 

@@ -10,7 +10,6 @@ from ai_proxy.api.middleware import ANONYMOUS, OWNER, UNKNOWN_ADDRESS
 from ai_proxy.control.events import EventBus
 from ai_proxy.control.run_settings import SettingsHolder
 from ai_proxy.control.views import ModelView, ReloadReport, ServiceView
-from ai_proxy.core.detection import Detection
 from ai_proxy.core.errors import StoreError, StoreUnavailableError
 from ai_proxy.core.keys import allows_model
 from ai_proxy.core.logring import LogRing
@@ -101,17 +100,6 @@ class Requests:
     live: Callable[[], Sequence[LiveRequest]] = tuple
 
 
-class NoEngines:
-    """A detector that detects nothing."""
-
-    async def detect(self, engine: str | None = None, *, fresh: bool = False) -> Sequence[Detection]:  # noqa: ARG002
-        """Return nothing."""
-        return ()
-
-    async def forget(self, engine: str) -> None:
-        """Do nothing."""
-
-
 class ReadStore(Protocol):
     """What the management API reads from the store directly."""
 
@@ -144,9 +132,6 @@ class StoredState(Protocol):
         """Tells the time."""
 
 
-NO_STATE = StoreUnavailableError("this proxy runs without a store: it has no keys, policy or settings")
-
-
 @dataclass
 class AuditEvent:
     """What the audit log says of a request beside its path; in `request.state.audit_event`.
@@ -162,7 +147,18 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Everything that the endpoints use; in `app.state.context`."""
+    """Everything that the endpoints use; in `app.state.context`.
+
+    Attributes:
+        plane: The services to manage.
+        metrics: Returns the content of `/metrics` and its content type.
+        version: Of the program.
+        addresses: Where the proxy listens; filled in when it does.
+        requests: Looks up requests to models.
+        engines: Detects engines that the proxy did not start.
+        state: Keys, policy, settings and audit log; or the error that endpoints about them answer.
+        restarts: Returns the background work that failed and was restarted, by name.
+    """
 
     plane: ControlPlane
     metrics: MetricsRenderer

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from starlette.types import Message as Event
 from starlette.types import Receive, Scope, Send
 from tests.integration.guard.conftest import House, bearer
+from tests.rigs.management import create_app
 from tests.rigs.plane import FakePlane, view
 from tests.rigs.raw_http import build_request
 
-from ai_proxy.api.application import create_app
 from ai_proxy.api.middleware import client_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.control.run_settings import SettingsHolder

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from tests.rigs.management import create_app
 from tests.rigs.plane import FakePlane, view
 from tests.unit.api.house import House, open_house
 
-from ai_proxy.api.application import create_app
 from ai_proxy.api.deps import Requests
 from ai_proxy.api.middleware import client_principal, owner_principal
 from ai_proxy.api.sockets import serve_unix

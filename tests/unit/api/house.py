@@ -8,9 +8,9 @@ from typing import Any
 
 import aiohttp
 from tests.rigs.fake_detector import FakeDetector, detection
+from tests.rigs.management import create_app
 from tests.rigs.plane import FakePlane, view
 
-from ai_proxy.api.application import create_app
 from ai_proxy.api.middleware import client_principal, owner_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.config.schema import Config

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
+from tests.rigs.management import create_app
 from tests.rigs.plane import FakePlane, view
 from tests.unit.api.house import House
 from tests.unit.security.broken import Fault, FaultyAudit
 
-from ai_proxy.api.application import create_app
 from ai_proxy.api.audited import outcome
 from ai_proxy.api.middleware import owner_principal
 from ai_proxy.api.sockets import serve_unix

@@ -5,9 +5,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 from tests.rigs.fake_detector import FakeDetector, detection
+from tests.rigs.management import create_app
 from tests.rigs.plane import FakePlane
 
-from ai_proxy.api.application import create_app
 from ai_proxy.api.middleware import client_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.core.detection import EngineState

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.rigs.management import create_app
 from tests.rigs.plane import FakePlane, view
 
-from ai_proxy.api.application import create_app
 from ai_proxy.api.middleware import owner_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.cli.main import run

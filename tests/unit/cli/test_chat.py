@@ -13,10 +13,10 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.rigs.management import create_app
 from tests.rigs.plane import FakePlane, view
 from tests.unit.cli.conftest import CommandLine, running
 
-from ai_proxy.api.application import create_app
 from ai_proxy.api.middleware import owner_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.cli.answer import Answer

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from tests.rigs.fake_detector import FakeDetector, detection
+from tests.rigs.management import create_app
 from tests.rigs.plane import FakePlane
 from tests.rigs.recorded_engine import recorded_engine
 from tests.unit.cli.conftest import CommandLine
 
-from ai_proxy.api.application import create_app
 from ai_proxy.api.middleware import owner_principal
 from ai_proxy.api.sockets import serve_unix
 from ai_proxy.core.detection import EngineState
