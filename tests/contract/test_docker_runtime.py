@@ -43,7 +43,7 @@ class DockerStage(Stage):
         for handle in await self.runtime.handles():
             await self.runtime.stop(handle, 0.0)
         for runtime in self.runtimes:
-            await runtime.close()
+            await runtime.aclose()
 
 
 class TestDockerRuntime(OwningRuntimeContract):

@@ -37,7 +37,7 @@ class ProcessStage(Stage):
         for handle in await self.runtime.handles():
             await self.runtime.stop(handle, 0.0)
         for runtime in self.runtimes:
-            await runtime.close()
+            await runtime.aclose()
 
 
 class TestProcessRuntime(OwningRuntimeContract):

@@ -24,30 +24,50 @@ class Answer:
 
     @property
     def json(self) -> object:
-        """The body as JSON; None when it is not."""
-        return parse_json(self.body)
+        """The body as JSON; None when it is not, or nests too deeply.
+
+        >>> Answer(200, b'{"a":1}').json, Answer(200, b"<html>").json is None
+        ({'a': 1}, True)
+        """
+        try:
+            value: object = msgspec.json.decode(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return value
 
     @property
     def complaint(self) -> str:
-        """The message of a refusal, in a few words."""
-        return complaint(self.status, self.body)
+        """The message of a refusal in its own words, else its status.
+
+        >>> Answer(503, b'{"error":{"message":"Loading model","code":503}}').complaint
+        'loading model'
+        >>> Answer(500, b"<html>").complaint
+        'it answers with status 500'
+        """
+        match self.json:
+            case {"error": {"message": str(found)}} | {"error": str(found)} | {"detail": str(found)} if (
+                text := printable(found[:200])
+            ):
+                return text[:1].lower() + text[1:]
+            case _:
+                return f"it answers with status {self.status}"
+
+    @property
+    def has_error(self) -> bool:
+        """Whether the body is an error, whatever the status.
+
+        >>> Answer(200, b'{"error":"Unexpected endpoint"}').has_error, Answer(200, b'{"data":[]}').has_error
+        (True, False)
+        """
+        match self.json:
+            case {"error": error}:
+                return bool(error)
+            case _:
+                return False
 
 
 type Answers = Mapping[str, Answer]
 """Answers by path."""
-
-
-def parse_json(body: bytes) -> object:
-    """Return the value; None when the body is not JSON, or nests too deeply.
-
-    >>> parse_json(b'{"a":1}'), parse_json(b"<html>") is None
-    ({'a': 1}, True)
-    """
-    try:
-        value: object = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        return None
-    return value
 
 
 def printable(text: str) -> str:
@@ -59,36 +79,6 @@ def printable(text: str) -> str:
     return (
         text if text.isprintable() else " ".join("".join(c if c.isprintable() else " " for c in text).split())
     )
-
-
-def complaint(status: int, body: bytes) -> str:
-    """Return the message of an engine's refusal: its own words, else the status.
-
-    >>> complaint(503, b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}')
-    'loading model'
-    >>> complaint(500, b"<html>")
-    'it answers with status 500'
-    """
-    match parse_json(body):
-        case {"error": {"message": str(found)}} | {"error": str(found)} | {"detail": str(found)} if (
-            text := printable(found[:200])
-        ):
-            return text[:1].lower() + text[1:]
-        case _:
-            return f"it answers with status {status}"
-
-
-def has_error(body: bytes) -> bool:
-    """Return whether a body is an error, whatever its status.
-
-    >>> has_error(b'{"error":"Unexpected endpoint or method. (GET /x)"}'), has_error(b'{"data":[]}')
-    (True, False)
-    """
-    match parse_json(body):
-        case {"error": error}:
-            return bool(error)
-        case _:
-            return False
 
 
 def text_at(answers: Answers, path: str, key: str) -> str | None:

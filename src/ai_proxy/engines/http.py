@@ -11,7 +11,7 @@ from loguru import logger
 from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.ports import Engine, Model, Probe
 from ai_proxy.core.service import Service, Upstream
-from ai_proxy.engines.answers import Answer, has_error, printable
+from ai_proxy.engines.answers import Answer, printable
 from ai_proxy.engines.listing import read_models
 from ai_proxy.engines.profile import EngineDescriptor, Profile
 
@@ -74,9 +74,7 @@ class HttpEngine:
         if service.health_path is None:
             return await _connect(upstream)
         answer = await self._get(service, upstream, service.health_path)
-        if answer.status not in self._profile.alive or (
-            self._profile.errors_with_200 and has_error(answer.body)
-        ):
+        if answer.status not in self._profile.alive or (self._profile.errors_with_200 and answer.has_error):
             return Probe(ready=False, detail=answer.complaint)
         if self._profile.listings:
             answer = await self._get(service, upstream, self._profile.listings[-1].path)

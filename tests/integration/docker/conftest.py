@@ -82,7 +82,7 @@ async def open_runtime(engine: DockerEngine) -> AsyncIterator[Open]:
                 await runtime.stop(handle, 0.0)
     finally:
         for runtime in opened:
-            await runtime.close()
+            await runtime.aclose()
         await background.close()
     assert background.restarts == {}
 

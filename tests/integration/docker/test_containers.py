@@ -160,7 +160,7 @@ async def test_the_next_proxy_adopts_it_with_its_log_and_without_a_restart(
     first = open_runtime()
     handle = await start(first, llamacpp())
     await recite(handle.upstreams[0].url)
-    await first.close()
+    await first.aclose()
     second = open_runtime()
     (adopted,) = await second.handles()
     waiting = tasks.spawn(exit_of(second, adopted), "wait")
@@ -309,4 +309,4 @@ async def test_a_network_that_the_proxy_is_not_in_is_told(engine: DockerEngine, 
     )
     with pytest.raises(RuntimeFailureError, match="is not in network models: connect it, or correct"):
         await start(inside, sleeper())
-    await inside.close()
+    await inside.aclose()

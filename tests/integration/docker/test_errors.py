@@ -143,4 +143,4 @@ async def test_a_docker_host_where_no_engine_is(host: str, said: str) -> None:
         with pytest.raises(RuntimeUnavailableError) as caught:
             await ask()
         assert said in caught.value.detail
-    await runtime.close()
+    await runtime.aclose()

@@ -97,7 +97,7 @@ async def refusal(settings: DockerSettings) -> str:
             await start(runtime, sleeper())
         return caught.value.detail
     finally:
-        await runtime.close()
+        await runtime.aclose()
 
 
 async def test_an_address_that_cannot_be_resolved_is_an_error(engine: DockerEngine) -> None:

@@ -28,7 +28,7 @@ async def reopen(state_dir: Path) -> AsyncIterator[Reopen]:
     for handle in await sweeper.handles():
         await sweeper.stop(handle, 0.0)
     for runtime in runtimes:
-        await runtime.close()
+        await runtime.aclose()
 
 
 @pytest.fixture

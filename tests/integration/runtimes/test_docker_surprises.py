@@ -113,7 +113,7 @@ async def background() -> AsyncIterator[Background]:
 async def runtime(engine: Engine, background: Background, tmp_path: Path) -> AsyncIterator[DockerRuntime]:
     runtime = DockerRuntime(DockerSettings(f"unix://{tmp_path}/docker.sock"), "me", "1.0", background)
     yield runtime
-    await runtime.close()
+    await runtime.aclose()
 
 
 async def lines(runtime: DockerRuntime, count: int) -> list[str]:

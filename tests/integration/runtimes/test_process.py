@@ -239,7 +239,7 @@ class TestRecovery:
     ) -> None:
         handle = await start(runtime, service(ProcessLaunch(fake_engine_command(Behaviour.CHILDREN))))
         await heard(runtime.logs("svc"), "listening")
-        await runtime.close()
+        await runtime.aclose()
         os.kill(int(handle.ref), signal.SIGKILL)
         os.waitpid(int(handle.ref), 0)  # noqa: ASYNC222 - it is dead
         later = ProcessRuntime(state_dir, owner=str(state_dir), background=Background())

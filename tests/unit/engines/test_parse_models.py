@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_proxy.core.ports import Model
-from ai_proxy.engines.answers import complaint, parse_json
+from ai_proxy.engines.answers import Answer
 from ai_proxy.engines.listing import read_openai
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "engines"
@@ -27,14 +27,14 @@ LISTS = st.fixed_dictionaries({"data": st.none() | st.text() | st.lists(ENTRIES 
     ],
 )
 def test_lists_as_engines_really_send_them_are_understood(recorded: str, models: list[Model]) -> None:
-    assert read_openai(parse_json((RECORDED / recorded).read_bytes())) == models
+    assert read_openai(Answer(200, (RECORDED / recorded).read_bytes()).json) == models
 
 
 @settings(deadline=None)
 @given(st.binary() | LISTS.map(lambda value: json.dumps(value).encode()))
 def test_no_answer_is_too_odd_to_be_read(body: bytes) -> None:
-    assert all(model.id for model in read_openai(parse_json(body)) or ())
-    assert complaint(500, body)
+    assert all(model.id for model in read_openai(Answer(200, body).json) or ())
+    assert Answer(500, body).complaint
 
 
 def test_lm_studio_answers_unknown_paths_with_status_200_and_lists_nothing() -> None:

@@ -75,7 +75,8 @@ class Detector:
         programs: Callable[[Locator, Mapping[str, str]], str | None] = find_program,
         timeout: float | None = None,
     ) -> None:
-        self._engines = {one.name: (one, one.locator) for one in engines if one.locator is not None}
+        self._descriptors = tuple(engines)
+        self._engines = {one.name: (one, one.locator) for one in self._descriptors if one.locator is not None}
         self._session = session
         self._clock = clock
         self._cache = cache
@@ -137,7 +138,7 @@ class Detector:
                     slow_over_ms=self._settings.health_latency_threshold_ms,
                     tries=tries,
                 )
-                answering = identify(probed.answers, self._descriptors())
+                answering = identify(probed.answers, self._descriptors)
                 state, detail = classify(engine, probed, answering, circumstances)
             if state in RUNNING:
                 version = locator.version(probed.answers)
@@ -159,9 +160,6 @@ class Detector:
             at=self._clock.wall(),
         )
 
-    def _descriptors(self) -> list[EngineDescriptor]:
-        return [engine for engine, _ in self._engines.values()]
-
     async def _probe(
         self, upstream: Upstream, engine: EngineDescriptor, locator: Locator
     ) -> tuple[ProbeResult, int]:
@@ -172,7 +170,7 @@ class Detector:
             await self._clock.sleep(RETRY_PAUSE)
             probed, tries = await self._ask(upstream, paths), tries + 1
         busy = any(answer.status in BUSY for answer in probed.answers.values())
-        if probed.trouble is None and not busy and identify(probed.answers, self._descriptors()) is None:
+        if probed.trouble is None and not busy and identify(probed.answers, self._descriptors) is None:
             others = {path for other in self._engines.values() for path in own_paths(*other)} - paths
             more = await self._ask(upstream, others)
             probed = replace(probed, answers={**more.answers, **probed.answers})

@@ -1,15 +1,13 @@
 """Services run as containers of a Docker engine."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing
 
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import RuntimeKind
 from ai_proxy.runtimes.base import RuntimeContext, RuntimeDescriptor
 
 
-@asynccontextmanager
-async def _open(context: RuntimeContext) -> AsyncIterator[Runtime]:
+def _open(context: RuntimeContext) -> AbstractAsyncContextManager[Runtime]:
     from ai_proxy.runtimes.docker.access import own_container
     from ai_proxy.runtimes.docker.runtime import DockerRuntime
 
@@ -21,10 +19,7 @@ async def _open(context: RuntimeContext) -> AsyncIterator[Runtime]:
         container=own_container(),
         gpu_memory=context.gpu_memory,
     )
-    try:
-        yield runtime
-    finally:
-        await runtime.close()
+    return aclosing(runtime)
 
 
 DOCKER = RuntimeDescriptor(RuntimeKind.DOCKER, _open)

@@ -87,17 +87,15 @@ class AccessFinder:
 
     async def _own_networks(self) -> tuple[str, ...]:
         """Return the networks of the proxy's own container; none without one, or with a remote engine."""
-        if self._networks is None:
-            self._networks = await self._shared_with(self._container) if self._container else ()
-        return self._networks
-
-    async def _shared_with(self, container: str) -> tuple[str, ...]:
-        found, wanted = await self._api.inspect(container), self._settings.network
+        if self._networks is not None or self._container is None:
+            return self._networks or ()
+        found, wanted = await self._api.inspect(self._container), self._settings.network
+        if found is None and machine_of(self._api.host) is not None:
+            self._networks = ()
+            return ()
         if found is None:
-            if machine_of(self._api.host) is not None:
-                return ()
             raise RuntimeFailureError(
-                f"the proxy seems to run in container {container}, which this Docker engine does not "
+                f"the proxy seems to run in container {self._container}, which this Docker engine does not "
                 "know: give it the socket of the engine that runs it"
             )
         networks = sharing_order(found.network_settings.networks or (), wanted)
@@ -106,6 +104,7 @@ class AccessFinder:
                 f"the proxy's own container is not in network {wanted}: connect it, or correct "
                 "server.docker.network"
             )
+        self._networks = networks
         return networks
 
     async def _is_here(self) -> bool:

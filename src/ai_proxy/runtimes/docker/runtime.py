@@ -155,7 +155,7 @@ class DockerRuntime:
         """Return the ring that holds the last lines of the service's output."""
         return self._rings.setdefault(service_id, LogRing())
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Stop following; the containers go on running."""
         await self._cleared(self._containers)
         ends = (container.end for container in self._containers.values())

@@ -1,22 +1,16 @@
 """Services run as child processes of the proxy."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing
 
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import RuntimeKind
 from ai_proxy.runtimes.base import RuntimeContext, RuntimeDescriptor
 
 
-@asynccontextmanager
-async def _open(context: RuntimeContext) -> AsyncIterator[Runtime]:
+def _open(context: RuntimeContext) -> AbstractAsyncContextManager[Runtime]:
     from ai_proxy.runtimes.process.runtime import ProcessRuntime
 
-    runtime = ProcessRuntime(context.folder / "process", str(context.folder), context.background)
-    try:
-        yield runtime
-    finally:
-        await runtime.close()
+    return aclosing(ProcessRuntime(context.folder / "process", str(context.folder), context.background))
 
 
 PROCESS = RuntimeDescriptor(RuntimeKind.PROCESS, _open)

@@ -142,7 +142,7 @@ class ProcessRuntime:
         """Return the ring that holds the last lines of the service's output."""
         return self._rings.setdefault(service_id, LogRing())
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Stop following; the processes go on running."""
         await tasks.cancel(*(tracked.end for tracked in self._tracked.values()))
         for tracked in self._tracked.values():
