@@ -18,7 +18,9 @@ def test_stale_files_are_named_and_then_written(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     architecture = tmp_path / "docs" / "architecture.md"
     architecture.write_text(
-        "before\n<!-- lifecycle:begin -->\nold\n<!-- lifecycle:end -->\nafter\n", encoding="utf-8"
+        "before\n<!-- lifecycle:begin -->\nold\n<!-- lifecycle:end -->\n"
+        "between\n<!-- client:begin -->\nold\n<!-- client:end -->\nafter\n",
+        encoding="utf-8",
     )
 
     before = generate(tmp_path, "--check")
@@ -30,4 +32,5 @@ def test_stale_files_are_named_and_then_written(tmp_path: Path) -> None:
     assert (after.returncode, after.stdout) == (0, "")
     text = architecture.read_text(encoding="utf-8")
     assert text.startswith("before\n<!-- lifecycle:begin -->\n```mermaid\nstateDiagram-v2")
-    assert text.endswith("<!-- lifecycle:end -->\nafter\n")
+    assert "<!-- lifecycle:end -->\nbetween\n<!-- client:begin -->\n```mermaid\nstateDiagram-v2" in text
+    assert text.endswith("<!-- client:end -->\nafter\n")
