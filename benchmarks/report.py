@@ -108,7 +108,7 @@ def _added(work: str, value: str) -> Callable[[Results], float | None]:
 
 LIMITS = (
     Limit("CPU per request, of nginx's", 1.5, _ratio("requests", "cpu_us")),
-    Limit("CPU per request by model, of nginx's", 1.6, _ratio("routed", "cpu_us")),
+    Limit("CPU per request by model, of nginx's", 1.7, _ratio("routed", "cpu_us")),
     Limit("CPU per request by model, 34 kB prompt, of nginx's", 2.1, _ratio("long prompts", "cpu_us")),
     Limit("CPU per chunk, 200 streams x 50/s, of nginx's", 1.2, _ratio("paced", "cpu_us")),
     Limit("CPU per chunk, 500 streams x 100/s, of nginx's", 1.4, _ratio("uncoalesced", "cpu_us")),
