@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ai_proxy.core.ports import Model
 from ai_proxy.engines.answers import Answer
-from ai_proxy.engines.listing import read_openai
+from ai_proxy.engines.listing import MAX_MODELS, read_openai
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "engines"
 
@@ -39,3 +39,9 @@ def test_no_answer_is_too_odd_to_be_read(body: bytes) -> None:
 
 def test_lm_studio_answers_unknown_paths_with_status_200_and_lists_nothing() -> None:
     assert read_openai({"error": "Unexpected endpoint or method. (GET /v1/models)"}) is None
+
+
+def test_a_list_without_end_is_cut() -> None:
+    models = read_openai({"data": [{"id": f"m{number}"} for number in range(60_000)]})
+    assert models is not None
+    assert len(models) == MAX_MODELS
