@@ -490,7 +490,8 @@ class Exchange:
         resolver = self.resolver
         comments = None
         if resolver is not None and self._wants_comments(resolver):
-            comments = spawn(self._comment_while_waiting(resolver, service_id), "heartbeat")
+            commenting = partial(self._comment_while_waiting, resolver, service_id)
+            comments = spawn(self._owned(commenting), "heartbeat")
         try:
             lease = await self.shared.admission.admit(ask)
         finally:

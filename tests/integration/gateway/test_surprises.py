@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 import trustme
 from loguru import logger
+from tests.rigs.admission import FakeAdmission
 from tests.rigs.raw_backend import BackendConnection, answer, ok
 from tests.rigs.raw_http import build_request
 from tests.rigs.recorder import CollectingRecorder
@@ -50,6 +51,13 @@ class OneAtATime(OpenGuard):
         return Access(Principal("k", "1.2.3.4", meters=(self.meter,)))
 
 
+class Inexplicable(FakeAdmission):
+    """Fails to say why a request waits."""
+
+    def wait_reason(self, service_id: str) -> str:
+        raise ValueError(f"no reason for {service_id}")
+
+
 async def test_a_request_that_cannot_be_recorded_gives_everything_back_and_its_connection_goes_on() -> None:
     async with wire_rig() as rig:
         rig.backend.script = answer(ANSWER)
@@ -89,6 +97,18 @@ async def test_a_request_that_fails_in_a_way_nobody_foresaw_is_500_and_logged() 
     assert (response.status, response.error_code) == (500, b"internal")
     assert b"defect" not in response.body
     assert any("KeyError: 'a defect'" in line for line in logged)
+
+
+async def test_a_comment_that_cannot_be_made_ends_the_request_and_gives_up_its_place() -> None:
+    async with wire_rig() as rig:
+        rig.gateway.shared.admission = admission = Inexplicable(rig.admission.upstreams)
+        admission.hold("svc")
+        client = await rig.client()
+
+        await client.send(build_request(b"/v1/chat/completions", JSON, body=b'{"model":"svc","stream":true}'))
+
+        assert b"the proxy failed to handle this request" in await client.until_closed()
+        await admission.wait_for_waiting(0)
 
 
 async def kill_after(connection: BackendConnection, seconds: float) -> None:
