@@ -84,6 +84,7 @@ class Replicas:
         for replica in self._replicas:
             if replica.upstream is lease.upstream:
                 replica.in_flight -= 1
+                return
 
     def _use(self, replica: Replica) -> Upstream:
         replica.in_flight += 1

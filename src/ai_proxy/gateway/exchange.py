@@ -72,6 +72,7 @@ CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie"})
 REPLACED = CREDENTIALS | {b"content-type", b"accept-encoding"}
 """Headers that a request to a model loses: a compressed answer could not be read for its usage."""
 CHUNKED = b"transfer-encoding: chunked\r\n"
+NO_TOKENS = (UNKNOWN, UNKNOWN)
 EVENT_ENDS = (b"\n\n\r\n", b"\r\n\r\n\r\n")
 """How a piece ends where both an event and the chunk that holds it are complete."""
 
@@ -95,7 +96,9 @@ class Plan:
         is_form: Whether the body is a multipart form that names a model.
         traceparent: The client's, where the proxy traces and so does not forward it.
         rendered: The head for a backend, without its framing and what concerns one exchange only.
-        rendered_for: The pool, destination and path that it was rendered for.
+        rendered_pool: The pool that it was rendered for,
+        rendered_destination: the destination,
+        rendered_path: and the path.
     """
 
     frontend: Frontend
@@ -112,7 +115,9 @@ class Plan:
     is_form: bool = False
     traceparent: bytes = b""
     rendered: bytes = b""
-    rendered_for: tuple[Pool, Destination | None, bytes] | None = None
+    rendered_pool: Pool | None = None
+    rendered_destination: Destination | None = None
+    rendered_path: bytes = b""
 
 
 def plan(
@@ -589,9 +594,11 @@ class Exchange:
         """Return the request as it goes to the backend, with what is here of its body."""
         found, request, resolver = self.plan, self.request, self.resolver
         path = found.path if resolver is None else resolver.path
-        if found.rendered_for != (pool, self.destination, path):
-            found.rendered_for = (pool, self.destination, path)
+        destination = self.destination
+        same = found.rendered_pool is pool and found.rendered_destination is destination
+        if not (same and found.rendered_path is path):
             found.rendered = self._render_head(pool, path)
+            found.rendered_pool, found.rendered_destination, found.rendered_path = pool, destination, path
         payload = self.payload
         if not found.streams_body:
             return b"".join((found.rendered, self.traceparent, request.framing(len(payload)), payload))
@@ -931,7 +938,7 @@ class Exchange:
         if self.lease is not None:
             shared.admission.release(self.lease, outcome)
         now = shared.now()
-        tokens = self._tokens()
+        tokens = self._tokens() if self.usage is not None else NO_TOKENS
         if self.meters:
             leave(self.meters, now, known(tokens) if self.plan.principal.counts_tokens else 0)
         self.client.handler_done(self)
@@ -941,13 +948,11 @@ class Exchange:
             logger.opt(exception=error).error("a finished request could not be recorded")
 
     def _tokens(self) -> tuple[int, int]:
-        if self.usage is None:
-            return UNKNOWN, UNKNOWN
         try:
-            return self.usage.tokens()
+            return self.usage.tokens() if self.usage is not None else NO_TOKENS
         except Exception as error:  # noqa: BLE001 - an engine's strange answer must not keep a lease or a limit
             logger.opt(exception=error).error("the tokens of a response could not be counted")
-            return UNKNOWN, UNKNOWN
+            return NO_TOKENS
 
     def _record(self, seconds: float, tokens: tuple[int, int]) -> None:
         service_id = self.destination.service_id if self.destination is not None else ""
