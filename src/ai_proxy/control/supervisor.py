@@ -356,6 +356,7 @@ class Supervisor:
         patience = self.service.start_timeout if self.is_owned or not self.failures else 0.0
         deadline = self._progressed + patience
         intervals = iter(PROBE_INTERVALS)
+        detail = "no answer"
         while True:
             self._intent.news.clear()
             if ended := self._ended():
@@ -368,8 +369,9 @@ class Supervisor:
                 took = self.clock.now() - self._began
                 self.load_time = took if self.starts else None
                 return Event.PROBE_OK, f"ready after {took:.1f} s"
+            if probe is not None:
+                detail = probe.detail  # the last probe is cut off at the deadline, and says nothing
             if self.clock.now() >= deadline:
-                detail = probe.detail if probe is not None else "no answer"
                 if not patience:
                     return self._fault(f"not reached: {detail}")
                 return self._fault(f"not ready within {patience:g} s of its start: {detail}")
