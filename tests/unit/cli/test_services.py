@@ -176,4 +176,5 @@ async def test_backend_that_cannot_be_run_is_for_the_user_to_put_right(
 
     ran = await command("start", "llama3")
 
-    assert (ran.code, ran.err) == (1, "Error: there is no program 'llama-server'; install it\n")
+    told = [line for line in ran.err.splitlines() if not line.startswith("llama3 is ")]  # progress, if slow
+    assert (ran.code, told) == (1, ["Error: there is no program 'llama-server'; install it"])
