@@ -370,6 +370,11 @@ class Exchange:
             return self.close or request.chunked or request.expects_continue or request.length > SMALL_BODY
         return self.plan.streams_body and (self.body is None or self.body.is_known)
 
+    @property
+    def awaits_body(self) -> bool:
+        """Whether nothing else is waited for before the rest of the body."""
+        return self.phase < RESPONDING and (self.received > 0 or not self.request.expects_continue)
+
     def wants_continue(self) -> bool:
         """Return, once, whether the client waits for a 100 before it sends the body (RFC 9110 10.1.1)."""
         wants = self.request.expects_continue and not self.received
@@ -410,7 +415,14 @@ class Exchange:
         self.begin()
 
     def begin(self) -> None:
-        """Its turn has come: count the request, find out who answers, and go there."""
+        """Its turn has come."""
+        try:
+            self._begin()
+        except Exception as error:  # noqa: BLE001 - a surprise must not leave its request unanswered
+            self.fail(self._unexpected(error))
+
+    def _begin(self) -> None:
+        """Count the request, find out who answers, and go there."""
         meters = self.plan.principal.meters
         if meters and not self.meters:
             try:
@@ -426,8 +438,6 @@ class Exchange:
                 self._resolve(self.resolver)
             except ProxyError as error:
                 self.error = error
-            except Exception as error:  # noqa: BLE001 - a surprising request must not end its connection unanswered
-                self.error = self._unexpected(error)
             if self.error is not None and not self.is_ready:
                 return  # until the rest of a small upload has come
         destination = self.destination
@@ -470,7 +480,7 @@ class Exchange:
     def _respond(self, response: LocalResponse) -> None:
         """Answer from the head alone."""
         head_only = self.request.method == b"HEAD"
-        self.close = self.close or not self.request_done
+        self.close = self.close or self.shared.closing or not self.request_done
         written, self.sent = response.render(self.request_id(), head_only=head_only, close=self.close)
         self.status = response.status
         self.client.transport.write(written)
@@ -491,7 +501,9 @@ class Exchange:
 
     async def _wait_for_lease(self, destination: Destination) -> None:
         service_id, principal = destination.service_id, self.plan.principal
-        ask = Ask(service_id, principal.key_id or principal.address, held=len(self.payload))
+        ask = Ask(
+            service_id, principal.key_id or principal.address, held=len(self.payload) + len(self.original)
+        )
         resolver = self.resolver
         comments = None
         if resolver is not None and self._wants_comments(resolver):
@@ -621,11 +633,16 @@ class Exchange:
             parts += (CLIENT, b": ", principal.address.encode("latin-1", "replace"), b"\r\n")
         return b"".join(parts)
 
+    @property
+    def _is_whole(self) -> bool:
+        """Whether all of the request is held, so that it can be sent again."""
+        return self.request_done and not self.plan.streams_body
+
     # Relay: the response, as it comes or rewritten.
 
     def response_declined(self, retry_after: float) -> bool:
         """Try another replica, since this one has no room; False where the request cannot be sent again."""
-        if not self.request_done or self.plan.streams_body:
+        if not self._is_whole:
             return False
         upstream, self.upstream = self.upstream, None
         if self._move(Outcome.OVERLOADED, retry_after):
@@ -693,6 +710,8 @@ class Exchange:
                 self._write_stream(rewriter.body(data))
             except ProxyError as error:
                 self.fail(error, rewriter.outcome)
+            except Exception as error:  # noqa: BLE001 - a defect of a translation ends its own request
+                self.fail(self._unexpected(error))
 
     def response_done(self) -> None:
         """The response is complete: the client may go on with its next request."""
@@ -724,6 +743,9 @@ class Exchange:
             end = rewriter.end(begun=self.begun)
         except ProxyError as error:
             self.fail(error, rewriter.outcome)
+            return False
+        except Exception as error:  # noqa: BLE001 - a defect of a translation ends its own request
+            self.fail(self._unexpected(error))
             return False
         if isinstance(end, WholeResponse):
             self._write_whole(end)
@@ -780,8 +802,7 @@ class Exchange:
 
     def resume_request(self) -> None:
         """The backend keeps up again."""
-        if not self.request_done or self.status == 101:
-            self.client.resume_request()
+        self.client.resume_request()
 
     def pause_response(self) -> None:
         """The client does not keep up."""
@@ -802,7 +823,7 @@ class Exchange:
         if unanswered and at_once and self.pool is not None:
             self._work(partial(self._connect, self.pool), "reconnect upstream")
             return
-        repeatable = self.request.method in SAFE_METHODS and self.phase is FORWARDING
+        repeatable = self._is_whole and self.request.method in SAFE_METHODS and self.phase is FORWARDING
         if repeatable and self._move(Outcome.BROKEN):
             return
         error = UpstreamClosedError(f"{self._backend()} ended before it answered: {detail}")
@@ -841,13 +862,25 @@ class Exchange:
             return
         if not self.request_done or self.request.upgrade or self.shared.closing:
             self.close = True
+        try:
+            response, self.sent = self._error_response(error)
+        except Exception as broken:  # noqa: BLE001 - an error that cannot be written must not keep what it holds
+            self._unexpected(broken)
+            self.client.transport.abort()
+        else:
+            self.client.transport.write(response)
+        self.status = error.status
+        self._finish(outcome)
+
+    def _error_response(self, error: ProxyError) -> tuple[bytes, int]:
+        """Return a whole response that describes an error, and how many bytes of it are its body."""
         principal = self.plan.principal
         self.shared.guard.refused(principal, self.request, error)
         dialect = self.plan.frontend.dialect(self.request.target)
         extra = principal.cors
         if isinstance(error, RateLimitedError):
             extra = rate_limit_headers(principal.meters, self.shared.now()) + extra
-        response, self.sent = error_response(
+        return error_response(
             error,
             self.request_id(),
             dialect.body(error, self.request_id().decode()) if dialect is not None else None,
@@ -855,9 +888,6 @@ class Exchange:
             close=self.close,
             extra=extra,
         )
-        self.status = error.status
-        self.client.transport.write(response)
-        self._finish(outcome)
 
     def _error_event(self, error: ProxyError) -> bytes:
         """Return what ends a stream with an error; empty where that would break its framing."""
@@ -935,12 +965,17 @@ class Exchange:
         if task is not None and not task.done() and task is not asyncio.current_task():
             task.cancel()
         shared = self.shared
-        if self.lease is not None:
-            shared.admission.release(self.lease, outcome)
         now = shared.now()
         tokens = self._tokens() if self.usage is not None else NO_TOKENS
         if self.meters:
             leave(self.meters, now, known(tokens) if self.plan.principal.counts_tokens else 0)
+        if self.lease is not None:
+            try:
+                shared.admission.release(self.lease, outcome)
+            except Exception as error:  # noqa: BLE001 - the connection must go on
+                logger.opt(exception=error).error(
+                    "a lease on {} could not be given back", self.lease.service_id
+                )
         self.client.handler_done(self)
         try:
             self._record(now - self.started, tokens)

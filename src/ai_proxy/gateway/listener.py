@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 
 from loguru import logger
@@ -33,6 +34,8 @@ from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.tasks import Background, cancel
 
 BACKLOG = 2048
+ABORT_TIMEOUT = 5.0
+"""Seconds for connections that were cut off to be gone."""
 
 
 class Gateway:
@@ -116,6 +119,7 @@ class Gateway:
     def protect(self, guard: Guard) -> None:
         """Have a guard decide who may call, from the next request on."""
         self.shared.guard = guard
+        self.shared.generation = object()
         guard.listen(self._reconsider)
 
     def _reconsider(self) -> None:
@@ -123,7 +127,11 @@ class Gateway:
         self.shared.generation = object()
         guard, revoked = self.shared.guard, InvalidKeyError("the API key of this request has been revoked")
         for connection in self.connections:
-            connection.break_off(lambda one: not guard.is_good(one.plan.principal), revoked)
+            try:
+                connection.break_off(lambda one: not guard.is_good(one.plan.principal), revoked)
+            except Exception as error:  # noqa: BLE001 - one connection must not shield the others
+                logger.opt(exception=error).error("{} could not be reconsidered; it is cut off", connection)
+                connection.abort()
 
     async def listen(
         self,
@@ -217,7 +225,9 @@ class Gateway:
                 await self._until_empty()
         except TimeoutError:
             self.abort()
-            await self._until_empty()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ABORT_TIMEOUT):
+                    await self._until_empty()
         await cancel(self._sweeper)
         self.shared.pools.sweep(0)
 
@@ -244,15 +254,15 @@ class Gateway:
         while True:
             await asyncio.sleep(self._sweep_interval)
             now = shared.now()
-            shared.guard.sweep()
             for connection in self.connections:
                 try:
                     self._sweep_connection(connection, now)
                 except Exception as error:  # noqa: BLE001 - one connection must not keep the others from their limits
                     logger.opt(exception=error).error("{} could not be swept; it is cut off", connection)
                     connection.abort()
-            shared.recorder.settle()
             shared.pools.sweep(max(1, round(MAX_IDLE / self._sweep_interval)))
+            shared.guard.sweep()
+            shared.recorder.settle()
 
     def _sweep_connection(self, connection: ClientConnection, now: float) -> None:
         repeated = connection.repeated_plan()

@@ -1,6 +1,7 @@
 """What nobody foresaw: an error in one request, listener or account never reaches another request."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Sequence
 
@@ -8,19 +9,21 @@ import pytest
 import trustme
 from loguru import logger
 from tests.rigs.admission import FakeAdmission
-from tests.rigs.raw_backend import BackendConnection, answer, ok
+from tests.rigs.raw_backend import BackendConnection, answer, answer_and_close, ok
 from tests.rigs.raw_http import build_request
 from tests.rigs.recorder import CollectingRecorder
-from tests.rigs.wire_rig import eventually, wire_rig
+from tests.rigs.wire_rig import eventually, exchange_of, wire_rig
 
+from ai_proxy.core.errors import ProxyError, UnknownServiceError
 from ai_proxy.core.keys import Scope
 from ai_proxy.core.limits import Allowance
-from ai_proxy.core.service import Outcome
+from ai_proxy.core.service import Lease, Outcome
 from ai_proxy.core.settings import Limits
 from ai_proxy.core.usage import RequestRecord
 from ai_proxy.gateway.exchange import AT_ONCE
 from ai_proxy.gateway.guard import Access, OpenGuard
 from ai_proxy.gateway.http.request import Request
+from ai_proxy.gateway.http.tls import TlsListener
 from ai_proxy.gateway.http.wire import Header
 from ai_proxy.gateway.principal import Principal
 from ai_proxy.security.limiter import Meter
@@ -195,3 +198,209 @@ async def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered() 
                 continue
         writer.transport.abort()
         assert answered.startswith(b"HTTP/1.1 200 OK")
+
+
+class Broken(FakeAdmission):
+    """Raises what a port does not allow."""
+
+    acquires = releases = True
+
+    def acquire(self, service_id: str) -> Lease | None:
+        if not self.acquires:
+            raise KeyError("a defect")
+        return super().acquire(service_id)
+
+    def release(self, lease: Lease, outcome: Outcome) -> None:
+        super().release(lease, outcome)
+        if not self.releases:
+            raise KeyError("a defect")
+
+
+async def test_a_request_behind_another_that_cannot_be_admitted_is_500_and_the_connection_goes_on() -> None:
+    async with wire_rig() as rig:
+        rig.gateway.shared.admission = admission = Broken(rig.admission.upstreams)
+        admission.acquires = False
+        client = await rig.client()
+
+        await client.send(build_request() * 2)
+
+        assert [(await client.response()).status for _ in range(2)] == [500, 500]
+        admission.acquires = True
+        assert (await client.ask(build_request())).status == 200
+
+
+async def test_a_lease_that_cannot_be_given_back_holds_up_no_connection() -> None:
+    async with wire_rig() as rig:
+        rig.gateway.shared.admission = admission = Broken(rig.admission.upstreams)
+        admission.releases = False
+        client = await rig.client()
+
+        assert [(await client.ask(build_request())).status for _ in range(2)] == [200, 200]
+
+
+class BrokenGuard(OpenGuard):
+    """Fails to decide, or to take note of a refusal."""
+
+    def __init__(self, *, inspects: bool) -> None:
+        self._inspects = inspects
+
+    def inspect(self, request: Request, headers: Sequence[Header], peer: str, scope: Scope | None) -> Access:
+        if not self._inspects:
+            raise KeyError("a defect")
+        return Access()
+
+    def refused(self, principal: Principal, request: Request, error: ProxyError) -> None:
+        raise KeyError("a defect")
+
+
+async def test_a_guard_that_fails_lets_nobody_in_and_is_500() -> None:
+    async with wire_rig() as rig:
+        rig.gateway.shared.guard = BrokenGuard(inspects=False)
+        client = await rig.client()
+        await client.send(build_request())
+
+        assert (await client.response()).status == 500
+        assert rig.backend.requests == []
+
+
+async def test_a_refusal_that_cannot_be_noted_ends_its_request() -> None:
+    async with wire_rig() as rig:
+        rig.gateway.shared.guard = BrokenGuard(inspects=True)
+        rig.admission.hold("svc")
+        client = await rig.client()
+        await client.send(build_request())
+        await rig.admission.wait_for_waiting(1)
+
+        rig.admission.refuse("svc", UnknownServiceError("svc"))
+
+        assert await client.until_closed() == b""
+        await eventually(lambda: not rig.connections)
+
+
+async def test_a_body_over_the_policy_with_a_request_behind_it_is_413() -> None:
+    class Small(OpenGuard):
+        def inspect(
+            self, request: Request, headers: Sequence[Header], peer: str, scope: Scope | None
+        ) -> Access:
+            return Access(max_body=10)
+
+    async with wire_rig() as rig:
+        rig.gateway.shared.guard = Small()
+        client = await rig.client()
+        head = b"POST /service/svc/x HTTP/1.1\r\nHost: t\r\n%b\r\nTransfer-Encoding: chunked\r\n\r\n" % JSON
+
+        await client.send(head + b"14\r\n" + b"a" * 20 + b"\r\n0\r\n\r\n" + build_request())
+
+        assert (await client.response(b"POST")).status == 413
+        assert await client.until_closed() == b""
+
+
+async def test_a_request_that_cannot_be_repeated_whole_moves_to_no_other_replica() -> None:
+    async with wire_rig(services=("svc", "spare")) as rig:
+        rig.admission.spares["svc"] = [rig.admission.upstreams["spare"]]
+        rig.backend.script = answer_and_close(b"")
+        request = build_request(b"/service/svc/x", b"Content-Type: text/plain", method=b"GET", body=b"hello")
+
+        response = await rig.ask(request)
+
+        assert response.status == 502
+        assert rig.backends["spare"].requests == []
+
+
+async def test_a_body_behind_an_upload_that_was_held_up_is_read() -> None:
+    async with wire_rig() as rig:
+        client = await rig.client()
+        await client.ask(build_request())  # leaves a kept connection
+        rig.admission.hold("svc")
+        upload = (
+            b"POST /service/svc/a HTTP/1.1\r\nHost: t\r\nContent-Type: x/y\r\nContent-Length: 300000\r\n\r\n"
+        )
+        prompt = b"POST /service/svc/b HTTP/1.1\r\nHost: t\r\n%b\r\nContent-Length: 4\r\n\r\n12" % JSON
+        await client.send(upload + b"a" * 250_000)
+        await rig.admission.wait_for_waiting(1)
+        (connection,) = rig.connections
+        await eventually(lambda: exchange_of(connection).received == 250_000)
+        await client.send(b"a" * 50_000 + prompt)
+        await eventually(lambda: connection.queue)
+
+        rig.admission.open("svc")
+        assert (await client.response(b"PUT")).status == 200
+        await client.send(b"34")
+
+        assert (await client.response(b"POST")).body.endswith(b"|1234")
+
+
+async def test_a_client_that_waits_for_a_100_is_not_cut_off_while_the_service_loads() -> None:
+    async with wire_rig(Limits(body_timeout=0.05, shutdown_timeout=0.5)) as rig:
+        rig.admission.hold("svc")
+        client = await rig.client()
+        head = build_request(b"/service/svc/x", b"Expect: 100-continue", b"Content-Length: 5", method=b"PUT")
+        await client.send(head)
+        await rig.admission.wait_for_waiting(1)
+        await asyncio.sleep(0.2)  # several times the limit
+
+        rig.admission.open("svc")
+        await client.until(b"100 Continue\r\n\r\n")
+        await client.send(b"hello")
+
+        assert (await client.response(b"PUT")).body.endswith(b"|hello")
+
+
+async def test_a_response_that_has_begun_is_not_cut_off_for_the_rest_of_the_body() -> None:
+    async with wire_rig(Limits(body_timeout=0.05, shutdown_timeout=0.5)) as rig:
+
+        async def early(connection: BackendConnection) -> None:
+            await connection.until(b"\r\n\r\n")
+            await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+            await asyncio.sleep(0.3)  # several times the limit
+            await connection.send(b"defghij")
+
+        rig.backend.script = early
+        client = await rig.client()
+        await client.send(build_request(b"/service/svc/x", b"Content-Length: 5", method=b"PUT") + b"a")
+
+        assert (await client.response(b"PUT")).body == b"abcdefghij"
+
+
+async def test_what_is_rejected_behind_an_ignored_upgrade_gets_its_answer() -> None:
+    async with wire_rig() as rig:
+        client = await rig.client()
+        ignored = build_request(b"/service/svc/x", b"Connection: Upgrade", b"Upgrade: h2c")
+
+        await client.send(ignored + b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n")
+
+        assert [(await client.response()).status for _ in range(2)] == [200, 400]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_a_nominated_content_type_decides_nothing_wherever_it_stands(first: int) -> None:
+    lines = [JSON, b"Connection: content-type"]
+    async with wire_rig(Limits(max_json_body=10, shutdown_timeout=0.5)) as rig:
+        response = await rig.ask(
+            build_request(b"/service/svc/x", lines[first], lines[1 - first], body=b"x" * 20)
+        )
+
+        assert response.status == 200
+
+
+async def test_json_lines_are_no_json_and_so_are_streamed() -> None:
+    async with wire_rig(Limits(max_json_body=10, shutdown_timeout=0.5)) as rig:
+        request = build_request(b"/service/svc/x", b"Content-Type: application/jsonl", body=b"x" * 20)
+
+        assert (await rig.ask(request)).status == 200
+
+
+async def test_a_shutdown_in_the_moment_of_a_tls_accept_ends() -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    async with wire_rig(Limits(shutdown_timeout=0.1)) as rig:
+        port = await rig.gateway.listen("127.0.0.1", 0, context)
+        await rig.gateway.accept()
+        with socket.create_connection(("127.0.0.1", port)):
+            listener = rig.gateway._servers[-1]
+            assert isinstance(listener, TlsListener)
+            listener._accept(listener.sockets[0])
+
+            await rig.gateway.close()
+
+        assert repr(rig.gateway).startswith("<Gateway [0 connections")

@@ -7,6 +7,7 @@ from enum import IntEnum, auto
 from typing import Any, Protocol, cast
 
 import httptools
+from loguru import logger
 
 from ai_proxy.core.errors import (
     HeadTooLargeError,
@@ -18,7 +19,7 @@ from ai_proxy.core.errors import (
 )
 from ai_proxy.core.settings import Limits
 from ai_proxy.gateway.http.head_cache import MAX_MISSES, CachedRequestHead
-from ai_proxy.gateway.http.request import Request, check_head
+from ai_proxy.gateway.http.request import Request, check_head, head_size
 from ai_proxy.gateway.http.timeouts import LINGER, Pending, Wait, Watch
 from ai_proxy.gateway.http.wire import CONTINUE, Header, has_left, reset
 
@@ -116,6 +117,10 @@ class RequestHandler(Protocol):
     @property
     def is_ready(self) -> bool:
         """Whether enough of the request is here to begin."""
+
+    @property
+    def awaits_body(self) -> bool:
+        """Whether nothing else is waited for before the rest of the body."""
 
     @property
     def is_cacheable(self) -> bool:
@@ -231,6 +236,7 @@ class ClientConnection(asyncio.Protocol):
         "_cached",
         "_fed",
         "_handshake",
+        "_head_size",
         "_headers",
         "_heads",
         "_misses",
@@ -271,6 +277,7 @@ class ClientConnection(asyncio.Protocol):
         self._target = b""
         self._headers: list[Header] = []
         self._fed = 0  # bytes since a message began or its body went on; 0 when the read says no more
+        self._head_size = 0  # of the last head, where it is large
         self._heads = 0  # complete in the read at hand
         self._cached: CachedRequestHead[Any] | None = None
         self._misses = 0
@@ -353,12 +360,18 @@ class ClientConnection(asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         """Show bytes to the parser, which calls the methods `on_...`."""
         self._fed += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_after_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            self._reject_malformed(error)
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+            except httptools.HttpParserError as error:
+                self._reject_malformed(error)
+                break
+            else:
+                break
+            if not self._goes_on_after_upgrade(data):
+                break
         if self._fed > self._state.limits.max_head:
             self._limit_overhead()
 
@@ -388,6 +401,7 @@ class ClientConnection(asyncio.Protocol):
         limits, headers, parser = self._state.limits, self._headers, self._parser
         if not 0 < self._fed <= limits.max_head or len(headers) > limits.max_headers:
             check_head(self._target, headers, limits)
+        self._head_size = head_size(self._target, headers) if self._fed > limits.max_head // 2 else 0
         request = Request(parser.get_method(), self._target)
         version = parser.get_http_version()
         if version != "1.1":
@@ -410,6 +424,8 @@ class ClientConnection(asyncio.Protocol):
         self._fed = 0
         if self._open is not None:
             self._open.add_body(data)
+            if self.reading is not BODY:
+                raise _StopParsingError
 
     def on_message_complete(self) -> None:
         """Note the end of a request."""
@@ -420,27 +436,22 @@ class ClientConnection(asyncio.Protocol):
             if handler is not None:
                 handler.end_body()
 
-    def _go_on_after_upgrade(self, rest: bytes) -> None:
-        """Go on after a head that asked for another protocol.
+    def _goes_on_after_upgrade(self, rest: bytes) -> bool:
+        """Return whether the rest is for the parser, after a head that asked for another protocol.
 
         A protocol that is not tunnelled (h2c) is ignored, as RFC 9110 section 7.8 allows. The parser has
-        stopped by then, so a fresh one is shown how the body is framed, and then the rest.
+        stopped by then, so a fresh one takes its place, and is shown how the body is framed.
         """
         last = self.queue[-1] if self.queue else self.current
         if last is not None and last.request.upgrade:
             self._read(E.UPGRADE_ASKED)
             self.ahead = rest
-            return
+            return False
         self._parser = httptools.HttpRequestParser(self)
         if self.reading is SUSPENDED and self._open is not None:
             self._parser.feed_data(self._open.request.framing_only())
             self._read(E.PARSER_RESTARTED)
-        try:
-            self._parser.feed_data(rest)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_after_upgrade(rest[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            self._reject_malformed(error)
+        return True
 
     def _limit_overhead(self) -> None:
         """Stop a head, or what surrounds the chunks of a body (extensions, trailers), that does not end."""
@@ -448,6 +459,8 @@ class ClientConnection(asyncio.Protocol):
         if self.reading is HEAD:
             self._refuse(HeadTooLargeError(f"a request head may have {limit} bytes at most"))
         elif self._open is not None and self.reading in PARSED:
+            if self._fed <= limit + self._head_size:
+                return  # the head itself is part of what was fed
             error = HeadTooLargeError(f"chunk extensions and trailers may have {limit} bytes at most")
             self.discard()
             self._open.break_off(error)
@@ -455,14 +468,18 @@ class ClientConnection(asyncio.Protocol):
     def _reject_malformed(self, error: Exception) -> None:
         """Answer what cannot be parsed, in its turn; nothing after it can be trusted."""
         cause = error if isinstance(error, ProxyError) else error.__context__
+        if isinstance(cause, _StopParsingError):
+            return
         if isinstance(cause, _PipelineFullError):
             self.discard()
             self.queue[-1].close = True
             return
         if not isinstance(cause, ProxyError):
             if isinstance(error, httptools.HttpParserCallbackError):
-                raise error
-            cause = MalformedRequestError(f"the request is not HTTP/1.1 (RFC 9112): {error}")
+                logger.opt(exception=cause).error("a request failed before it was routed")
+                cause = ProxyError("the proxy failed to handle this request; its log says why")
+            else:
+                cause = MalformedRequestError(f"the request is not HTTP/1.1 (RFC 9112): {error}")
         if self._open is not None:
             self.discard()
             self._open.break_off(cause)
@@ -521,6 +538,8 @@ class ClientConnection(asyncio.Protocol):
             return
         self.served += 1
         self.current = None
+        if self._upload_paused:
+            self.resume_request()
         if handler.close or (self._state.closing and not self.queue):
             self.queue.clear()
             self._end(handler)
@@ -530,8 +549,6 @@ class ClientConnection(asyncio.Protocol):
                 self._queued = 0
                 self._update_reading()
             self._advance()
-        elif self.reading_paused:
-            self.resume_request()
 
     def _end(self, handler: RequestHandler) -> None:
         """Close, but let a client that still sends read its answer first."""
@@ -618,7 +635,7 @@ class ClientConnection(asyncio.Protocol):
             if self.reading is HEAD:
                 return Wait.HEAD, 0, limits.head_timeout
             return Wait.IDLE, 0, limits.keep_alive_timeout
-        if self._open is current and not self.reading_paused:
+        if self._open is current and not self.reading_paused and current.awaits_body:
             return Wait.BODY, current.received, limits.body_timeout
         return current.pending()
 
@@ -656,6 +673,10 @@ class ClientConnection(asyncio.Protocol):
 
 class _PipelineFullError(Exception):
     """Stops the parser when a client has sent too many requests ahead."""
+
+
+class _StopParsingError(Exception):
+    """Stops the parser when the body at hand is not wanted any more."""
 
 
 def diagram() -> str:

@@ -9,6 +9,8 @@ from ai_proxy.gateway.http.wire import HOP_BY_HOP, Header, tokens, without_nomin
 
 _OURS = frozenset({PRINCIPAL, CLIENT})
 """Headers that only we may send."""
+_ENDS = (b"", b";", b" ", b"\t")
+"""What may follow a media type (RFC 9110 section 8.3.1)."""
 _NOTED = HOP_BY_HOP | _OURS | {b"host", b"content-length", b"content-type", b"expect", b"x-request-id"}
 
 
@@ -20,9 +22,13 @@ def check_head(target: bytes, headers: list[Header], limits: Limits) -> None:
     """
     if len(headers) > limits.max_headers:
         raise HeadTooLargeError(f"a request may have {limits.max_headers} headers at most")
-    size = len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
-    if size > limits.max_head:
+    if head_size(target, headers) > limits.max_head:
         raise HeadTooLargeError(f"a request head may have {limits.max_head} bytes at most")
+
+
+def head_size(target: bytes, headers: list[Header]) -> int:
+    """Return the bytes of a head, but for its method and version."""
+    return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
 class Request:
@@ -103,11 +109,14 @@ class Request:
                 self.length = int(value)
             elif key == b"content-type":
                 lines += (name, b": ", value, b"\r\n")
-                self.is_json = value[:16].lower() == b"application/json"
+                self.is_json = value[:16].lower() == b"application/json" and value[16:17] in _ENDS
             elif key != b"connection":
                 self._note(key, name, value, may_upgrade=may_upgrade)
             elif (rest := without_nominated(headers)) is not None:
                 lines.clear()
+                self.length, self.error = 0, None
+                self.chunked = self.is_json = self.expects_continue = False
+                self.upgrade = self.request_id = b""
                 self.read(rest, may_upgrade=may_upgrade)
                 return
         if hosts != 1 and not (hosts == 0 and self.is_http10):

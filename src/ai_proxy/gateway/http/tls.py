@@ -14,6 +14,8 @@ from ai_proxy.platform.tasks import spawn
 
 SHUTDOWN = 2.0
 """Seconds for a client to agree that a TLS connection ends."""
+NO_LIMIT = 86_400.0
+"""Seconds for a handshake where there is no limit: asyncio takes None for its own."""
 ACCEPT_PAUSE = 1.0
 """Seconds without accepting when the process has no file descriptor left."""
 
@@ -92,6 +94,7 @@ class TlsHandshake:
 
     def __init__(self, accepted: socket.socket) -> None:
         self._accepted = accepted
+        self._has_begun = False
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -99,7 +102,14 @@ class TlsHandshake:
 
     def begin(self, server: Server, context: ssl.SSLContext, limit: float) -> None:
         """Shake hands, in a task."""
+
+        def end(_: asyncio.Task[None]) -> None:
+            server.leave(self)
+            if not self._has_begun:
+                self._accepted.close()  # nobody else has taken it
+
         self._task = spawn(self._shake_hands(server, context, limit), "TLS handshake")
+        self._task.add_done_callback(end)
 
     def abort(self) -> None:
         """Cut the client off."""
@@ -109,15 +119,14 @@ class TlsHandshake:
     close_when_done = abort
 
     async def _shake_hands(self, server: Server, context: ssl.SSLContext, limit: float) -> None:
+        self._has_begun = True
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 partial(ClientConnection, server, self),
                 self._accepted,
                 ssl=context,
-                ssl_handshake_timeout=limit or None,
+                ssl_handshake_timeout=limit or NO_LIMIT,
                 ssl_shutdown_timeout=SHUTDOWN,
             )
         except (OSError, ssl.SSLError) as error:
             logger.debug("a TLS handshake failed: {}", error)
-        finally:
-            server.leave(self)
