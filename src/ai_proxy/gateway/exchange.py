@@ -201,20 +201,21 @@ class Exchange:
     """One request and its response. Whatever happens, it ends in `_finish`, once."""
 
     __slots__ = (
-        "begun",
         "body",
         "client",
         "close",
+        "content_only",
         "destination",
         "error",
         "first_byte",
         "first_token",
         "forwarded",
-        "framed",
+        "head_sent",
         "id",
         "lease",
         "meters",
         "original",
+        "passes_chunks",
         "payload",
         "phase",
         "plan",
@@ -230,7 +231,6 @@ class Exchange:
         "status",
         "task",
         "traceparent",
-        "unframed",
         "upstream",
         "usage",
         "waited",
@@ -250,7 +250,7 @@ class Exchange:
         # The request.
         self.body: Body | None = None
         self.payload: bytes | bytearray = b""  # what is to be sent of the body, and not sent yet
-        self.original: bytes | bytearray = b""  # what it was made of, until there is a lease
+        self.original: bytes | bytearray = b""  # the client's, until there is a lease
         self.received = 0
         self.request_done = False
         self.resolver: Resolver | None = None
@@ -265,9 +265,9 @@ class Exchange:
         self.pool: Pool | None = None  # of a kept connection that it was sent on
         self.forwarded = 0.0  # when that was
         # The response.
-        self.begun = False  # whether the client has a head: the backend's, or one of ours before it
-        self.unframed = request.is_http10  # whether the body is wanted without chunk framing
-        self.framed = False  # whether it is passed on with it
+        self.head_sent = False  # whether the client has a head: the backend's, or one of ours before it
+        self.content_only = request.is_http10  # whether the body is wanted without chunk framing
+        self.passes_chunks = False  # whether it is passed on with it
         self.rewriter: ResponseRewriter | None = None
         self.usage: UsageMeter | None = None
         self.status = 0
@@ -382,7 +382,7 @@ class Exchange:
         return wants
 
     @property
-    def has_begun(self) -> bool:
+    def is_active(self) -> bool:
         """Whether its turn has come and it is being answered."""
         return self.phase is not READING
 
@@ -464,23 +464,24 @@ class Exchange:
         self._follow(resolver)
 
     def _follow(self, resolver: Resolver) -> None:
-        """Go by what the resolver has found."""
+        """Take over what the resolver has found: the destination, a meter, a rewriter."""
         if resolver.found is not None:
             self.destination = resolver.found.destination
         self.usage = UsageMeter(counts_events=resolver.streaming)
-        if resolver.translation is not None or self.begun:
+        if resolver.translation is not None or self.head_sent:
             self._rewrite(resolver)
 
     def _rewrite(self, resolver: Resolver) -> ResponseRewriter:
-        """Have the response rewritten."""
-        self.unframed = True
+        """Install a rewriter for the response."""
+        self.content_only = True
         self.rewriter = ResponseRewriter(resolver.translation, streaming=resolver.streaming)
         return self.rewriter
 
     def _respond(self, response: LocalResponse) -> None:
         """Answer from the head alone."""
         head_only = self.request.method == b"HEAD"
-        self.close = self.close or self.shared.closing or not self.request_done
+        unread = not self.request_done or bool(self.request.upgrade)
+        self.close = self.close or self.shared.closing or unread
         written, self.sent = response.render(self.request_id(), head_only=head_only, close=self.close)
         self.status = response.status
         self.client.transport.write(written)
@@ -520,7 +521,7 @@ class Exchange:
             payload = resolver.resolve_again(self.shared, self.original or self.payload, self.request_id)
             if payload is not None:
                 self.payload = payload
-                self.rewriter, self.unframed = None, self.request.is_http10
+                self.rewriter, self.content_only = None, self.request.is_http10
             self._follow(resolver)
         self._forward(self.destination or destination, lease)
 
@@ -535,7 +536,7 @@ class Exchange:
         shared = self.shared
         while True:
             await asyncio.sleep(shared.heartbeat)
-            if not self.begun:
+            if not self.head_sent:
                 self._begin_stream(self._rewrite(resolver).media_type)
             expected = shared.admission.load_time(service_id)
             reason = shared.admission.wait_reason(service_id).replace("\n", " ")
@@ -665,7 +666,7 @@ class Exchange:
                 detail = f"{self._backend()} answers with a stream that nobody asked for"
                 self.fail(UpstreamInvalidError(detail), Outcome.BROKEN)
                 return
-            self.framed = True
+            self.passes_chunks = True
         if body and self.usage is not None:
             self.first_token = self.first_byte
             self.usage.see(body)
@@ -674,7 +675,7 @@ class Exchange:
     def _write_head(self, status: int, head: list[bytes], body: bytes) -> None:
         client, shared, request = self.client, self.shared, self.request
         self.phase = RESPONDING
-        self.begun = True
+        self.head_sent = True
         self.status = status
         self.sent = len(body)
         self.payload = b""
@@ -732,7 +733,7 @@ class Exchange:
             return
         if rewriter.streams:
             self.phase = RESPONDING
-            if not self.begun:
+            if not self.head_sent:
                 self._begin_stream(rewriter.media_type)
             if self.client.write_paused and self.upstream is not None:
                 self.upstream.pause()
@@ -740,7 +741,7 @@ class Exchange:
     def _rewrite_end(self, rewriter: ResponseRewriter) -> bool:
         """Write what is left of a rewritten response; False where that has no good end."""
         try:
-            end = rewriter.end(begun=self.begun)
+            end = rewriter.end(head_sent=self.head_sent)
         except ProxyError as error:
             self.fail(error, rewriter.outcome)
             return False
@@ -757,7 +758,7 @@ class Exchange:
 
     def _begin_stream(self, media_type: bytes) -> None:
         """Write the head of a stream that the proxy begins."""
-        self.begun = True
+        self.head_sent = True
         self.status = 200
         self.close = self.close or self.shared.closing or self.request.is_http10
         extra = self.plan.principal.cors
@@ -853,7 +854,7 @@ class Exchange:
             return
         self.error = error
         self._drop_upstream()
-        if self.begun:
+        if self.head_sent:
             if event := self._error_event(error):
                 self.client.transport.write(frame_chunk(event))
             self.status = BROKEN_OFF
@@ -898,7 +899,7 @@ class Exchange:
         if self.rewriter is not None:
             return self.rewriter.error_event(event, error)
         latest = self.usage.latest if self.usage is not None else b""
-        at_boundary = self.framed and (not latest or latest.endswith(EVENT_ENDS))
+        at_boundary = self.passes_chunks and (not latest or latest.endswith(EVENT_ENDS))
         return event if at_boundary else b""
 
     def _unexpected(self, error: Exception) -> ProxyError:

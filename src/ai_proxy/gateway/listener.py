@@ -96,7 +96,7 @@ class Gateway:
 
     @property
     def connections(self) -> list[ClientConnection]:
-        """The connections of clients, those without their TLS handshake aside."""
+        """The connections of clients, without those still in their TLS handshake."""
         return [connection for connection in self._connections if isinstance(connection, ClientConnection)]
 
     def live(self) -> list[LiveRequest]:

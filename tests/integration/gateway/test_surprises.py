@@ -405,3 +405,38 @@ async def test_a_shutdown_in_the_moment_of_a_tls_accept_ends() -> None:
             await rig.gateway.close()
 
         assert repr(rig.gateway).startswith("<Gateway [0 connections")
+
+
+async def test_nothing_follows_a_response_that_is_not_whole() -> None:
+    async with wire_rig() as rig:
+        cut = b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\nabc"
+        rig.backend.script = answer_and_close(cut)
+        client = await rig.client()
+
+        await client.send(build_request() + build_request(b"/service/svc/second"))
+
+        assert (await client.until_closed()).endswith(b"abc")
+        assert len(rig.backend.requests) == 1
+
+
+async def test_a_second_response_behind_one_whose_chunks_are_taken_off_is_never_passed_on() -> None:
+    async with wire_rig() as rig:
+        surplus = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nSURPLUS"
+        chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        rig.backend.script = answer(chunked + b"5\r\nhello\r\n0\r\n\r\n" + surplus)
+
+        response = await rig.ask(b"GET /service/svc/x HTTP/1.0\r\n\r\n")
+
+        assert response.body == b"hello"
+        assert not rig.gateway.shared.pools.of(rig.admission.upstreams["svc"]).idle
+
+
+async def test_an_upgrade_that_is_answered_from_its_head_ends_the_connection() -> None:
+    async with wire_rig() as rig:
+        port = await rig.gateway.redirect("127.0.0.1", 0, 443, {})
+        client = await rig.client(port)
+        upgrade = build_request(b"/x", b"Connection: upgrade", b"Upgrade: websocket")
+
+        response = await client.ask(upgrade)
+
+        assert (response.status, response.header(b"connection")) == (308, b"close")

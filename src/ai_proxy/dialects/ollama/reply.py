@@ -13,6 +13,8 @@ from ai_proxy.dialects.tools import Call, Calls, usable, whole_calls
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
+LONGEST_NS = 1e18
+"""Longest duration that an engine is believed, in nanoseconds."""
 
 DONE_REASONS = {"length": "length"}
 """Ollama's names of finish reasons; every other reason is `stop`."""
@@ -102,8 +104,8 @@ class Stopwatch:
         """
         total = self.elapsed()
         if facts.timings is not None:
-            prompt = int(facts.timings.prompt_ms * NS_PER_MS)
-            answer = int(facts.timings.predicted_ms * NS_PER_MS)
+            prompt = int(min(facts.timings.prompt_ms * NS_PER_MS, LONGEST_NS))
+            answer = int(min(facts.timings.predicted_ms * NS_PER_MS, LONGEST_NS))
             load = max(0, total - prompt - answer)
         else:
             prompt = int(((self._first or self._started) - self._started) * NS_PER_S)

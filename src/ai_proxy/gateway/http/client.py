@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from enum import IntEnum, auto
 from typing import Any, Protocol, cast
 
@@ -111,7 +112,7 @@ class RequestHandler(Protocol):
         """Its head."""
 
     @property
-    def has_begun(self) -> bool:
+    def is_active(self) -> bool:
         """Whether its turn has come and it is being answered."""
 
     @property
@@ -525,7 +526,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Begin every request whose turn has come."""
-        while (handler := self.current) is not None and not handler.has_begun:
+        while (handler := self.current) is not None and not handler.is_active:
             if not handler.is_ready:
                 if handler.wants_continue():
                     self.transport.write(CONTINUE)
@@ -561,11 +562,13 @@ class ClientConnection(asyncio.Protocol):
         self._upload_paused = False
         self._update_reading()
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # the client may have left already
+                self.transport.write_eof()
 
     def truncate(self, handler: RequestHandler) -> None:
         """End the connection so that the client notices that the response is not whole."""
         self.discard()
+        handler.close = True  # nothing may follow a response that is not whole
         if handler.request.is_http10:
             reset(self.transport)  # a close would look like the end of the response
         else:
@@ -684,12 +687,6 @@ def diagram() -> str:
     lines = [
         f"    {source.name.lower()} --> {target.name.lower()}: {event.name.lower()}"
         for (source, event), target in READ_TRANSITIONS.items()
-        if source is not target and event not in (E.LOST, E.REJECTED, E.ANSWERED)
+        if source is not target and event is not E.LOST
     ]
-    lines += [
-        f"    {state.name.lower()} --> discarding: rejected"
-        for state in Reading
-        if state is not DISCARDING and READ_TRANSITIONS.get((state, E.REJECTED)) is DISCARDING
-    ]
-    lines += ["    discarding --> lingering: answered", "    lingering --> closed: lost"]
-    return "\n".join(["stateDiagram-v2", "    [*] --> idle", *lines])
+    return "\n".join(["stateDiagram-v2", "    [*] --> idle", *lines, "    lingering --> closed: lost"])

@@ -48,11 +48,11 @@ class Receiver(Protocol):
 
     Attributes:
         request_done: Whether the request has been sent whole.
-        unframed: Whether the exchange takes the body of a response without chunk framing.
+        content_only: Whether the exchange takes the body of a response without chunk framing.
     """
 
     request_done: bool
-    unframed: bool
+    content_only: bool
 
     @property
     def request(self) -> Request:
@@ -207,7 +207,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.framing is TUNNEL:
             exchange.response_done()
         elif self.framing is UNTIL_CLOSE and exc is None:
-            if not exchange.unframed:
+            if not exchange.content_only:
                 exchange.response_body(LAST_CHUNK)
             exchange.response_done()
         else:
@@ -260,7 +260,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._receive_head(exchange, data)
         elif framing is DECHUNKED:
             self._receive_dechunked(exchange, data)
-        elif framing is UNTIL_CLOSE and not exchange.unframed:
+        elif framing is UNTIL_CLOSE and not exchange.content_only:
             exchange.response_body(frame_chunk(data))
         else:
             exchange.response_body(data)
@@ -388,13 +388,13 @@ class UpstreamConnection(asyncio.Protocol):
     def _start_until_close(self, exchange: Receiver, status: int, head: list[bytes], body: bytes) -> None:
         self.framing = UNTIL_CLOSE
         self.keep_alive = False
-        if not exchange.unframed:
+        if not exchange.content_only:
             head.append(b"transfer-encoding: chunked\r\n")
             body = frame_chunk(body) if body else b""
         exchange.response_head(status, head, body)
 
     def _start_chunked(self, exchange: Receiver, status: int, head: list[bytes], body: bytes) -> None:
-        if exchange.unframed:
+        if exchange.content_only:
             self._start_dechunked(exchange, status, head, body)
             return
         if self.message_complete and (self.surplus or ends_in_surplus(body)):
@@ -467,6 +467,11 @@ class _Dechunker:
 
     def __init__(self, connection: UpstreamConnection) -> None:
         self._connection = connection
+
+    def on_message_begin(self) -> None:
+        """Refuse a second message: nobody asked for it."""
+        if self._connection.message_complete:
+            raise SurplusError
 
     def on_body(self, data: bytes) -> None:
         """Pass a piece on, unless the exchange has ended."""

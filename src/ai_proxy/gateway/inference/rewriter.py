@@ -88,11 +88,11 @@ class ResponseRewriter:
             raise UpstreamInvalidError(f"the answer has more than {MAX_WHOLE} bytes")
         return b""
 
-    def end(self, *, begun: bool) -> WholeResponse | bytes:
+    def end(self, *, head_sent: bool) -> WholeResponse | bytes:
         """Take the end of the engine's response.
 
         Args:
-            begun: Whether the client has the head of a stream.
+            head_sent: Whether the client has the head of a stream.
 
         Returns:
             The last bytes of the stream, or the whole response.
@@ -105,9 +105,9 @@ class ResponseRewriter:
             return translation.finish() if translation is not None else b""
         if translation is None:
             self._error_event = as_event(status, whole)
-        elif not begun and status == 200 and not self.streaming:
+        elif not head_sent and status == 200 and not self.streaming:
             return WholeResponse(200, translation.whole(whole))
-        elif not begun and status >= 400:
+        elif not head_sent and status >= 400:
             return WholeResponse(status, translation.refusal(status, whole))
         raise UpstreamInvalidError(complaint(status, whole))
 
