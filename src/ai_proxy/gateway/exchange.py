@@ -663,7 +663,7 @@ class Exchange:
         if resolver is not None and head[-1] == CHUNKED:
             unasked = status == 200 and not resolver.streaming and not self.plan.streams_body
             if unasked and is_event_stream(head):
-                detail = f"{self._backend()} answers with a stream that nobody asked for"
+                detail = f"{self._backend()} answers with a stream, though the request asks for none"
                 self.fail(UpstreamInvalidError(detail), Outcome.BROKEN)
                 return
             self.passes_chunks = True

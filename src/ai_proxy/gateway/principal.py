@@ -1,4 +1,4 @@
-"""Who calls, as far as the head of a request tells."""
+"""The caller of a request, as its head identifies them."""
 
 from dataclasses import dataclass, field
 

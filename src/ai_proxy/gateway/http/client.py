@@ -225,8 +225,8 @@ class Server(Protocol):
 class ClientConnection(asyncio.Protocol):
     """One client connection: a queue of requests, the first of which is being answered.
 
-    Two things happen at once: requests are read, whose progress `reading` tells, and the first of them is
-    answered. Reading may be ahead of answering (pipelining), and is paused when it gets too far ahead.
+    Two things happen at once: requests are read, in the state `reading`, and the first of them is answered.
+    Reading may be ahead of answering (pipelining), and is paused when it gets too far ahead.
 
     Args:
         server: The listener that accepted it.

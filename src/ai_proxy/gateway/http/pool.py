@@ -92,7 +92,7 @@ class Pool:
         return connection
 
     def sweep(self, keep: int) -> None:
-        """Close the connections that nobody has used for `keep` sweeps; counting saves reading a clock."""
+        """Close the connections unused for `keep` sweeps; counting saves reading a clock."""
         self.sweeps += 1
         for connection in [c for c in self.idle if c.idle_since <= self.sweeps - keep]:
             del self.idle[connection]
@@ -100,7 +100,7 @@ class Pool:
 
 
 class Pools:
-    """A pool per upstream, for as long as somebody refers to it."""
+    """A pool per upstream, while it is referenced."""
 
     def __init__(self) -> None:
         self._pools: WeakValueDictionary[Upstream, Pool] = WeakValueDictionary()
@@ -113,7 +113,7 @@ class Pools:
         return pool
 
     def sweep(self, keep: int) -> None:
-        """Close every connection that nobody has used for `keep` sweeps."""
+        """Close every connection unused for `keep` sweeps."""
         for pool in list(self._pools.values()):
             pool.sweep(keep)
 

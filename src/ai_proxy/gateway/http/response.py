@@ -84,7 +84,7 @@ def retry_after(headers: list[Header]) -> float:
 
 
 def outcome_of(status: int) -> Outcome:
-    """Return what a status tells of the replica that answered with it.
+    """Return the outcome for the replica that answered with a status.
 
     >>> outcome_of(404), outcome_of(429), outcome_of(500)
     (<Outcome.OK: 'ok'>, <Outcome.OVERLOADED: 'overloaded'>, <Outcome.SERVER_ERROR: 'server_error'>)

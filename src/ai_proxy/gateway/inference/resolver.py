@@ -75,7 +75,7 @@ class Resolver(Protocol):
     def resolve_again(
         self, context: Context, payload: Payload, request_id: Callable[[], bytes]
     ) -> Payload | None:
-        """Do so once more after a wait, if anything has changed: a running engine tells what it can do.
+        """Do so once more after a wait, if anything has changed: a running engine reports what it can do.
 
         A model that has moved to another service meanwhile is still asked of the one that was waited for.
 

@@ -126,7 +126,7 @@ class ResponseRewriter:
 
     @property
     def outcome(self) -> Outcome:
-        """What an answer that cannot be passed on tells of the replica: an error status is not its fault."""
+        """Outcome for a replica whose answer cannot be passed on; an error status is no failure of it."""
         return Outcome.BROKEN if self._status == 200 else outcome_of(self._status)
 
 
