@@ -1,8 +1,11 @@
 """The last lines of a service's output, in bounded memory."""
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+
+_log = logging.getLogger(__name__)
 
 MAX_LINE = 4096
 """Longest line kept, in characters; a longer line is cut."""
@@ -40,7 +43,10 @@ class LogRing:
         line = LogLine(self._seq, at, text[:MAX_LINE])
         self._lines.append(line)
         for watcher in tuple(self._watchers):
-            watcher(line)
+            try:
+                watcher(line)
+            except Exception:  # noqa: BLE001 - the reader of the output and the other watchers must go on
+                _log.exception("a watcher of a service's output failed")
 
     def tail(self, count: int) -> list[LogLine]:
         """Return the last `count` lines, oldest first.
