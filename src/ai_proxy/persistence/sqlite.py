@@ -1,6 +1,7 @@
 """SQLite as a driver of `Database`."""
 
 import sqlite3
+import time
 from collections.abc import AsyncGenerator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 from ai_proxy.core.errors import StoreUnavailableError
 from ai_proxy.core.ports import Clock
 
+BUSY_PAUSE = 0.02
+"""Seconds between two tries to switch a file to write-ahead logging."""
 LOOK_EVERY = 0.5
 """Seconds between two looks for changes: a key revoked by another process is refused within a second."""
 
@@ -37,7 +40,7 @@ class Sqlite:
         connection = sqlite3.connect(self._path, timeout=self._patience, autocommit=True)
         connection.row_factory = sqlite3.Row
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._log_ahead(connection)
             # What is committed survives a power cut; NORMAL would lose the last commits.
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA foreign_keys = {'ON' if self._foreign_keys else 'OFF'}")
@@ -46,6 +49,19 @@ class Sqlite:
             raise
         self._opened = self._file()
         return connection
+
+    def _log_ahead(self, connection: sqlite3.Connection) -> None:
+        """Switch to write-ahead logging; SQLite does not wait while another connection does the same."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise
+                time.sleep(BUSY_PAUSE)
+            else:
+                return
 
     def begin(self, connection: Any, *, writes: bool) -> None:
         """Begin a transaction.

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ai_proxy.core.errors import StoreError, StoreMigrationError, StoreNewerErro
 from ai_proxy.core.store_ports import AuditEntry
 from ai_proxy.persistence.database import Database, file_url, parse_url
 from ai_proxy.persistence.migrate import MIGRATIONS, Migrations
+from ai_proxy.persistence.sqlite import Sqlite
 from ai_proxy.persistence.store import open_store
 
 FIRST_VERSION = Path(__file__).parents[2] / "fixtures" / "store_0001"
@@ -140,6 +142,15 @@ async def test_several_may_open_an_empty_store_at_once(url: str) -> None:
 
     async with open_store(url) as store:
         assert await store.settings.all() == {"kept": 1}
+
+
+def test_several_may_make_one_file_at_once(tmp_path: Path) -> None:
+    def connect(path: Path) -> None:
+        Sqlite(path, foreign_keys=True, patience=60.0).connect().close()
+
+    with ThreadPoolExecutor(6) as threads:
+        for number in range(40):
+            list(threads.map(connect, [tmp_path / f"{number}.db"] * 6))
 
 
 @pytest.mark.parametrize("statement", ["UPDATE audit SET who = 'me'", "DELETE FROM audit"])

@@ -25,16 +25,6 @@ class Pool:
         self.tls = ssl.create_default_context() if upstream.tls else None
         self.idle: dict[UpstreamConnection, None] = {}
 
-    @property
-    def name(self) -> str:
-        """The upstream's address, as people write it."""
-        return self.upstream.url
-
-    @property
-    def is_tls(self) -> bool:
-        """Whether TLS is spoken to it."""
-        return self.tls is not None
-
     def __repr__(self) -> str:
         return f"<Pool [{self.upstream.url}, {len(self.idle)} idle]>"
 

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from ai_proxy.core.service import Upstream
 from ai_proxy.gateway.http.body import LAST_CHUNK, frame_chunk
 from ai_proxy.gateway.http.head_cache import MAX_MISSES, CachedResponseHead
 from ai_proxy.gateway.http.request import Request
@@ -96,12 +97,8 @@ class Keeper(Protocol):
     """The pool that a connection belongs to."""
 
     @property
-    def name(self) -> str:
-        """The address, as people write it."""
-
-    @property
-    def is_tls(self) -> bool:
-        """Whether TLS is spoken to it."""
+    def upstream(self) -> Upstream:
+        """Where its connections lead."""
 
     def put(self, connection: "UpstreamConnection") -> None:
         """Keep a connection for the next request."""
@@ -154,7 +151,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         use = "idle" if self.exchange is None else self.framing.name.lower()
-        return f"<UpstreamConnection [{self.pool.name}, {use}, use {self.uses}]>"
+        return f"<UpstreamConnection [{self.pool.upstream.url}, {use}, use {self.uses}]>"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Prepare for the first response."""
@@ -220,7 +217,7 @@ class UpstreamConnection(asyncio.Protocol):
         The loop saw the failed write first, and has given up reading; the socket is open until we return.
         """
         endpoint = self.transport.get_extra_info("socket")
-        if endpoint is None or self.pool.is_tls or self.framing is TUNNEL:
+        if endpoint is None or self.pool.upstream.tls or self.framing is TUNNEL:
             return
         with suppress(OSError), socket.socket(fileno=os.dup(endpoint.fileno())) as last:
             last.setblocking(False)
