@@ -67,7 +67,7 @@ class Request:
         wire: The bytes to send.
         length: Size of the expected body.
         crc: CRC-32 of the expected body.
-        words: The text of the expected body, for proxies that word it anew; None to expect it verbatim.
+        words: The text of the expected body, for proxies that rewrite it; None to expect it verbatim.
     """
 
     wire: bytes

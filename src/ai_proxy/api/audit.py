@@ -64,7 +64,7 @@ async def read_audit(
     since: Annotated[
         Moment, Query(description="Only entries since this time, in seconds since the epoch.")
     ] = None,
-    until: Annotated[Moment, Query(description="Only entries before this time, likewise.")] = None,
+    until: Annotated[Moment, Query(description="Only entries before this time, in seconds as well.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Maximum length; not with `ndjson`.")] = 100,
     after: Annotated[
         int | None,

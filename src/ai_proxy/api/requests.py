@@ -22,7 +22,7 @@ class FinishedRequest(BaseModel):
     endpoint: str = Field(description="The requested path.")
     model: str = Field(description="The requested name; empty without one.")
     service_id: str = Field(description="The service that answered; empty when none did.")
-    engine: str = Field(description="Its engine; empty likewise.")
+    engine: str = Field(description="Engine of that service; empty when none answered.")
     streamed: bool = Field(description="Whether the client asked for a stream.")
     status: int = Field(
         description="HTTP status sent; 499 when the client left first, 599 when the response broke off."
@@ -34,7 +34,7 @@ class FinishedRequest(BaseModel):
     loaded: bool = Field(description="Whether it waited for a start.")
     time_to_first_token: float | None = Field(description="In seconds; null except for streams.")
     tokens_in: int | None = Field(description="Tokens of the prompt; null when unknown.")
-    tokens_out: int | None = Field(description="Tokens of the answer; null likewise.")
+    tokens_out: int | None = Field(description="Tokens of the answer; null when unknown.")
     tokens_per_second: float | None = Field(description="Speed of a stream; null when unknown.")
     trace_id: str | None = Field(description="Id of its trace; null without one.")
 

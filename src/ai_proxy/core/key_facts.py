@@ -26,9 +26,9 @@ class KeyFacts:
         scopes: What it is for.
         models: Models it may use, as names or patterns; empty for all.
         rpm: Requests per minute; null for the policy's limit, 0 for no limit.
-        burst: Requests at once; likewise, and 0 for a minute's worth.
-        tpm: Tokens per minute, of prompts and answers together; likewise.
-        concurrency: Concurrent requests; likewise.
+        burst: Requests at once; null for the policy's limit, 0 for a minute's worth.
+        tpm: Tokens per minute, of prompts and answers together; null and 0 as for `rpm`.
+        concurrency: Concurrent requests; null and 0 as for `rpm`.
         created: When it was created.
         expires: When it stops being valid; null for never.
         revoked: When it was revoked; null if it was not.

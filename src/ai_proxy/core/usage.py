@@ -18,7 +18,7 @@ class RequestRecord(NamedTuple):
         endpoint: The requested path, as in `core.abilities.Endpoint` or Ollama's.
         model: The requested name; empty without one.
         service_id: The service that answered; empty when none did.
-        engine: The engine of that service; empty likewise.
+        engine: The engine of that service; empty when none answered.
         streamed: Whether the client asked for a stream.
         status: HTTP status sent; 499 when the client left first, 599 when the response broke off.
         error: Code of the proxy's own error; empty without one.
@@ -28,7 +28,7 @@ class RequestRecord(NamedTuple):
         first_byte: From the start to the first byte of the response; negative without one.
         first_token: From the start to the first byte of the response's body; negative without one.
         tokens_in: Tokens of the prompt; UNKNOWN when the engine does not report them.
-        tokens_out: Tokens of the answer; UNKNOWN likewise.
+        tokens_out: Tokens of the answer; UNKNOWN when the engine does not report them.
         loaded: Whether the request waited for a start.
         received: Body bytes from the client.
         sent: Body bytes to the client.

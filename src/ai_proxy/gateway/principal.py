@@ -17,7 +17,7 @@ class Principal:
         name: The id of a key, or `anonymous`.
         address: Of the client.
         key: None for those without.
-        key_id: Of that key; empty likewise.
+        key_id: Id of that key; empty without one.
         meters: What counts the requests; empty where nothing is limited.
         cors: Header lines on every response, for browsers that call from a web page.
         limited: Whether there are models that the caller may not ask; follows from `key`.

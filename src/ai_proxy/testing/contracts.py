@@ -82,8 +82,8 @@ class Stage(ABC):
         """Return a service that does this."""
 
     def reopen(self) -> Runtime:
-        """Return another runtime over the same state, as after a restart of the proxy."""
-        raise NotImplementedError
+        """Return another runtime over the same state, as after a restart; for `OwningRuntimeContract`."""
+        raise NotImplementedError("a stage of a runtime that owns what it runs must override `reopen`")
 
     async def start(self, service: Service) -> Handle:
         """Start a service as declared."""
@@ -114,7 +114,7 @@ class RuntimeContract:
     @pytest.fixture
     def stage(self) -> Stage:
         """Return the stage; subclasses must provide it."""
-        raise NotImplementedError
+        raise NotImplementedError("override the fixture `stage`")
 
     async def test_start_names_the_service_and_where_it_answers(self, stage: Stage) -> None:
         service = stage.service(Play.RUNS)
@@ -264,12 +264,12 @@ class EngineContract:
     @pytest.fixture
     def engine(self) -> Engine:
         """Return the engine; subclasses must provide it."""
-        raise NotImplementedError
+        raise NotImplementedError("override the fixture `engine`")
 
     @pytest.fixture
     def serve(self) -> Serve:
         """Return what runs a backend of a behaviour; subclasses must provide it."""
-        raise NotImplementedError
+        raise NotImplementedError("override the fixture `serve`")
 
     async def test_a_backend_that_serves_is_ready(self, engine: Engine, serve: Serve) -> None:
         subject = serve(Behaviour.OK)

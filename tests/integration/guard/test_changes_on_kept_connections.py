@@ -172,7 +172,7 @@ class Changes(RuleBasedStateMachine):
 
     @rule()
     def publish(self) -> None:
-        """Services are declared anew."""
+        """Services are declared again."""
         self.house.rig.gateway.publish([offer()])
 
 

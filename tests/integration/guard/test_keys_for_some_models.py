@@ -1,4 +1,4 @@
-"""A key for some models stays one on a kept connection, where heads come again and are not read anew."""
+"""A key for some models stays one on a kept connection, where heads repeat and are not parsed again."""
 
 import json
 

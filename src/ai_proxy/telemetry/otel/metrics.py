@@ -45,7 +45,7 @@ class Snapshot:
         services: Their state.
         restarts: Background work that failed and was restarted, by name.
         began: When counting began, in nanoseconds since the epoch.
-        now: The moment, likewise.
+        now: The current time, in nanoseconds since the epoch.
     """
 
     metrics: Mapping[str, ServiceMetrics]

@@ -42,7 +42,7 @@ class Target:
     Attributes:
         protocol: Transport.
         endpoint: URL of the collector; None to let the SDK read it from a variable.
-        headers: Sent with every export; None likewise.
+        headers: Sent with every export; None to let the SDK read them from a variable.
     """
 
     protocol: Protocol
