@@ -2,10 +2,10 @@
 
 The rooms are: guard, route, admit, forward, relay, account.
 
-`plan` decides what the head alone decides. An `Exchange` does the rest: the client's connection feeds it the
-request and says when its turn has come, the backend's connection feeds it the response. Its parts are chosen
-from the head: the resolver finds a model, the body is held or streamed, the rewriter and the usage meter take
-what passes. Without them, bytes go through as they come.
+`make_plan` decides what the head alone decides. An `Exchange` does the rest: the client's connection feeds it
+the request and says when its turn has come, the backend's connection feeds it the response. Its parts are
+chosen from the head: the resolver finds a model, the body is held or streamed, the rewriter and the usage meter
+take what passes. Without them, bytes go through as they come.
 """
 
 import asyncio
@@ -120,7 +120,7 @@ class Plan:
     rendered_path: bytes = b""
 
 
-def plan(
+def make_plan(
     shared: Shared, frontend: Frontend, guard: Guard, request: Request, headers: list[Header], peer: str
 ) -> Plan:
     """Decide what the head of a request decides: who calls, whether they may, and where it goes.
@@ -135,7 +135,7 @@ def plan(
     """
     target = request.target
     access = guard.inspect(request, headers, peer, frontend.scope(target))
-    found = Plan(
+    plan = Plan(
         frontend,
         request,
         access.principal,
@@ -146,34 +146,34 @@ def plan(
         backend_credentials=access.backend_credentials,
     )
 
-    if found.endpoint is None:
-        found.streams_body = request.has_body and not request.is_json
-        if found.error is None and found.answer is None:
+    if plan.endpoint is None:
+        plan.streams_body = request.has_body and not request.is_json
+        if plan.error is None and plan.answer is None:
             try:
                 if frontend.answer is not None:
-                    found.answer = frontend.answer(request, headers)
-                    return found
-                found.destination, found.path = frontend.resolve(shared.table, target)
-                if service_id := found.destination.service_id:
-                    found.principal.check_service(service_id)
+                    plan.answer = frontend.answer(request, headers)
+                    return plan
+                plan.destination, plan.path = frontend.resolve(shared.table, target)
+                if service_id := plan.destination.service_id:
+                    plan.principal.check_service(service_id)
             except ProxyError as error:
-                found.error = error
+                plan.error = error
     else:
-        found.path = origin_form(target)
+        plan.path = origin_form(target)
         content_type = request.header(b"content-type")
-        found.is_form = found.streams_body = not request.is_json and is_multipart(content_type)
+        plan.is_form = plan.streams_body = not request.is_json and is_multipart(content_type)
         dropped = REPLACED
         if shared.tracing is not None:
-            found.traceparent = request.header(b"traceparent")
+            plan.traceparent = request.header(b"traceparent")
             dropped |= {b"traceparent"}
         request.drop(dropped)
-        request.lines += (b"content-type", b": ", content_type if found.is_form else JSON, b"\r\n")
-        found.backend_credentials = True
+        request.lines += (b"content-type", b": ", content_type if plan.is_form else JSON, b"\r\n")
+        plan.backend_credentials = True
 
     limit = shared.limits.max_json_body
-    if request.length > limit and not found.streams_body:
-        found.error = found.error or too_large(limit, IN_CONFIGURATION)
-    return found
+    if request.length > limit and not plan.streams_body:
+        plan.error = plan.error or too_large(limit, IN_CONFIGURATION)
+    return plan
 
 
 def refused(frontend: Frontend, error: ProxyError) -> Plan:
@@ -389,14 +389,14 @@ class Exchange:
     @property
     def is_cacheable(self) -> bool:
         """Whether all there is to know of the request was in its head and a body that was held."""
-        request, found = self.request, self.plan
-        special = self.error or found.streams_body or self.close or found.answer
+        request, plan = self.request, self.plan
+        special = self.error or plan.streams_body or self.close or plan.answer
         return not (
             special
             or request.upgrade
             or request.expects_continue
             or request.chunked
-            or found.destination is self.shared.table.management
+            or plan.destination is self.shared.table.management
         )
 
     @property
@@ -605,19 +605,19 @@ class Exchange:
 
     def _render(self, pool: Pool) -> bytes:
         """Return the request as it goes to the backend, with what is here of its body."""
-        found, request, resolver = self.plan, self.request, self.resolver
-        path = found.path if resolver is None else resolver.path
+        plan, request, resolver = self.plan, self.request, self.resolver
+        path = plan.path if resolver is None else resolver.path
         destination = self.destination
-        same = found.rendered_pool is pool and found.rendered_destination is destination
-        if not (same and found.rendered_path is path):
-            found.rendered = self._render_head(pool, path)
-            found.rendered_pool, found.rendered_destination, found.rendered_path = pool, destination, path
+        same = plan.rendered_pool is pool and plan.rendered_destination is destination
+        if not (same and plan.rendered_path is path):
+            plan.rendered = self._render_head(pool, path)
+            plan.rendered_pool, plan.rendered_destination, plan.rendered_path = pool, destination, path
         payload = self.payload
-        if not found.streams_body:
-            return b"".join((found.rendered, self.traceparent, request.framing(len(payload)), payload))
+        if not plan.streams_body:
+            return b"".join((plan.rendered, self.traceparent, request.framing(len(payload)), payload))
         beginning, growth = (b"", 0) if resolver is None else (resolver.beginning, resolver.growth)
         framing = request.framing(-1 if request.chunked else request.length + growth)
-        return b"".join((found.rendered, self.traceparent, framing, beginning, payload))
+        return b"".join((plan.rendered, self.traceparent, framing, beginning, payload))
 
     def _render_head(self, pool: Pool, path: bytes) -> bytes:
         """Return all of the head but its framing and what concerns this exchange only."""

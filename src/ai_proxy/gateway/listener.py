@@ -18,7 +18,7 @@ from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import Upstream
 from ai_proxy.core.settings import Limits
 from ai_proxy.core.usage import LiveRequest
-from ai_proxy.gateway.exchange import Exchange, Plan, plan, refused
+from ai_proxy.gateway.exchange import Exchange, Plan, make_plan, refused
 from ai_proxy.gateway.guard import Guard, OpenGuard
 from ai_proxy.gateway.http.client import ClientConnection, Connection
 from ai_proxy.gateway.http.pool import MAX_IDLE, Pools
@@ -294,7 +294,7 @@ class Listener:
 
     def plan(self, request: Request, headers: list[Header], peer: str) -> Plan:
         """Decide what the head of a request decides."""
-        return plan(self.state, self._frontend, self._guard or self.state.guard, request, headers, peer)
+        return make_plan(self.state, self._frontend, self._guard or self.state.guard, request, headers, peer)
 
     def refusal(self, client: ClientConnection, error: ProxyError) -> Exchange:
         """Return what answers something that never became a request."""
