@@ -4,8 +4,8 @@ The rooms are: guard, route, admit, forward, relay, account.
 
 `make_plan` decides what the head alone decides. An `Exchange` does the rest: the client's connection feeds it
 the request and says when its turn has come, the backend's connection feeds it the response. Its parts are
-chosen from the head: the resolver finds a model, the body is held or streamed, the rewriter and the usage meter
-take what passes. Without them, bytes go through as they come.
+chosen from the head: the resolver finds a model, the body is held or streamed, the rewriter and the usage
+meter take what passes. Without them, bytes go through as they come.
 """
 
 import asyncio
