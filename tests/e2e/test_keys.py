@@ -39,6 +39,7 @@ def files_with(folder: Path, text: str) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
 
+@pytest.mark.threat("an ordinary key", "management of the proxy")
 def test_a_key_opens_models_and_nothing_else_until_it_is_revoked(proxy: Proxy) -> None:
     proxy.configure(tiny=llamacpp("--alias", "tiny"))
     proxy.serve()
@@ -69,6 +70,7 @@ def test_a_key_opens_models_and_nothing_else_until_it_is_revoked(proxy: Proxy) -
     )
 
 
+@pytest.mark.threat("an operator's mistake", "a secret in a log, an error or a configuration that is shown")
 def test_the_plain_text_of_a_key_is_nowhere(proxy: Proxy) -> None:
     proxy.configure(tiny=llamacpp("--alias", "tiny"))
     proxy.serve("--log-level", "trace")
@@ -96,6 +98,7 @@ def test_the_plain_text_of_a_key_is_nowhere(proxy: Proxy) -> None:
     assert files_with(proxy.folder, secret) == files_with(proxy.run_dir, secret) == []
 
 
+@pytest.mark.threat("somebody on the network", "access without a key")
 def test_other_machines_are_not_let_in_before_there_is_a_key(proxy: Proxy) -> None:
     proxy.configure(tiny=llamacpp())
 
@@ -108,6 +111,7 @@ def test_other_machines_are_not_let_in_before_there_is_a_key(proxy: Proxy) -> No
     assert ask(proxy, "/v1/models").status == 401
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 def test_with_a_store_that_cannot_be_read_only_the_owner_is_served(proxy: Proxy) -> None:
     proxy.configure(tiny=llamacpp("--alias", "tiny"))
     data = proxy.folder / "data"

@@ -49,6 +49,7 @@ GARBAGE = {
 }
 
 
+@pytest.mark.threat("a backend", "an answer that looks whole and is not")
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 async def test_an_answer_that_is_not_http_is_502(rig: WireRig, garbage: bytes) -> None:
     rig.backend.script = answer(garbage)
@@ -78,6 +79,7 @@ async def test_a_backend_that_ends_before_its_head_is_502(rig: WireRig, sent: by
     assert (await client.ask(build_request())).status == 200
 
 
+@pytest.mark.threat("a backend", "an answer that looks whole and is not")
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("sent", [LENGTH, CHUNKED, INSIDE_A_CHUNK, BEFORE_THE_LAST_LINE_END])
 async def test_a_response_that_breaks_off_is_visibly_truncated(

@@ -125,6 +125,7 @@ async def test_an_engines_error_is_told_in_the_clients_dialect_with_its_status(r
     assert (chat.status, json.loads(chat.body)) == (400, {"error": "too long"})
 
 
+@pytest.mark.threat("a backend", "an answer that looks whole and is not")
 @pytest.mark.parametrize("path", ["/v1/messages", "/api/chat"])
 async def test_an_engine_that_dies_in_a_stream_is_told_and_never_ends_well(rig: WireRig, path: str) -> None:
     rig.backend.script = answer_and_close(HEAD + chunk(PIECES[0]))
@@ -135,6 +136,7 @@ async def test_an_engine_that_dies_in_a_stream_is_told_and_never_ends_well(rig: 
     assert b"error" in response.body.splitlines()[-1] or b"error" in response.body.splitlines()[-2]
 
 
+@pytest.mark.threat("a backend", "an answer that looks whole and is not")
 @pytest.mark.parametrize("path", ["/v1/messages", "/api/chat"])
 async def test_a_stream_that_ends_without_its_end_never_ends_well(rig: WireRig, path: str) -> None:
     rig.backend.script = answer_and_close(HEAD + chunk(PIECES[0]) + b"0\r\n\r\n")

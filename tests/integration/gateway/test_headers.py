@@ -104,6 +104,7 @@ async def test_end_to_end_response_headers_arrive_as_sent(rig: WireRig) -> None:
     assert response.header(b"x-latin") == b"\xe9"
 
 
+@pytest.mark.threat("somebody on the network", "the identity of somebody else")
 @pytest.mark.parametrize("name", [b"X-AI-Proxy-Principal", b"x-ai-proxy-principal", b"X-Ai-pRoXy-PRINCIPAL"])
 async def test_a_client_cannot_say_who_it_is(rig: WireRig, name: bytes) -> None:
     await rig.ask(build_request(b"/api/v1/services", name + b": owner"))

@@ -74,6 +74,7 @@ async def test_a_head_within_the_limits_passes() -> None:
         ).status == 200
 
 
+@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
 @pytest.mark.parametrize("trickle", [False, True])
 async def test_a_head_that_takes_too_long_is_408(trickle: bool) -> None:
     async with wire_rig(Limits(head_timeout=SOON, shutdown_timeout=0.5)) as rig:
@@ -148,6 +149,7 @@ async def test_a_backend_that_answers_in_time_is_waited_for() -> None:
             assert (await client.response()).status == 200
 
 
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
 async def test_a_stream_that_falls_silent_is_truncated() -> None:
     async with wire_rig(stream_idle_timeout=SOON) as rig:
         rig.backend.script = by_hand
@@ -231,6 +233,7 @@ async def test_a_wait_for_admission_is_not_limited_by_the_wire() -> None:
         assert (await client.response()).status == 200
 
 
+@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
 async def test_a_connection_beyond_the_cap_is_told_so() -> None:
     async with wire_rig(Limits(max_connections=2, shutdown_timeout=0.5)) as rig:
         first, second = await rig.client(), await rig.client()

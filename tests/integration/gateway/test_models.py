@@ -113,6 +113,7 @@ async def test_a_model_of_two_services_is_404_that_names_both(rig: WireRig) -> N
     assert "svc/phi or other/phi" in error(response)["message"]
 
 
+@pytest.mark.threat("an ordinary key", "the key of a service")
 async def test_the_services_key_is_sent_and_never_the_clients(rig: WireRig) -> None:
     rig.gateway.publish([offer(listed=["m"], api_key="sk-service"), offer("other", listed=["n"])])
     keys = [b"Authorization: Bearer mine", b"X-Api-Key: mine", b"api-key: mine", b"Cookie: session=mine"]
@@ -129,6 +130,7 @@ async def test_the_services_key_is_sent_and_never_the_clients(rig: WireRig) -> N
     assert not any(b"mine" in value for r in (first, again, other) for _, value in r.headers)
 
 
+@pytest.mark.threat("a backend", "the key of another service")
 async def test_each_service_behind_one_address_has_its_own_key(rig: WireRig) -> None:
     rig.admission.upstreams["other"] = rig.admission.upstreams["svc"]
     rig.gateway.publish([offer(listed=["m"], api_key="sk-m"), offer("other", listed=["n"], api_key="sk-n")])
@@ -174,6 +176,7 @@ async def test_an_engines_own_error_passes_untouched(rig: WireRig) -> None:
     assert (response.status, response.body, response.error_code) == (400, body, None)
 
 
+@pytest.mark.threat("a backend", "a stream that no client asked for")
 async def test_a_stream_that_nobody_asked_for_is_502(rig: WireRig) -> None:
     rig.backend.script = answer_and_close(CHUNKED + chunk(EVENT) + b"0\r\n\r\n")
 

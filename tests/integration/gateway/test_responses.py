@@ -129,6 +129,7 @@ async def test_an_empty_body_until_close_is_whole(rig: WireRig) -> None:
     assert (await client.ask(build_request())).body == b""
 
 
+@pytest.mark.threat("a backend", "a response of its own in the place of another's")
 @pytest.mark.parametrize(
     ("method", "response", "body"),
     [
@@ -170,6 +171,7 @@ async def test_surplus_within_a_later_read_is_dropped_with_its_connection(rig: W
     assert (await client.ask(build_request())).body == b"second"
 
 
+@pytest.mark.threat("a backend", "a response of its own in the place of another's")
 @pytest.mark.parametrize("surplus", [NOT_ASKED_FOR, b"x", b"\r\n", b"0\r\n\r\n", b"x\r\n\r\n"])
 async def test_surplus_after_chunks_never_reaches_the_client(rig: WireRig, surplus: bytes) -> None:
     rig.backend.script = answer(CHUNKED + b"5\r\nhello\r\n0\r\n\r\n" + surplus)
@@ -194,6 +196,7 @@ async def test_surplus_after_chunks_that_began_ends_the_message_visibly(rig: Wir
     assert await client.until_closed() == b""
 
 
+@pytest.mark.threat("a backend", "a response of its own in the place of another's")
 @pytest.mark.parametrize("response", [ok(b"hello"), CHUNKED + b"0\r\n\r\n"], ids=["length", "chunks"])
 async def test_surplus_on_an_idle_connection_ends_it(rig: WireRig, response: bytes) -> None:
     rig.backend.script = answer(response)

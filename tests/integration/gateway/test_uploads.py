@@ -102,6 +102,7 @@ FORMS = {
 }
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 @pytest.mark.parametrize(("content_type", "body"), FORMS.values(), ids=FORMS)
 async def test_a_form_that_could_be_read_in_two_ways_is_400(
     rig: WireRig, content_type: bytes, body: bytes

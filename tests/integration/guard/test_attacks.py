@@ -66,6 +66,7 @@ async def test_of_two_keys_the_better_one_does_not_win(house: House, second: byt
     assert unseen(house)
 
 
+@pytest.mark.threat("a backend", "the keys of clients")
 async def test_the_same_key_twice_is_kept_from_backends_twice(house: House) -> None:
     key, _ = await house.key()
 
@@ -76,6 +77,7 @@ async def test_the_same_key_twice_is_kept_from_backends_twice(house: House) -> N
     assert key not in b"".join(value for _, value in request.headers)
 
 
+@pytest.mark.threat("a backend", "the keys of clients")
 @pytest.mark.parametrize("named", [b"authorization", b"Authorization, Host", b"AUTHORIZATION,close"])
 async def test_to_name_the_key_in_connection_neither_hides_nor_leaks_it(house: House, named: bytes) -> None:
     key, _ = await house.key()
@@ -92,6 +94,7 @@ async def test_to_name_the_key_in_connection_neither_hides_nor_leaks_it(house: H
 SPOOFS = [b"X-AI-Proxy-Principal: owner", b"x-ai-proxy-principal: owner", b"X-AI-PROXY-CLIENT: local"]
 
 
+@pytest.mark.threat("somebody on the network", "the identity of somebody else")
 @pytest.mark.parametrize("connection", [b"A: b", b"Connection: x-ai-proxy-principal, x-ai-proxy-client"])
 async def test_nobody_but_the_gateway_says_who_calls(house: House, connection: bytes) -> None:
     plain, key = await house.key(Scope.ADMIN, Scope.INFERENCE)
@@ -106,6 +109,7 @@ async def test_nobody_but_the_gateway_says_who_calls(house: House, connection: b
     assert request.header(b"x-ai-proxy-principal") is request.header(b"x-ai-proxy-client") is None
 
 
+@pytest.mark.threat("somebody on the network", "the identity of somebody else")
 async def test_trailers_bring_neither_keys_nor_names(house: House) -> None:
     plain, key = await house.key(Scope.ADMIN)
     framed = b"1\r\nx\r\n0\r\n%b\r\n\r\n"
@@ -155,6 +159,7 @@ REFUSED_WITH_A_BODY = {
 }
 
 
+@pytest.mark.threat("somebody on the network", "a request hidden in another")
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize(("head", "body"), REFUSED_WITH_A_BODY.values(), ids=REFUSED_WITH_A_BODY)
 async def test_the_body_of_a_refused_request_is_never_a_request(
@@ -187,6 +192,7 @@ async def test_what_comes_behind_a_refused_body_is_a_request_and_refused_as_well
     assert house.rig.management.requests == []
 
 
+@pytest.mark.threat("somebody on the network", "a request hidden in another")
 async def test_the_key_of_one_request_is_not_that_of_the_next(house: House) -> None:
     admin, _ = await house.key(Scope.ADMIN, Scope.INFERENCE)
     other, _ = await house.key()
@@ -201,6 +207,7 @@ async def test_the_key_of_one_request_is_not_that_of_the_next(house: House) -> N
     assert one_by_one == pipelined * 2
 
 
+@pytest.mark.threat("somebody on the network", "access without a key")
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS", b"POST", b"PUT", b"DELETE", b"PROPFIND"])
 @pytest.mark.parametrize("target", [SERVICE, ADMIN, b"/v1/models", b"/v1/chat/completions"])
 async def test_no_method_does_without_a_key(house: House, method: bytes, target: bytes) -> None:
@@ -215,6 +222,7 @@ async def test_no_method_does_without_a_key(house: House, method: bytes, target:
     assert entry.what == f"{method.decode()} {target.decode()}"
 
 
+@pytest.mark.threat("an ordinary key", "the key of a service")
 async def test_trace_does_not_show_what_the_proxy_adds_for_a_backend(house: House) -> None:
     key, _ = await house.key(Scope.INFERENCE, Scope.ADMIN)
 
@@ -225,6 +233,7 @@ async def test_trace_does_not_show_what_the_proxy_adds_for_a_backend(house: Hous
     assert [entry.what for entry in await house.audit()] == [f"TRACE {t.decode()}" for t in (SERVICE, ADMIN)]
 
 
+@pytest.mark.threat("somebody on the network", "access without a key")
 @pytest.mark.parametrize("connection", [b"A: b", b"Connection: keep-alive"])
 async def test_http_1_0_needs_a_key_like_any_other(house: House, connection: bytes) -> None:
     key, _ = await house.key()
@@ -276,6 +285,7 @@ async def test_a_key_may_be_as_long_as_a_head_and_is_still_wrong(house: House, l
     assert response.error_code == b"invalid_api_key"
 
 
+@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
 async def test_a_key_of_a_megabyte_is_not_even_read(house: House) -> None:
     await house.key()
     client = await house.rig.client()
@@ -286,6 +296,7 @@ async def test_a_key_of_a_megabyte_is_not_even_read(house: House) -> None:
     assert unseen(house)
 
 
+@pytest.mark.threat("somebody on the network", "a key by guessing")
 async def test_keys_are_found_by_digest_so_that_no_prefix_of_one_is_any_nearer(house: House) -> None:
     """What a look-up compares is nothing that a client can come nearer to, byte by byte."""
     plain, key = await house.key()
@@ -298,6 +309,7 @@ async def test_keys_are_found_by_digest_so_that_no_prefix_of_one_is_any_nearer(h
     assert ring.find(plain) is not None
 
 
+@pytest.mark.threat("somebody on the network", "access without a key")
 async def test_ollamas_listener_asks_for_keys_as_well(house: House) -> None:
     inference, _ = await house.key()
     admin, _ = await house.key(Scope.ADMIN)
@@ -316,6 +328,7 @@ async def test_ollamas_listener_asks_for_keys_as_well(house: House) -> None:
     assert {request.target for request in house.rig.management.requests} == {b"/ollama/api/tags"}
 
 
+@pytest.mark.threat("a limited key", "a service that only has the name of its model")
 async def test_a_key_for_models_is_for_no_service_that_is_merely_called_like_them(house: House) -> None:
     models, _ = await house.key(models=frozenset({"s*"}))
     named, _ = await house.key(models=frozenset({"svc"}))
@@ -324,6 +337,7 @@ async def test_a_key_for_models_is_for_no_service_that_is_merely_called_like_the
     assert (await house.ask(SERVICE, bearer(named))).status == 200
 
 
+@pytest.mark.threat("somebody on the network", "access without a key")
 async def test_a_tunnel_needs_a_key_and_ends_with_it(house: House) -> None:
     plain, key = await house.key()
     house.rig.backend.script = by_hand

@@ -43,6 +43,7 @@ def limited(given: list[int]) -> bool:
     return [status == 429 for status in given] == [place >= BURST for place in range(len(given))]
 
 
+@pytest.mark.threat("a limited key", "more requests than its limit")
 @pytest.mark.parametrize("keyed", [True, False])
 async def test_a_limit_of_the_address_holds_whatever_is_asked_how(house: House, keyed: bool) -> None:
     key, _ = await house.key() if keyed else (b"", None)
@@ -73,6 +74,7 @@ async def test_another_key_is_another_allowance_but_the_same_address(house: Hous
     assert limited(await statuses(house, *(build_request(SERVICE, bearer(key)) for key in keys)))
 
 
+@pytest.mark.threat("a limited key", "more requests than its limit")
 async def test_a_key_has_one_allowance_wherever_it_is_used_and_in_whatever_header(house: House) -> None:
     key, _ = await house.key(Scope.INFERENCE, Scope.ADMIN, allowance=Allowance(rpm=1, burst=BURST))
     await house.policy(trusted_proxies=["127.0.0.0/8"])
@@ -101,6 +103,7 @@ async def test_no_change_elsewhere_gives_a_key_a_fresh_allowance(house: House) -
     assert await statuses(house, requests[0]) == [429]
 
 
+@pytest.mark.threat("a limited key", "more requests than its limit")
 async def test_no_connection_has_an_allowance_of_its_own(house: House) -> None:
     await house.policy(per_ip=FEW)
     clients = [await house.rig.client() for _ in range(20)]
@@ -124,6 +127,7 @@ async def test_a_kept_connection_meets_the_limit_with_every_request(house: House
     assert limited(given)
 
 
+@pytest.mark.threat("a limited key", "more requests than its limit")
 async def test_requests_that_are_given_up_are_counted_once_something_was_done_for_them(house: House) -> None:
     await house.policy(per_ip=FEW)
     house.rig.backend.script = by_hand
@@ -137,6 +141,7 @@ async def test_requests_that_are_given_up_are_counted_once_something_was_done_fo
     assert (await house.ask()).status == 429
 
 
+@pytest.mark.threat("a limited key", "more requests than its limit")
 async def test_a_tunnel_takes_the_place_of_a_request_for_as_long_as_it_stands(house: House) -> None:
     plain, _ = await house.key(allowance=Allowance(concurrency=1))
     house.rig.backend.script = by_hand
@@ -193,6 +198,7 @@ SPOOFS = [
 ]
 
 
+@pytest.mark.threat("somebody on the network", "access from an address that is not allowed")
 @pytest.mark.parametrize("headers", SPOOFS)
 async def test_nobody_writes_himself_onto_the_allowlist(house: House, headers: tuple[bytes, ...]) -> None:
     await house.policy(allowlist=["10.0.0.0/8"], trusted_proxies=["127.0.0.0/8"])
@@ -200,6 +206,7 @@ async def test_nobody_writes_himself_onto_the_allowlist(house: House, headers: t
     assert (await house.ask(SERVICE, *headers)).error_code == b"address_refused"
 
 
+@pytest.mark.threat("somebody on the network", "access from an address that is not allowed")
 async def test_whom_the_proxy_is_not_told_to_trust_it_does_not(house: House) -> None:
     await house.policy(per_ip=FEW, trusted_proxies=["192.0.2.0/24", "2001:db8::/32", "::1"])
 
@@ -219,6 +226,7 @@ async def wave(client: RawClient, start: int) -> list[int]:
     return given
 
 
+@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
 async def test_a_flood_of_wrong_keys_stays_small_and_others_are_served(house: House) -> None:
     plain, _ = await house.key()
     attackers = [await house.rig.client() for _ in range(4)]
@@ -260,6 +268,7 @@ async def test_who_floods_is_held_up_by_the_limit_of_his_address_and_others_are_
     }
 
 
+@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
 async def test_what_is_known_of_addresses_does_not_grow_for_ever(house: House) -> None:
     await house.policy(per_ip=FEW, allowlist=["0.0.0.0/0", "::/0"])
     limiter, policy = house.security.limiter, house.security.policy
@@ -292,6 +301,7 @@ async def test_refusals_that_cannot_be_written_do_not_fill_memory(house: House) 
     assert sum([entry.count async for entry in audit.export()]) == 60 * REFUSALS.per_minute
 
 
+@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
 async def test_connections_that_only_stand_there_are_ended_and_make_room(tmp_path: Path) -> None:
     limits = Limits(max_connections=3, keep_alive_timeout=0.1, head_timeout=0.1, shutdown_timeout=0.5)
     async with guarded(tmp_path, limits=limits) as house:

@@ -189,6 +189,7 @@ async def test_what_is_managed_is_there_and_takes_an_admins_key(site: Site, targ
     assert site.managed()
 
 
+@pytest.mark.threat("somebody on the network", "management by a trick with the path")
 @pytest.mark.parametrize("target", TRICKS)
 async def test_no_trick_with_a_path_manages_anything(site: Site, target: bytes) -> None:
     for method in (b"GET", b"POST", b"HEAD", b"DELETE"):
@@ -206,6 +207,7 @@ PIECES += ["API", "x", "localhost:80", "[::1]", "assets", "chat", "completions",
 targets = st.lists(st.sampled_from(PIECES), min_size=1, max_size=7).map("".join)
 
 
+@pytest.mark.threat("somebody on the network", "management by a trick with the path")
 @given(target=targets, method=st.sampled_from([b"GET", b"POST", b"HEAD", b"DELETE"]))
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_no_path_at_all_manages_anything(site: Site, target: str, method: bytes) -> None:
@@ -219,6 +221,7 @@ async def test_no_path_at_all_manages_anything(site: Site, target: str, method: 
     assert (managed, beside) == ([], [])
 
 
+@pytest.mark.threat("an ordinary key", "management of the proxy")
 @given(targets)
 @settings(max_examples=1000)
 def test_what_leads_to_the_management_app_takes_an_admins_key_but_for_models_and_health(target: str) -> None:

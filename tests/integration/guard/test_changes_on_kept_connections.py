@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -176,6 +177,7 @@ class Changes(RuleBasedStateMachine):
         self.house.rig.gateway.publish([offer()])
 
 
+@pytest.mark.threat("an ordinary key", "a new request after it expired")
 async def test_a_head_that_is_known_is_looked_at_again_when_its_key_expires(house: House) -> None:
     plain, _ = await house.key(expires=house.clock.wall() + 60)
     client = await house.rig.client()

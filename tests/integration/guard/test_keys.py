@@ -20,6 +20,7 @@ async def test_without_any_key_whoever_is_on_this_machine_may_call(house: House)
     assert (await house.ask(b"/api/v1/services")).status == 200
 
 
+@pytest.mark.threat("somebody on the network", "access without a key")
 async def test_other_machines_need_a_key_even_before_there_is_one(tmp_path: Path) -> None:
     async with guarded(tmp_path, exposed=True) as house:
         response = await house.ask()
@@ -35,6 +36,7 @@ async def test_they_do_not_where_the_owner_says_so(tmp_path: Path) -> None:
     assert response.status == 200
 
 
+@pytest.mark.threat("somebody on the network", "access without a key")
 async def test_once_there_is_a_key_one_is_needed(house: House) -> None:
     key, _ = await house.key()
 
@@ -65,6 +67,7 @@ async def test_what_else_is_in_such_a_header_is_the_backends(house: House) -> No
     assert request.header(b"x-api-key") is None
 
 
+@pytest.mark.threat("a backend", "the keys of clients")
 async def test_repeated_requests_show_the_key_to_nobody(house: House) -> None:
     key, _ = await house.key()
     client = await house.rig.client()
@@ -101,6 +104,7 @@ async def test_two_different_keys_are_one_too_many(house: House) -> None:
     assert response.error_code == b"invalid_api_key"
 
 
+@pytest.mark.threat("an ordinary key", "anything after it was revoked")
 async def test_a_revoked_key_stops_at_once_on_a_connection_that_used_it(house: House) -> None:
     plain, key = await house.key()
     client = await house.rig.client()
@@ -112,6 +116,7 @@ async def test_a_revoked_key_stops_at_once_on_a_connection_that_used_it(house: H
     assert (await client.ask(request)).error_code == b"invalid_api_key"
 
 
+@pytest.mark.threat("an ordinary key", "anything after it was revoked")
 async def test_a_revoked_key_loses_the_stream_it_has_begun(house: House) -> None:
     plain, key = await house.key()
     house.rig.backend.script = by_hand
@@ -127,6 +132,7 @@ async def test_a_revoked_key_loses_the_stream_it_has_begun(house: House) -> None
     assert await backend.until_closed() is not None
 
 
+@pytest.mark.threat("an ordinary key", "a new request after it expired")
 async def test_an_expired_key_ends_nothing_that_was_begun_but_begins_nothing(house: House) -> None:
     plain, _ = await house.key(expires=house.clock.wall() + 60)
     house.rig.backend.script = by_hand
@@ -157,6 +163,7 @@ async def test_an_upload_with_a_wrong_key_is_never_asked_for(house: House) -> No
     assert (await client.response(b"POST")).status == 401
 
 
+@pytest.mark.threat("an ordinary key", "management of the proxy")
 @pytest.mark.parametrize("path", MANAGEMENT)
 async def test_managing_takes_a_key_for_that(house: House, path: bytes) -> None:
     inference, _ = await house.key()
@@ -195,6 +202,7 @@ async def test_the_management_app_hears_who_calls_and_from_where_from_us_alone(h
     assert request.header(b"authorization") is None
 
 
+@pytest.mark.threat("a limited key", "a service that only has the name of its model")
 async def test_a_key_for_some_models_is_for_no_service_but_theirs(house: House) -> None:
     some, _ = await house.key(models=frozenset({"other", "svc2/*"}))
     whole, _ = await house.key(models=frozenset({"svc/*"}))
@@ -203,6 +211,7 @@ async def test_a_key_for_some_models_is_for_no_service_but_theirs(house: House) 
     assert (await house.ask(b"/service/svc/x", bearer(whole))).status == 200
 
 
+@pytest.mark.threat("somebody on the network", "what there is, without a key")
 async def test_without_a_key_nothing_is_told_of_what_there_is(house: House) -> None:
     await house.key()
 

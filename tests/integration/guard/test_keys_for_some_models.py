@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from tests.integration.gateway.models import CHAT, JSON, offer
 from tests.integration.guard.conftest import House, bearer
 from tests.rigs.raw_http import build_request
@@ -13,6 +14,7 @@ def chat(key: bytes, **body: object) -> bytes:
     return build_request(CHAT, JSON, bearer(key), body=json.dumps(body).encode())
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 async def test_it_is_refused_every_other_model_however_often_its_head_comes_again(house: House) -> None:
     house.rig.gateway.publish([offer(listed=(SOME, OTHERS))])
     key, _ = await house.key(models=frozenset({SOME}))
@@ -25,6 +27,7 @@ async def test_it_is_refused_every_other_model_however_often_its_head_comes_agai
     assert [json.loads(request.body)["model"] for request in house.rig.backend.requests] == [SOME] * 4
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 async def test_it_is_refused_them_where_the_body_has_to_be_changed_as_well(house: House) -> None:
     house.rig.gateway.publish([offer(listed=(SOME, OTHERS), set_params={"seed": 7})])
     key, _ = await house.key(models=frozenset({SOME}))
@@ -37,6 +40,7 @@ async def test_it_is_refused_them_where_the_body_has_to_be_changed_as_well(house
     assert len(house.rig.backend.requests) == 2
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 async def test_what_one_connection_may_ask_says_nothing_of_another(house: House) -> None:
     house.rig.gateway.publish([offer(listed=(SOME, OTHERS))])
     few, _ = await house.key(models=frozenset({SOME}))

@@ -24,6 +24,7 @@ PATHS = [
 EVIL = b"Origin: https://evil.example"
 
 
+@pytest.mark.threat("somebody on the network", "access from an address that is not allowed")
 @pytest.mark.parametrize("path", PATHS)
 async def test_whoever_is_not_on_the_allowlist_gets_nowhere(house: House, path: bytes) -> None:
     await house.policy(allowlist=["10.0.0.0/8"])
@@ -55,6 +56,7 @@ async def test_only_a_trusted_proxy_says_who_calls(house: House) -> None:
     assert [spoofed.status, forwarded.status, lying.status] == [403, 200, 403]
 
 
+@pytest.mark.threat("a web page", "use of this machine by its visitor's browser")
 async def test_a_page_of_another_origin_cannot_use_its_visitors_machine(house: House) -> None:
     refused = [
         await house.ask(b"/service/svc/x", EVIL),
@@ -124,6 +126,7 @@ async def test_after_its_preflight_the_connection_goes_on(house: House) -> None:
     assert response.header(b"access-control-allow-origin") == b"https://chat.example"
 
 
+@pytest.mark.threat("a web page", "responses that the policy does not let it read")
 async def test_what_a_backend_says_of_other_origins_is_not_passed_on_beside_the_policy(house: House) -> None:
     await house.policy(cors={"origins": ["https://chat.example"]})
     house.rig.backend.script = answer(ok(b"x", b"Access-Control-Allow-Origin: *", b"A: b"))
@@ -161,6 +164,7 @@ async def test_too_many_requests_are_told_when_to_come_again_whatever_the_connec
     assert {entry.result for entry in await house.audit()} == {"rate_limited"}
 
 
+@pytest.mark.threat("a limited key", "more requests than its limit")
 async def test_pipelining_does_not_get_around_a_limit(house: House) -> None:
     await house.policy(per_ip={"rpm": 60, "burst": 3})
     client = await house.rig.client()
@@ -170,6 +174,7 @@ async def test_pipelining_does_not_get_around_a_limit(house: House) -> None:
     assert [(await client.response()).status for _ in range(5)] == [200, 200, 200, 429, 429]
 
 
+@pytest.mark.threat("somebody on the network", "a key by guessing")
 async def test_wrong_keys_count_for_the_address_they_come_from(house: House) -> None:
     await house.key()
     await house.policy(per_ip={"rpm": 60, "burst": 2})
@@ -195,6 +200,7 @@ async def test_a_place_is_free_again_when_its_request_is_over_or_its_client_gone
     assert (busy.status, after.status) == (429, 200)
 
 
+@pytest.mark.threat("a limited key", "more tokens than its limit")
 async def test_tokens_are_a_debt_that_the_next_request_meets(house: House) -> None:
     plain, _ = await house.key(allowance=Allowance(tpm=9))
     house.rig.gateway.publish([offer()])
@@ -207,6 +213,7 @@ async def test_tokens_are_a_debt_that_the_next_request_meets(house: House) -> No
     assert b"9 tokens per minute" in second.body
 
 
+@pytest.mark.threat("a limited key", "more tokens than its limit")
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_tokens_count_by_path_as_well(house: House, *, streamed: bool) -> None:
     plain, _ = await house.key(allowance=Allowance(tpm=9))
@@ -246,6 +253,7 @@ async def test_an_absurd_number_of_tokens_is_a_debt_and_breaks_nothing(house: Ho
     assert (first.status, second.status) == (200, 429)
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 async def test_a_key_asks_for_its_own_models_only_by_whatever_name(house: House) -> None:
     plain, _ = await house.key(models=frozenset({"mine*"}))
     house.rig.gateway.publish([offer("svc", PLAIN, models=("mine-7b", "other"))])
@@ -263,6 +271,7 @@ async def test_a_key_asks_for_its_own_models_only_by_whatever_name(house: House)
     assert [entry.result for entry in await house.audit()] == ["forbidden"]
 
 
+@pytest.mark.threat("a limited key", "a body over the limit")
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_a_body_over_the_policys_size_is_refused(house: House, *, chunked: bool) -> None:
     await house.policy(max_request_mb=1)

@@ -258,6 +258,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
 EMPTY = b'{"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0}'
 
 
+@pytest.mark.threat("an operator's mistake", "a file outside the data directory through a backup")
 @pytest.mark.parametrize(
     ("files", "tricks"),
     [

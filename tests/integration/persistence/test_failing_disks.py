@@ -34,6 +34,7 @@ async def create_many(ring: KeyRing) -> None:
         await ring.create(Grant("x" * 100))
 
 
+@pytest.mark.threat("an operator's mistake", "a lost key or revocation")
 async def test_a_full_disk_loses_no_key_that_was_made_and_none_is_made_that_is_lost(small_disk: Path) -> None:
     async with open_store(file_url(small_disk)) as store:
         ring = KeyRing(store.keys, b"p" * 32, FakeClock())
@@ -50,6 +51,7 @@ async def test_a_full_disk_loses_no_key_that_was_made_and_none_is_made_that_is_l
         assert await store.problems() == []
 
 
+@pytest.mark.threat("an operator's mistake", "a lost key or revocation")
 async def test_a_revocation_holds_on_a_full_disk_and_is_kept_when_there_is_room(small_disk: Path) -> None:
     async with open_store(file_url(small_disk)) as store:
         ring = KeyRing(store.keys, b"p" * 32, FakeClock())

@@ -153,6 +153,7 @@ def test_several_may_make_one_file_at_once(tmp_path: Path) -> None:
             list(threads.map(connect, [tmp_path / f"{number}.db"] * 6))
 
 
+@pytest.mark.threat("an operator's mistake", "a changed audit log")
 @pytest.mark.parametrize("statement", ["UPDATE audit SET who = 'me'", "DELETE FROM audit"])
 async def test_not_even_sql_changes_the_audit_log(url: str, statement: str) -> None:
     async with open_store(url) as store, Database(parse_url(url)) as database:

@@ -4,6 +4,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
 from ai_proxy.config.schema import Config
 from ai_proxy.core.errors import InvalidKeyError
 from ai_proxy.instances.state import ProxyState, open_state
@@ -66,6 +68,7 @@ async def recorded(state: ProxyState) -> set[str]:
     return {entry.detail for entry in await state.store.audit.page(limit=10_000)}
 
 
+@pytest.mark.threat("an operator's mistake", "a lost key or revocation")
 async def test_no_key_revocation_or_audit_is_lost_when_killed_in_a_thousand_writes(tmp_path: Path) -> None:
     data = tmp_path / "data"
     told: list[tuple[str, str]] = []

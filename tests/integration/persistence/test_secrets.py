@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from ai_proxy.core.keys import Grant
 from ai_proxy.persistence.database import file_url
 from ai_proxy.persistence.file import copy_database
@@ -12,6 +14,7 @@ from ai_proxy.security.security import open_security
 from ai_proxy.testing.fakes import FakeClock
 
 
+@pytest.mark.threat("a local user", "keys, pepper, logs or sockets in the data and run directories")
 async def test_no_file_holds_a_key_or_can_be_read_by_others(tmp_path: Path) -> None:
     folder, clock = tmp_path / "data", FakeClock()
     before = os.umask(0)

@@ -163,6 +163,7 @@ async def test_a_header_that_was_overwritten_is_told_with_the_way_back_which_wor
     assert (restored.replaced / "ai-proxy.db").read_bytes() == damaged
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 async def test_a_file_that_was_emptied_does_not_open_the_proxy_to_everybody(tmp_path: Path) -> None:
     await make_keys(tmp_path)
     (tmp_path / "ai-proxy.db").write_bytes(b"")

@@ -117,6 +117,7 @@ def test_the_same_content_is_no_change(files: PemFiles) -> None:
     assert not live.follow(files)
 
 
+@pytest.mark.threat("somebody on the network", "prompts and keys over old or weak TLS")
 def test_a_key_that_is_too_weak_is_refused_with_what_to_do(tmp_path: Path) -> None:
     command = ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=x"]
     out = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
@@ -126,6 +127,7 @@ def test_a_key_that_is_too_weak_is_refused_with_what_to_do(tmp_path: Path) -> No
         LiveContext(PemFiles(tmp_path / "cert.pem", tmp_path / "key.pem"))
 
 
+@pytest.mark.threat("somebody on the network", "prompts and keys over old or weak TLS")
 @pytest.mark.parametrize(
     ("options", "works"),
     [

@@ -35,6 +35,7 @@ def run_instance(base: Path, port: int, sockets: ExitStack) -> Path:
     return folder
 
 
+@pytest.mark.threat("a local user", "keys, pepper, logs or sockets in the data and run directories")
 def test_folder_is_private(tmp_path: Path) -> None:
     folder = create_instance_folder(tmp_path / "run", 11000)
 
@@ -47,6 +48,7 @@ def test_without_environment_the_folder_is_the_users_own_in_tmp() -> None:
     assert base_folder(None, {}).name == f"ai-proxy-{os.geteuid()}"
 
 
+@pytest.mark.threat("a local user", "a run directory that it has prepared")
 def test_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
     base = tmp_path / "run"
     base.mkdir()
@@ -56,6 +58,7 @@ def test_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
         create_instance_folder(base, 1)
 
 
+@pytest.mark.threat("a local user", "a run directory that it has prepared")
 def test_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")

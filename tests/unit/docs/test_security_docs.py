@@ -82,8 +82,25 @@ def test_the_numbers_are_those_of_the_program() -> None:
     assert all(f"`{path.decode()}`" in PAGE for path in PUBLIC)
 
 
+def test_every_kind_of_attacker_has_tests() -> None:
+    table = re.search(r"<!-- threats:begin -->\n.*\n.*\n((?:\|.*\n)+)", PAGE)
+    assert table is not None
+    rows = [row.strip("| ").split(" | ") for row in table[1].splitlines()]
+
+    assert all(len(row) == 3 for row in rows)
+    assert {attacker for attacker, _, _ in rows} >= {
+        "a web page",
+        "an ordinary key",
+        "a limited key",
+        "a local user",
+        "a backend",
+        "an operator's mistake",
+    }
+
+
 def test_every_link_leads_somewhere() -> None:
-    for page, anchor in re.findall(r"\]\(([^)#]+)(?:#([^)]+))?\)", PAGE):
+    assert all((DOCS / test).exists() for test in re.findall(r"\]\((\.\./tests/[^)]+)\)", PAGE))
+    for page, anchor in re.findall(r"\]\((?!\.\./tests/)([^)#]+)(?:#([^)]+))?\)", PAGE):
         headings = re.findall(r"^#+ (.+)$", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
 
         assert not anchor or anchor in {re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in headings}

@@ -8,6 +8,7 @@ from ai_proxy.persistence.store import Store
 from ai_proxy.security.pepper import check_pepper, load_pepper
 
 
+@pytest.mark.threat("a local user", "keys, pepper, logs or sockets in the data and run directories")
 def test_a_pepper_is_made_once_for_the_owner_only(tmp_path: Path) -> None:
     pepper = load_pepper(tmp_path / "data")
 

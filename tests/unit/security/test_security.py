@@ -75,6 +75,7 @@ async def test_a_key_that_cannot_be_read_is_refused_and_ends_nothing(
         await until(known, clock, LOOK_EVERY)
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 async def test_an_only_key_that_cannot_be_read_does_not_open_the_door(url: str, clock: FakeClock) -> None:
     async with open_store(url) as store, open_security(store, PEPPER, clock) as security:
         await security.keys.create(Grant("laptop"))
@@ -86,6 +87,7 @@ async def test_an_only_key_that_cannot_be_read_does_not_open_the_door(url: str, 
         assert security.keys.has_keys
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 @pytest.mark.parametrize("document", ["{", '{"allowlist": "everybody"}'])
 async def test_a_policy_that_is_not_valid_permits_nobody_until_another_is_set(
     url: str, clock: FakeClock, document: str
@@ -139,6 +141,7 @@ async def test_what_was_counted_is_written_at_the_end_and_once(store: Store, clo
     assert await store.usage.totals() == [Usage(key.id, "llama3", "2023-11-14", 1, 1, 2)]
 
 
+@pytest.mark.threat("an operator's mistake", "a lost key or revocation")
 async def test_keys_made_with_another_pepper_are_not_silently_void(store: Store, clock: FakeClock) -> None:
     async with open_security(store, PEPPER, clock) as security:
         await security.keys.create(Grant("laptop"))

@@ -43,6 +43,7 @@ async def test_what_cannot_be_written_is_written_later_and_once(store: Store, cl
     assert await store.usage.totals() == [Usage("k1", "llama3", DAY, 3, 3, 3)]
 
 
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
 async def test_made_up_models_do_not_fill_the_memory(store: Store, clock: FakeClock) -> None:
     ledger = UsageLedger(store.usage, clock)
     for number in range(MAX_PENDING + 100):

@@ -144,6 +144,7 @@ def test_warnings_go_to_the_log(console: io.StringIO) -> None:
     assert "old ways" in console.getvalue()
 
 
+@pytest.mark.threat("a local user", "keys, pepper, logs or sockets in the data and run directories")
 def test_file_gets_what_the_console_gets_and_is_private(console: io.StringIO, tmp_path: Path) -> None:
     path = tmp_path / "logs" / "proxy.log"
     logs.configure(log_file=path, console=console)
