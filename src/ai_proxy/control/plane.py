@@ -253,7 +253,8 @@ class ControlPlane:
 
     def _offer(self, supervisor: Supervisor) -> Offer:
         service = supervisor.service
-        return Offer(service, self._engines[service.engine].abilities, supervisor.models)
+        found = all(service.id != declared.id for declared in self._declared)
+        return Offer(service, self._engines[service.engine].abilities, supervisor.models, found)
 
     def owned(self) -> Sequence[tuple[Service, tuple[Upstream, ...]]]:
         """Return the services that the proxy runs itself, each with the addresses at which it runs now."""

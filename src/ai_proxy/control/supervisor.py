@@ -14,6 +14,7 @@ from ai_proxy.core.errors import ProxyError, RuntimeFailureError, RuntimeUnavail
 from ai_proxy.core.lifecycle import RUNNING, TRANSITIONS, Event, State, backoff, count_failure, transition
 from ai_proxy.core.placement import AS_DECLARED
 from ai_proxy.core.ports import Clock, Model, Probe
+from ai_proxy.core.routing import offerable
 from ai_proxy.core.scheduling import Ask, Decision, Origin, Refuse, Start, Wait, idle_deadline
 from ai_proxy.core.service import Handle, Service, StartPolicy
 from ai_proxy.platform.clock import wait_event
@@ -384,9 +385,13 @@ class Supervisor:
             return Probe(ready=False, detail="nothing runs")
         probe = await self.instance.probe()
         if probe.ready and (self.state is State.LOADING or not self.is_owned):
-            models = await self.instance.models()
+            models, omitted = offerable(await self.instance.models())
             if models != self.models:
                 self.models = models
+                if omitted:
+                    logger.bind(service=self.id).warning(
+                        "{} lists more than is offered: {}", self.id, omitted
+                    )
                 self._learned()
         return probe
 

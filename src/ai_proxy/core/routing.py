@@ -1,6 +1,6 @@
 """Routes a request to a service by the name of a model."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Self
@@ -12,20 +12,47 @@ from ai_proxy.core.service import Service
 
 SCHEME = "flm://"
 """Prefix of a name that selects an engine: `flm://ollama/llama3`."""
+MAX_LISTED = 2000
+"""Most models of one service; each costs memory, and time whenever routes change."""
+MAX_LISTED_NAME = 500
+"""Longest name of a model that a service may list, in characters."""
 MAX_NAME = 200
 """Longest name that is searched for when it is not listed, in characters."""
+MAX_COMPARED = 100_000
+"""Most pairs of characters that are compared in search of near names: some 20 ms at most."""
 
 
 def near_names(name: str, known: Iterable[str], count: int = 3) -> tuple[str, ...]:
-    """Return the known names similar to a misspelt one, best first.
+    """Return the known names similar to a misspelt one, best first; of very many, not all are tried.
 
     >>> near_names("lama3", ["coder", "llama3", "llama2"])
     ('llama3', 'llama2')
     """
     import difflib  # slow to import, and a misspelt name is rare
 
-    by_fold = {candidate.casefold(): candidate for candidate in known}
+    by_fold = {}
+    left = MAX_COMPARED
+    for candidate in known:
+        left -= len(name) * len(candidate)
+        if left < 0:
+            break
+        by_fold[candidate.casefold()] = candidate
     return tuple(by_fold[m] for m in difflib.get_close_matches(name.casefold(), by_fold, n=count, cutoff=0.6))
+
+
+def offerable(listed: Sequence[Model]) -> tuple[tuple[Model, ...], str]:
+    """Return the models of a list that are offered, and in words what is left out; empty when nothing is.
+
+    >>> offerable([Model("a"), Model("b" * 501)])[1]
+    'names of more than 500 characters: 1'
+    """
+    models = [model for model in listed if len(model.id) <= MAX_LISTED_NAME]
+    omitted = []
+    if len(models) > MAX_LISTED:
+        omitted.append(f"models beyond the first {MAX_LISTED}")
+    if long := sum(len(model.id) > MAX_LISTED_NAME for model in listed):
+        omitted.append(f"names of more than {MAX_LISTED_NAME} characters: {long}")
+    return tuple(models[:MAX_LISTED]), "; ".join(omitted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +63,22 @@ class Offer:
         service: The service.
         abilities: Abilities of its engine.
         listed: Models that its engine listed when it was last ready; empty before.
+        found: Whether the service was found running; one that is declared precedes it.
+        by_name: The listed models by name.
     """
 
     service: Service
     abilities: Abilities
     listed: tuple[Model, ...] = ()
+    found: bool = False
+    by_name: Mapping[str, Model] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {model.id: model for model in self.listed})
 
     def find(self, name: str) -> Model | None:
         """Return the model of that name in the engine's list; None when it lists none."""
-        return next((model for model in self.listed if model.id == name), None)
+        return self.by_name.get(name)
 
     def target(self, name: str) -> str:
         """Return the engine's name of the model that clients call `name`.
@@ -57,11 +91,19 @@ class Offer:
             return alias or name
         return self.listed[0].id if len(self.listed) == 1 and not self.abilities.any_name else name
 
+    def declares(self, name: str) -> bool:
+        """Return whether `name`, in `service/name`, is declared as a model of this service."""
+        service = self.service
+        return name in service.models or name in service.aliases or name == service.id
+
     def knows(self, name: str) -> bool:
         """Return whether `name`, in `service/name`, is a model of this service."""
-        service = self.service
-        declared = name in service.models or name in service.aliases or name == service.id
-        return declared or self.find(name) is not None
+        return self.declares(name) or self.find(name) is not None
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether its models are unknown: none are declared, and its engine has listed none yet."""
+        return not (self.listed or self.service.models or self.service.aliases)
 
     def may_know(self, name: str) -> bool:
         """Return whether `name` may be one of its models; an engine that never ran has listed none."""
@@ -104,9 +146,11 @@ class ModelRoute:
 class Claim(IntEnum):
     """How strongly a service claims a name; the strongest claim wins."""
 
-    LISTED = 1
-    ID = 2
-    DECLARED = 3
+    FOUND = 1
+    """Listed by an engine that was found running, which may be anybody's."""
+    LISTED = 2
+    ID = 3
+    DECLARED = 4
 
 
 def claims(offer: Offer) -> Iterator[tuple[str, Claim]]:
@@ -116,7 +160,18 @@ def claims(offer: Offer) -> Iterator[tuple[str, Claim]]:
         yield from ((name, Claim.DECLARED) for name in dict.fromkeys((*service.models, *service.aliases)))
         return
     yield service.id, Claim.ID
-    yield from ((model.id, Claim.LISTED) for model in offer.listed if model.id != service.id)
+    listed = Claim.FOUND if offer.found else Claim.LISTED
+    yield from ((model.id, listed) for model in offer.listed if model.id != service.id)
+
+
+def names_another(name: str, service_id: str, services: Container[str]) -> bool:
+    """Return whether a name selects another service, or an engine, whatever the service lists under it.
+
+    >>> [names_another(name, "a", {"a", "b"}) for name in ("b", "b/m", "flm://vllm/m", "a/m", "org/m")]
+    [True, True, True, False, False]
+    """
+    first = name.partition("/")[0]
+    return name.startswith(SCHEME) or (first != service_id and first in services)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +195,8 @@ class ModelTable:
         claimed: dict[str, dict[Claim, list[Offer]]] = {}
         for offer in by_id.values():
             for name, claim in claims(offer):
-                claimed.setdefault(name, {}).setdefault(claim, []).append(offer)
+                if claim >= Claim.ID or not names_another(name, offer.service.id, by_id):
+                    claimed.setdefault(name, {}).setdefault(claim, []).append(offer)
         best = {name: by_claim[max(by_claim)] for name, by_claim in claimed.items()}
         return cls(
             {n: ModelRoute(n, found[0], found[0].target(n)) for n, found in best.items() if len(found) == 1},
@@ -170,7 +226,12 @@ class ModelTable:
     def _find_by_engine(self, name: str) -> ModelRoute:
         engine, _, rest = name.removeprefix(SCHEME).partition("/")
         meant = [o for o in self.offers.values() if engine in (o.service.engine, o.service.id)]
-        offers = [o for o in meant if o.knows(rest)] or [o for o in meant if rest and o.may_know(rest)]
+        # A service of unknown models may have it too: another's list must not take the name from it.
+        offers = (
+            [o for o in meant if o.declares(rest)]
+            or [o for o in meant if rest and (o.is_unknown or o.knows(rest))]
+            or [o for o in meant if rest and o.may_know(rest)]
+        )
         if len(offers) == 1:
             return ModelRoute(name, offers[0], offers[0].target(rest))
         if offers:

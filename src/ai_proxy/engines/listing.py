@@ -6,13 +6,11 @@ from typing import cast
 
 from ai_proxy.core.abilities import Modality
 from ai_proxy.core.ports import Model
+from ai_proxy.core.routing import MAX_LISTED
 from ai_proxy.engines.answers import Answer
 
-MAX_MODELS = 2000
-"""Most models read from one list; each costs memory, and time whenever routes change."""
-
-MAX_NAME = 500
-"""Longest name of a model, in characters."""
+MAX_READ = MAX_LISTED + 1
+"""Most models read from one list: one more than is offered, which shows that there are too many."""
 
 MAX_CONTEXT = 1_000_000_000
 """Longest plausible context, in tokens."""
@@ -59,7 +57,7 @@ def read_openai(value: object) -> list[Model] | None:
 
 
 def named(entries: Iterable[object], key: str) -> Iterator[tuple[str, dict[str, object]]]:
-    r"""Yield the entries that have a usable name under that key, with it; at most `MAX_MODELS`.
+    r"""Yield the entries that have a usable name under that key, with it; at most `MAX_READ`.
 
     >>> list(named([{"id": "a"}, {"id": "a"}, {"id": ""}, {"id": "line\nbreak"}, 7], "id"))
     [('a', {'id': 'a'})]
@@ -67,10 +65,10 @@ def named(entries: Iterable[object], key: str) -> Iterator[tuple[str, dict[str, 
     seen: set[str] = set()
     for entry in entries:
         name = entry.get(key) if isinstance(entry, dict) else None
-        if isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable() and name not in seen:
+        if isinstance(name, str) and name and name.isprintable() and name not in seen:
             seen.add(name)
             yield name, cast("dict[str, object]", entry)
-            if len(seen) == MAX_MODELS:
+            if len(seen) == MAX_READ:
                 return
 
 

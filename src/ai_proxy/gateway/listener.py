@@ -108,8 +108,17 @@ class Gateway:
 
     def publish(self, offers: Iterable[Offer]) -> None:
         """Swap the routing table; requests already routed go on as they were."""
-        self.shared.table = self._routes(tuple(offers))
+        before, table = self.shared.table.models, self._routes(tuple(offers))
+        self.shared.table = table
         self.shared.generation = object()
+        contested = table.models.contested
+        if newly := sorted(contested.keys() - before.contested.keys()):
+            name, services = newly[0], contested[newly[0]]
+            others = f" and {len(newly) - 1} more" if len(newly) > 1 else ""
+            logger.warning(
+                "several services have {}{}: requests must name the service too, as in {}/{} or {}/{}",
+                *(name, others, services[0], name, services[1], name),
+            )
 
     def _routes(self, offers: tuple[Offer, ...]) -> RoutingTable:
         return RoutingTable.of(

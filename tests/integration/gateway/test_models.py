@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from loguru import logger
 from tests.integration.gateway.models import (
     CHAT,
     CHUNKED,
@@ -111,6 +112,20 @@ async def test_a_model_of_two_services_is_404_that_names_both(rig: WireRig) -> N
 
     assert response.status == 404
     assert "svc/phi or other/phi" in error(response)["message"]
+
+
+@pytest.mark.threat("a backend", "the requests for another service")
+async def test_the_log_says_when_another_service_lists_the_same_models(rig: WireRig) -> None:
+    lines: list[str] = []
+    rig.gateway.publish([offer(listed=["phi", "qwen"]), offer("other")])
+    sink = logger.add(lines.append, level="WARNING", format="{message}")
+
+    for _ in range(2):
+        rig.gateway.publish([offer(listed=["phi", "qwen"]), offer("other", listed=["phi", "qwen"])])
+
+    logger.remove(sink)
+    example = "requests must name the service too, as in svc/phi or other/phi"
+    assert lines == [f"several services have phi and 1 more: {example}\n"]
 
 
 @pytest.mark.threat("an ordinary key", "the key of a service")

@@ -3,6 +3,7 @@ import gc
 from dataclasses import replace
 
 import pytest
+from loguru import logger
 from tests.unit.control.conftest import Stage, build, close, declare
 
 from ai_proxy.core.errors import (
@@ -17,6 +18,7 @@ from ai_proxy.core.errors import (
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Model
+from ai_proxy.core.routing import MAX_LISTED, MAX_LISTED_NAME
 from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import DockerLaunch, Lease, Outcome, Service, StartPolicy
 from ai_proxy.platform.tasks import spawn
@@ -375,6 +377,34 @@ async def test_models_are_the_service_and_what_its_engine_lists(stage: Stage) ->
     await ready(stage, declare())
 
     assert stage.plane.service("svc").models == ("svc", "tiny.gguf")
+
+
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+async def test_a_list_without_end_is_cut_and_the_log_says_so(stage: Stage) -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="WARNING", format="{message}")
+    long, many = Model("x" * (MAX_LISTED_NAME + 1)), [Model(f"m{n}") for n in range(MAX_LISTED + 1)]
+    stage.engine.listed["svc"] = (long, *many)
+
+    await ready(stage, declare())
+    logger.remove(sink)
+
+    assert stage.plane.service("svc").models == ("svc", *(f"m{n}" for n in range(MAX_LISTED)))
+    omitted = "models beyond the first 2000; names of more than 500 characters: 1"
+    assert f"svc lists more than is offered: {omitted}" in "".join(lines)
+
+
+async def test_what_was_found_running_takes_no_model_of_a_declared_service(stage: Stage) -> None:
+    stage.engine.listed |= {"svc": (Model("phi"),), "ollama": (Model("phi"),)}
+    await ready(stage, declare())
+
+    await stage.plane.discover([declare("ollama")])
+    request = ask(stage, "ollama")
+    await stage.clock.advance(1)
+    await request
+
+    assert stage.plane.model("phi").service_id == "svc"
+    assert stage.plane.model("ollama/phi").service_id == "ollama"
 
 
 async def test_a_new_proxy_adopts_what_matches_and_sweeps_what_does_not() -> None:

@@ -1,4 +1,6 @@
+import itertools
 import string
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.errors import UnknownModelError
 from ai_proxy.core.ports import Model
-from ai_proxy.core.routing import ModelTable, Offer
+from ai_proxy.core.routing import ModelTable, Offer, near_names
 from ai_proxy.core.service import ExternalLaunch, Service
 
 NAMES = st.sampled_from(["a", "b", "c", "a/b", "org/a", "a:7b"])
@@ -81,6 +83,49 @@ def test_a_declared_name_wins_over_an_id_and_that_over_what_an_engine_lists() ->
     assert ModelTable.of([listing]).find("x").offer is listing
 
 
+@pytest.mark.threat("a local user", "the requests for another service")
+def test_a_declared_service_wins_over_one_that_was_found_running() -> None:
+    declared, found = offer("one", ("phi",)), replace(offer("two", ("phi", "qwen")), found=True)
+
+    table = ModelTable.of([found, declared])
+
+    assert table.find("phi").offer is declared
+    assert table.find("qwen").offer is found
+    assert table.find("two/phi").offer is found
+
+
+@pytest.mark.threat("a backend", "the requests for another service")
+@pytest.mark.parametrize("name", ["one", "one/phi", "one/other", "flm://plain/phi"])
+def test_a_list_takes_no_name_that_selects_another_service(name: str) -> None:
+    never_ran = offer("one", models=("m",))
+    table = ModelTable.of([offer("two", (name, "phi")), never_ran])
+
+    assert name not in table.routes
+    assert name not in table.contested
+    assert table.find(f"two/{name}").target == name
+
+
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+def test_thousands_of_models_are_found_by_their_names() -> None:
+    names = tuple(f"m{number}" for number in range(50_000))
+
+    table = ModelTable.of([offer("one", names)])
+
+    assert len(table.routes) == len(names) + 1
+    assert table.find("m49999").target == "m49999"
+
+
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+def test_near_names_are_sought_among_as_many_as_take_no_time() -> None:
+    hostile = ("".join(pair) * 50 for pair in itertools.permutations(string.ascii_lowercase, 2))
+    many = (f"{name}{number}" for name in hostile for number in range(1000))
+
+    near = near_names("lama3", itertools.chain(["llama3"], many))
+
+    assert near == ("llama3",)
+    assert next(many)  # it did not look at all of them
+
+
 def test_declared_names_stand_instead_of_what_the_engine_lists() -> None:
     table = ModelTable.of([offer("one", ("llama3:8b",), models=("llama3",))])
 
@@ -106,11 +151,18 @@ def test_an_engine_is_asked_for_what_it_calls_the_model(
 
 
 def test_an_engine_in_the_name_chooses_among_those_that_know_the_model() -> None:
-    table = ModelTable.of(
-        [offer("one", engine="vllm"), offer("two", ("phi",), engine="vllm"), offer("three", ("phi",))]
-    )
+    one, two = offer("one", ("qwen",), engine="vllm"), offer("two", ("phi",), engine="vllm")
+    table = ModelTable.of([one, two, offer("three", ("phi",))])
 
-    assert table.find("flm://vllm/phi").offer.service.id == "two"
+    assert table.find("flm://vllm/phi").offer is two
+
+
+@pytest.mark.threat("a backend", "the requests for another service")
+def test_a_list_takes_no_model_of_an_engine_from_a_service_that_never_ran() -> None:
+    table = ModelTable.of([offer("one", engine="vllm"), offer("two", ("phi",), engine="vllm")])
+
+    with pytest.raises(UnknownModelError, match="one/phi or two/phi"):
+        table.find("flm://vllm/phi")
 
 
 def test_an_engine_in_the_name_that_two_services_have_is_not_enough() -> None:

@@ -19,7 +19,7 @@ from ai_proxy.engines.answers import Answer
 from ai_proxy.engines.catalog import BUILT_IN
 from ai_proxy.engines.detect.classify import Circumstances, ProbeResult, classify, identify
 from ai_proxy.engines.http import HttpEngine, create_engines
-from ai_proxy.engines.listing import MAX_CONTEXT, MAX_MODELS, MAX_NAME, read_models
+from ai_proxy.engines.listing import MAX_CONTEXT, MAX_READ, read_models
 
 NAMES = st.sampled_from(["id", "key", "name", "type", "owned_by", "version", "data", "models", "ai_proxy"])
 DETAILS = st.sampled_from(
@@ -47,8 +47,8 @@ def can_be_sent_on(text: str) -> bool:
 
 def check_models(models: Sequence[Model]) -> None:
     names = [model.id for model in models]
-    assert len(names) == len(set(names)) <= MAX_MODELS
-    assert all(0 < len(name) <= MAX_NAME and can_be_sent_on(name) for name in names)
+    assert len(names) == len(set(names)) <= MAX_READ
+    assert all(name and can_be_sent_on(name) for name in names)
     lengths = [model.context_length for model in models]
     assert all(length is None or (type(length) is int and 0 < length <= MAX_CONTEXT) for length in lengths)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ai_proxy.core.ports import Model
 from ai_proxy.engines.answers import Answer
-from ai_proxy.engines.listing import MAX_MODELS, read_openai
+from ai_proxy.engines.listing import MAX_READ, read_openai
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "engines"
 
@@ -44,4 +44,4 @@ def test_lm_studio_answers_unknown_paths_with_status_200_and_lists_nothing() -> 
 def test_a_list_without_end_is_cut() -> None:
     models = read_openai({"data": [{"id": f"m{number}"} for number in range(60_000)]})
     assert models is not None
-    assert len(models) == MAX_MODELS
+    assert len(models) == MAX_READ

@@ -20,6 +20,7 @@ from ai_proxy.core.detection import (
     socket_address,
 )
 from ai_proxy.core.ports import Clock, EngineCache
+from ai_proxy.core.routing import offerable
 from ai_proxy.core.service import Upstream
 from ai_proxy.core.settings import EngineSettings
 from ai_proxy.engines.answers import Answer, Answers
@@ -143,7 +144,7 @@ class Detector:
             if state in RUNNING:
                 version = locator.version(probed.answers)
                 listed = read_models(engine.profile.listings, probed.answers) or ()
-                models = tuple(model.id for model in listed)
+                models = tuple(model.id for model in offerable(listed)[0])
         except Exception as error:  # noqa: BLE001 - one engine that cannot be examined must not hide the others
             logger.opt(exception=error).warning("cannot examine what answers at {}", upstream.url)
             state, detail = EngineState.ERROR_API, f"cannot be examined: {explain(error)}"
