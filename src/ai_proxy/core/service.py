@@ -250,10 +250,11 @@ class Handle:
         service_id: The service it belongs to.
         config_hash: Hash of the declaration it was started with.
         ref: The runtime's name for it: a pid, a container id, a URL.
-        started: Start time according to the system, in seconds since the epoch; together with `ref` it is
-            unique, although the system reuses pids.
+        started: Start time in seconds, by a clock of the runtime's that is the same for all that runs;
+            together with `ref` it is unique, although the system reuses pids.
         upstreams: Its addresses.
         version: The version of the handle.
+        mark: Found on everything that this start left running; empty where `ref` stands for all of it.
     """
 
     service_id: str
@@ -262,6 +263,7 @@ class Handle:
     started: float
     upstreams: tuple[Upstream, ...]
     version: int = HANDLE_VERSION
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

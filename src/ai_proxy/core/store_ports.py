@@ -22,12 +22,14 @@ class Instance:
         id: Names it.
         machine: On which it runs: several may share a store.
         pid: Of its process.
-        started: When that process began: systems give pids out again.
+        started: When that process began, in seconds since the epoch.
         host: Address it listens on.
         port: Port it listens on.
         mode: How it serves: `local-http`, `dev-selfsigned`, `https-acme`.
         endpoints: Where people reach it, as URLs.
         last_error: The last error; empty for none.
+        birth: Tells that process from every other that ever had its pid, whatever the system's clock says;
+            empty in entries of earlier versions.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Instance:
     mode: str
     endpoints: tuple[str, ...] = ()
     last_error: str = ""
+    birth: str = ""
 
 
 @dataclass(frozen=True, slots=True)

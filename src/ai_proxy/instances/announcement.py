@@ -18,7 +18,7 @@ from ai_proxy.core.settings import TlsSettings
 from ai_proxy.core.store_ports import Instance, InstanceStore
 from ai_proxy.instances.status import is_here, process_of
 from ai_proxy.platform.addresses import endpoints
-from ai_proxy.platform.process import READY, STOPPING, notify
+from ai_proxy.platform.process import READY, STOPPING, birth, notify
 from ai_proxy.platform.tasks import Background, cancel
 
 if TYPE_CHECKING:
@@ -139,5 +139,15 @@ def _errors_passed_to(announcement: Announcement) -> Iterator[None]:
 
 def own_instance(host: str, port: int, mode: ProxyMode, urls: tuple[str, ...]) -> Instance:
     """Return a new entry for this process."""
-    started = psutil.Process().create_time()
-    return Instance(secrets.token_hex(4), socket.gethostname(), os.getpid(), started, host, port, mode, urls)
+    pid, started = os.getpid(), psutil.Process().create_time()
+    return Instance(
+        id=secrets.token_hex(4),
+        machine=socket.gethostname(),
+        pid=pid,
+        started=started,
+        host=host,
+        port=port,
+        mode=mode,
+        endpoints=urls,
+        birth=birth(pid) or "",
+    )

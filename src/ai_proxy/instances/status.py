@@ -12,10 +12,13 @@ import psutil
 from ai_proxy.core.options import ProxyMode
 from ai_proxy.core.store_ports import Instance
 from ai_proxy.platform.addresses import local_host
-from ai_proxy.runtimes.process.session import TOLERANCE, has_ended
+from ai_proxy.platform.process import birth
+from ai_proxy.runtimes.process.session import has_ended
 
 ANSWER_WITHIN = 2.0
 """Seconds that an instance has to answer when it is asked whether it is alive."""
+TOLERANCE = 2.0
+"""Seconds by which the start of a process may differ from the one in an entry of an earlier version."""
 
 
 class InstanceStatus(StrEnum):
@@ -53,7 +56,10 @@ def process_of(instance: Instance) -> psutil.Process | None:
     """
     try:
         process = psutil.Process(instance.pid)
-        is_same = abs(process.create_time() - instance.started) <= TOLERANCE
+        if instance.birth:
+            is_same = birth(instance.pid) == instance.birth
+        else:
+            is_same = abs(process.create_time() - instance.started) <= TOLERANCE
     except psutil.NoSuchProcess:
         return None
     return process if is_same and not has_ended(instance.pid) else None

@@ -1,4 +1,4 @@
-"""This process and the system: the service manager that started it, its open files, its memory."""
+"""Processes and the system: when one began, the service manager of this one, its open files, its memory."""
 
 import contextlib
 import gc
@@ -7,7 +7,9 @@ import resource
 import socket
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
+import psutil
 from loguru import logger
 
 READY, STOPPING = "READY=1", "STOPPING=1"
@@ -17,6 +19,39 @@ OPEN_FILES = 65_536
 """Open files requested from the system: a request in flight takes two."""
 GC_THRESHOLDS = (10_000, 20, 50)
 """Collect less often than by default: the data plane creates garbage, but almost no cycles."""
+
+
+def boot_id() -> str:
+    """Return the name of this boot of the system (random(4)); empty where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def began(pid: int) -> float | None:
+    """Return when a process began, in seconds; None when there is no such process.
+
+    On Linux since the boot (proc_pid_stat(5), field 22), so that a step of the system's clock does not change
+    it; elsewhere since the epoch.
+    """
+    if sys.platform != "linux":
+        try:
+            return psutil.Process(pid).create_time()
+        except psutil.NoSuchProcess:
+            return None
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    after_name = stat.rpartition(")")[2].split()  # begins with field 3; the name itself may hold anything
+    return int(after_name[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def birth(pid: int) -> str | None:
+    """Return what tells a process from all others that ever had its pid; None when there is none."""
+    moment = began(pid)
+    return None if moment is None else f"{boot_id()}:{moment}"
 
 
 def notify(state: str, env: Mapping[str, str] = os.environ) -> None:

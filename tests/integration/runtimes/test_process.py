@@ -1,14 +1,15 @@
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.integration.runtimes.conftest import Reopen
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.logring import LogRing
@@ -23,6 +24,10 @@ from ai_proxy.testing.contracts import exit_of, start
 from ai_proxy.testing.fake_engine import Behaviour, fake_engine_command
 
 SLEEP = ProcessLaunch(("sh", "-c", "echo hello; exec sleep 60"))
+ESCAPING = ProcessLaunch(("sh", "-c", "setsid sh -c 'echo away; exec sleep 60' & exec sleep 60"))
+"""Its child leaves the session."""
+TALKING = ProcessLaunch(("sh", "-c", "while :; do seq 1000 2000; echo round; sleep 0.05; done"))
+"""It fills the FIFO of its output within seconds."""
 
 
 def service(launch: ProcessLaunch) -> Service:
@@ -50,11 +55,10 @@ async def heard(ring: LogRing, word: str) -> str:
     return result
 
 
-async def marked(handle: Handle) -> None:
-    """Wait for the marks of a process: while it executes a program, the kernel shows no environment."""
-    async with asyncio.timeout(10):
-        while not environment(int(handle.ref)):  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+def marked_processes(handle: Handle) -> list[int]:
+    """Return the pids of all live processes of one start."""
+    pids = [pid for pid in psutil.pids() if environment(pid).get("AI_PROXY_START") == handle.mark]
+    return [pid for pid in pids if not session.has_ended(pid)]
 
 
 class TestStart:
@@ -164,6 +168,13 @@ class TestCrash:
         assert (await exit_of(runtime, handle)).detail == "killed by SIGKILL"
         assert session.members(int(handle.ref)) == []
 
+    async def test_children_that_left_the_session_are_ended(self, runtime: ProcessRuntime) -> None:
+        handle = await start(runtime, service(ESCAPING))
+        await heard(runtime.logs("svc"), "away")
+        os.kill(int(handle.ref), signal.SIGKILL)
+        await exit_of(runtime, handle)
+        assert marked_processes(handle) == []
+
     async def test_the_last_lines_tell_why(self, runtime: ProcessRuntime) -> None:
         handle = await start(runtime, service(ProcessLaunch(fake_engine_command(Behaviour.EXIT_AT_ONCE))))
         end = await exit_of(runtime, handle)
@@ -194,10 +205,17 @@ class TestRecovery:
         self, runtime: ProcessRuntime
     ) -> None:
         handle = await start(runtime, service(SLEEP))
-        stranger = replace(handle, started=handle.started - 3600.0)
+        stranger = replace(handle, started=handle.started - 3600.0, mark="another start")
         await runtime.stop(stranger, grace=0.0)
         assert (await exit_of(runtime, stranger)).detail == "had ended before"
         assert session.members(int(handle.ref))
+
+    async def test_a_file_with_a_wrong_start_gives_way_to_the_marks(
+        self, runtime: ProcessRuntime, reopen: Reopen, state_dir: Path
+    ) -> None:
+        handle = await start(runtime, service(SLEEP))
+        Records(state_dir).save(replace(handle, started=handle.started - 10.0))
+        assert list(await reopen().handles()) == [handle]
 
     async def test_a_file_about_a_process_that_is_gone_is_removed(
         self, runtime: ProcessRuntime, state_dir: Path
@@ -209,21 +227,67 @@ class TestRecovery:
         assert records.load() == []
 
     async def test_it_is_found_by_its_marks_when_no_file_could_be_written(
-        self, runtime: ProcessRuntime, reopen: Callable[[], ProcessRuntime], state_dir: Path
+        self, runtime: ProcessRuntime, reopen: Reopen, state_dir: Path
     ) -> None:
         (state_dir / "svc.json").mkdir(parents=True)
         handle = await start(runtime, service(ProcessLaunch(("sleep", "60"))))
-        await marked(handle)
         assert list(await reopen().handles()) == [handle]
 
     async def test_it_is_found_by_its_marks_when_its_file_is_gone_or_damaged(
         self, runtime: ProcessRuntime, state_dir: Path
     ) -> None:
         handle = await start(runtime, service(ProcessLaunch(("sleep", "60"))))
-        await marked(handle)
         (state_dir / "svc.json").write_text("{")
         found = await ProcessRuntime(state_dir, owner=str(state_dir), background=Background()).handles()
         assert list(found) == [handle]
+
+    @pytest.mark.parametrize("record", ["kept", "lost"])
+    async def test_a_child_in_a_session_of_its_own_is_not_taken_for_its_leader(
+        self, runtime: ProcessRuntime, reopen: Reopen, state_dir: Path, record: str
+    ) -> None:
+        handle = await start(runtime, service(ESCAPING))
+        await heard(runtime.logs("svc"), "away")
+        if record == "lost":
+            (state_dir / "svc.json").unlink()
+        assert list(await reopen().handles()) == [handle]
+
+    async def test_a_child_whose_leader_died_unseen_is_found_and_ended(
+        self, runtime: ProcessRuntime, reopen: Reopen
+    ) -> None:
+        handle = await start(runtime, service(ESCAPING))
+        await heard(runtime.logs("svc"), "away")
+        await runtime.aclose()
+        os.kill(int(handle.ref), signal.SIGKILL)
+        os.waitpid(int(handle.ref), 0)  # noqa: ASYNC222 - it is dead
+        later = reopen()
+        assert list(await later.handles()) == [handle]
+        await later.stop(handle, grace=5.0)
+        assert marked_processes(handle) == []
+
+    async def test_the_output_is_read_on_when_its_file_is_gone(
+        self, runtime: ProcessRuntime, reopen: Reopen, state_dir: Path
+    ) -> None:
+        handle = await start(runtime, service(TALKING))
+        await heard(runtime.logs("svc"), "round")
+        await runtime.aclose()
+        shutil.rmtree(state_dir)
+        later = reopen()
+        assert list(await later.handles()) == [handle]
+        watching = tasks.spawn(exit_of(later, handle), "watch")
+        await heard(later.logs("svc"), "round")
+        assert Records(state_dir).load() == [handle]
+        await later.stop(handle, grace=5.0)
+        await watching
+
+    async def test_a_process_whose_output_nobody_could_read_is_not_adopted(
+        self, runtime: ProcessRuntime, reopen: Reopen, state_dir: Path
+    ) -> None:
+        launch = ProcessLaunch(("sh", "-c", "echo hello; exec sleep 60 >/dev/null 2>&1"))
+        handle = await start(runtime, service(launch))
+        await heard(runtime.logs("svc"), "hello")
+        shutil.rmtree(state_dir)
+        (found,) = await reopen().handles()
+        assert (found.ref, found.version) == (handle.ref, 0)
 
     async def test_processes_of_another_owner_are_left_alone(
         self, runtime: ProcessRuntime, tmp_path: Path

@@ -20,7 +20,7 @@ from ai_proxy.instances.announcement import announced, own_instance
 from ai_proxy.instances.status import InstanceStatus, process_of, status_of
 from ai_proxy.persistence.database import file_url
 from ai_proxy.persistence.store import open_store
-from ai_proxy.platform.process import READY, STOPPING, notify
+from ai_proxy.platform.process import READY, STOPPING, birth, boot_id, notify
 from ai_proxy.platform.tasks import Background
 
 
@@ -98,7 +98,7 @@ async def until_told(instances: InstanceStore, error: str) -> None:
 
 
 async def test_one_that_died_is_forgotten_when_another_takes_its_place(instances: InstanceStore) -> None:
-    dead = replace(instance(7), started=1.0)
+    dead = replace(instance(7), birth="an earlier boot:1.0")
     await instances.put(replace(dead, id="dead"))
     await instances.put(replace(dead, id="dead-on-another-port", port=8))
     await instances.put(replace(dead, id="elsewhere", machine="another"))
@@ -162,16 +162,29 @@ async def test_one_that_is_about_to_end_is_stopping(instances: InstanceStore) ->
 
 
 async def test_a_pid_that_another_process_has_by_now_is_no_life() -> None:
-    reused = replace(instance(), started=psutil.Process().create_time() - 60)
+    reused = replace(instance(), birth=f"{boot_id()}:1.0")
 
     assert process_of(reused) is None
     assert await status_of(reused) is InstanceStatus.DEAD
 
 
+async def test_one_lives_whatever_the_clock_of_the_system_is_set_to() -> None:
+    before_the_step = replace(instance(), started=psutil.Process().create_time() - 60)
+
+    assert process_of(before_the_step) is not None
+
+
+async def test_one_announced_by_an_earlier_version_is_known_by_its_start() -> None:
+    started = psutil.Process().create_time()
+    same, another = (replace(instance(), birth="", started=at) for at in (started, started - 60))
+
+    assert process_of(same) is not None
+    assert process_of(another) is None
+
+
 async def test_a_process_that_ended_is_dead_also_before_it_is_reaped() -> None:
     process = await asyncio.create_subprocess_exec("sleep", "60")
-    started = psutil.Process(process.pid).create_time()
-    ours = replace(instance(), pid=process.pid, started=started)
+    ours = replace(instance(), pid=process.pid, birth=birth(process.pid) or "")
 
     alive = process_of(ours)
     process.kill()

@@ -357,6 +357,24 @@ async def test_a_service_declared_again_while_it_ends_is_replaced_and_not_double
     assert still.state is State.READY, "a request is under way, so it is not idle"
 
 
+async def test_a_removed_service_that_still_ends_is_ended_before_the_proxy(stage: Stage) -> None:
+    await stage.plane.open([replace(declare(), stop_grace=20.0)])
+    await served(stage)
+    stage.runtime.behave("svc", Behaviour.IGNORES_STOP)
+    removing = spawn(stage.plane.apply([]), "reload")
+    await stage.clock.advance(4.5)
+    await removing
+
+    closing = spawn(stage.plane.close(), "close")
+    await stage.clock.advance(14)
+    before = len(stage.runtime.machine.running("svc"))
+    await stage.clock.advance(3)
+    await closing
+
+    assert before == 1
+    assert stage.runtime.machine.running("svc") == []
+
+
 async def test_a_lease_from_before_a_removal_is_not_charged_to_the_service_that_follows() -> None:
     clock, engine = FakeClock(), FakeProbeEngine("fake")
     plane = ControlPlane(clock, {RuntimeKind.EXTERNAL: ExternalRuntime()}, {"fake": engine}, NullRecorder())

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ai_proxy.core.logring import LogRing
@@ -33,19 +33,48 @@ def create_fifo(path: Path) -> int:
     return writer
 
 
+def find_fifo(path: Path, pids: Iterable[int]) -> Path | None:
+    """Return where to open the FIFO that processes write to; None when it cannot be had.
+
+    Its file may be gone, or another one by now: the processes hold theirs open.
+
+    Args:
+        path: Where it was made.
+        pids: The processes.
+    """
+    made_at = os.path.realpath(path)
+    for pid in pids:
+        for stream in (1, 2):
+            held = Path(f"/proc/{pid}/fd/{stream}")
+            with contextlib.suppress(OSError):
+                if str(held.readlink()) in (made_at, f"{made_at} (deleted)"):
+                    return held
+    return path if path.is_fifo() else None
+
+
+def has_reader(path: Path) -> bool:
+    """Return whether a process holds a FIFO open to read from it, which whoever we start does."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
 class Output:
     """Reads a FIFO into a log ring."""
 
-    def __init__(self, path: Path, ring: LogRing, wall: Callable[[], float]) -> None:
+    def __init__(self, path: Path | None, ring: LogRing, wall: Callable[[], float]) -> None:
         self._ring = ring
         self._wall = wall
         self._lines = LineSplitter()
         self._resting: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._reader: int | None = None
-        with contextlib.suppress(FileNotFoundError):
-            self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-            self._loop.add_reader(self._reader, self._take)
+        if path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+                self._loop.add_reader(self._reader, self._take)
 
     def close(self) -> None:
         """Stop reading; unread output stays in the FIFO."""

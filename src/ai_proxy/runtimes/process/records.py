@@ -1,13 +1,15 @@
 """Stores handles of processes, so that the next proxy finds what this one left running."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from ai_proxy.core.service import HANDLE_VERSION, Handle, Upstream
 from ai_proxy.platform.data_folder import private_opener
+from ai_proxy.platform.process import boot_id
 
 HOST = "127.0.0.1"
 """The address on which processes listen."""
@@ -22,13 +24,31 @@ class Record(msgspec.Struct, frozen=True):
     started: float
     port: int
     version: int = 1
+    boot: str = ""
+    mark: str = ""
 
 
 def make_handle(
-    service_id: str, config_hash: str, pid: int, started: float, port: int, version: int = HANDLE_VERSION
+    service_id: str,
+    config_hash: str,
+    pid: int,
+    started: float,
+    port: int,
+    version: int = HANDLE_VERSION,
+    mark: str = "",
 ) -> Handle:
-    """Return the handle of a process."""
-    return Handle(service_id, config_hash, str(pid), started, (Upstream(HOST, port),), version)
+    """Return the handle of a process.
+
+    Args:
+        service_id: The service it runs.
+        config_hash: Of its declaration.
+        pid: Its pid.
+        started: Its start, as `platform.process.began` tells it.
+        port: The port it was given.
+        version: Of the proxy's handles when it was started.
+        mark: In the environment of it and its descendants.
+    """
+    return Handle(service_id, config_hash, str(pid), started, (Upstream(HOST, port),), version, mark)
 
 
 class Records:
@@ -46,6 +66,10 @@ class Records:
         """Return the path of a service's output FIFO."""
         return self._folder / f"{quote(service_id, safe='')}.out"
 
+    def with_output(self, holds: Callable[[Path], bool]) -> set[str]:
+        """Return the services whose FIFO fulfils a condition."""
+        return {unquote(path.stem) for path in self._folder.glob("*.out") if holds(path)}
+
     def save(self, handle: Handle) -> None:
         """Replace the handle of a service atomically."""
         record = Record(
@@ -55,7 +79,10 @@ class Records:
             started=handle.started,
             port=handle.upstreams[0].port,
             version=handle.version,
+            boot=boot_id(),
+            mark=handle.mark,
         )
+        self.prepare()
         path = self._path(handle.service_id)
         temporary = path.with_suffix(".tmp")
         with open(temporary, "wb", opener=private_opener) as file:
@@ -63,7 +90,7 @@ class Records:
         temporary.replace(path)
 
     def load(self) -> list[Handle]:
-        """Return every handle; unreadable files are left out."""
+        """Return every handle; unreadable files, and those of an earlier boot of the system, are left out."""
         handles = (_parse(path) for path in sorted(self._folder.glob("*.json")))
         return [handle for handle in handles if handle is not None]
 
@@ -84,6 +111,14 @@ def _parse(path: Path) -> Handle | None:
         record = msgspec.json.decode(path.read_bytes(), type=Record)
     except (OSError, ValueError, RecursionError):
         return None
+    if record.boot != boot_id():
+        return None
     return make_handle(
-        record.service_id, record.config_hash, record.pid, record.started, record.port, record.version
+        record.service_id,
+        record.config_hash,
+        record.pid,
+        record.started,
+        record.port,
+        record.version,
+        record.mark,
     )

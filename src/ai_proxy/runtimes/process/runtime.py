@@ -1,17 +1,18 @@
 """Runs services as child processes, which survive the proxy.
 
 Each process leads a session of its own. Marks in its environment identify it even without a file: when the
-proxy was killed before it could write one, or the disk was full.
+proxy was killed before it could write one, or the disk was full. They also identify what it started and what
+left its session.
 """
 
 import asyncio
-import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,22 +25,30 @@ from ai_proxy.core.placement import Placement
 from ai_proxy.core.ports import RuntimeCapabilities, Tell
 from ai_proxy.core.service import HANDLE_VERSION, Exit, Handle, ProcessLaunch, Report, Service
 from ai_proxy.platform import tasks
+from ai_proxy.platform.process import began
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.base import Reports
 from ai_proxy.runtimes.process.command import Command, build_command, explain_failure
-from ai_proxy.runtimes.process.logs import Output, create_fifo
+from ai_proxy.runtimes.process.logs import Output, create_fifo, find_fifo, has_reader
 from ai_proxy.runtimes.process.ports import find_free_port, require_free_port
 from ai_proxy.runtimes.process.records import HOST, Records, make_handle
-from ai_proxy.runtimes.process.session import Session, is_leader
+from ai_proxy.runtimes.process.session import Session, has_ended, is_leader
 
 OWNER = "AI_PROXY_OWNER"
 SERVICE = "AI_PROXY_SERVICE"
 CONFIG_HASH = "AI_PROXY_CONFIG_HASH"
 PORT = "AI_PROXY_PORT"
 VERSION = "AI_PROXY_HANDLE_VERSION"
+START = "AI_PROXY_START"
 
 FORCE_TIMEOUT = 10.0
 """Longest wait, in seconds, for the end of a process that was killed."""
+EXECUTING = 1.0
+"""Longest wait, in seconds, for the marks of a process that has not begun its program."""
+EXECUTING_CHECKS = 20
+"""How often it is looked for within that time."""
+UNFIT = 0
+"""Version of the handle of a process that cannot be adopted, only ended."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +91,7 @@ class ProcessRuntime:
         self._wall = wall
         self._rings: dict[str, LogRing] = {}
         self._tracked: dict[Handle, Tracked] = {}
+        self._has_looked = False
 
     def __repr__(self) -> str:
         return f"<ProcessRuntime {self._owner} [{len(self._running())} running]>"
@@ -97,10 +107,12 @@ class ProcessRuntime:
             marks["CUDA_VISIBLE_DEVICES"] = ",".join(placement.devices)
         command = build_command(launch, port, os.environ, marks)
         process, output = self._launch(service.id, command)
-        handle = make_handle(service.id, service.config_hash, process.pid, process.create_time(), port)
+        started = began(process.pid) or 0.0
+        handle = make_handle(service.id, service.config_hash, process.pid, started, port, mark=marks[START])
         self._save(handle)
         self._forget_ended(service.id)
-        self._track(handle, Session(process.pid, process), output)
+        session = Session(process.pid, started, process, partial(self._marked_as, handle))
+        self._track(handle, session, output)
         return handle
 
     async def stop(self, handle: Handle, grace: float) -> None:
@@ -128,15 +140,49 @@ class ProcessRuntime:
 
     async def handles(self) -> Sequence[Handle]:
         """Return what runs: known, on file, or identified by its marks."""
-        found = {handle.ref: handle for handle in self._running()}
+        if not self._has_looked:
+            await self._until_identified()
+            self._has_looked = True
+        known = self._running()
+        return [*known, *(self._checked(handle) for handle in self._find_others(known))]
+
+    async def _until_identified(self) -> None:
+        """Wait for what an earlier proxy started at its very end: it has no marks before it has a program."""
+        for _ in range(EXECUTING_CHECKS):
+            found = {handle.service_id for handle in self._find_others(self._running())}
+            if self._records.with_output(has_reader) <= found:
+                return
+            await asyncio.sleep(EXECUTING / EXECUTING_CHECKS)
+
+    def _find_others(self, known: Sequence[Handle]) -> list[Handle]:
+        """Return what runs beside what is known: on file, else identified by its marks.
+
+        What was started first counts as the leader of what has the marks of one start: the others are its
+        descendants in sessions of their own.
+        """
+        found = {handle.ref: handle for handle in known}
         for handle in self._records.load():
             if handle.ref not in found and self._session(handle):
                 found[handle.ref] = handle
             elif found.get(handle.ref) != handle:
                 self._records.remove(handle)
-        for handle in self._marked():
-            found.setdefault(handle.ref, handle)
-        return list(found.values())
+        starts = set(map(start_of, found.values()))
+        for handle in sorted(self._marked(), key=lambda handle: handle.started):
+            if start_of(handle) not in starts:
+                starts.add(start_of(handle))
+                found[handle.ref] = handle
+        return [handle for handle in found.values() if handle not in known]
+
+    def _checked(self, handle: Handle) -> Handle:
+        """Return a handle, marked as unfit when nobody could read the output: the process would block."""
+        session = self._session(handle)
+        pids = session.members() if session is not None else []
+        if is_leader(int(handle.ref)) and find_fifo(self._records.fifo(handle.service_id), pids) is None:
+            logger.warning(
+                "cannot adopt {} (pid {}): its output cannot be read", handle.service_id, handle.ref
+            )
+            return replace(handle, version=UNFIT)
+        return handle
 
     def logs(self, service_id: str) -> LogRing:
         """Return the ring that holds the last lines of the service's output."""
@@ -161,6 +207,7 @@ class ProcessRuntime:
             CONFIG_HASH: service.config_hash,
             PORT: str(port),
             VERSION: str(HANDLE_VERSION),
+            START: secrets.token_hex(8),
         }
 
     def _launch(self, service_id: str, command: Command) -> tuple[psutil.Process, Output]:
@@ -208,12 +255,13 @@ class ProcessRuntime:
         if session is None:
             self._records.remove(handle)
             return None
-        path = self._records.fifo(handle.service_id)
+        path = find_fifo(self._records.fifo(handle.service_id), session.members())
+        self._save(handle)
         return self._track(handle, session, Output(path, self.logs(handle.service_id), self._wall))
 
     def _session(self, handle: Handle) -> Session | None:
         pid = number(handle.ref)
-        return Session.find(pid, handle.started, self._is_ours) if pid else None
+        return Session.find(pid, handle.started, partial(self._marked_as, handle)) if pid else None
 
     def _track(self, handle: Handle, session: Session, output: Output) -> Tracked:
         tracked = self._tracked[handle] = Tracked(session, output)
@@ -230,18 +278,28 @@ class ProcessRuntime:
         self._records.remove(handle)
         tracked.reports.publish(Exit(tracked.code, describe_exit(tracked.code)))
 
-    def _is_ours(self, pid: int) -> bool:
-        return environment(pid).get(OWNER) == self._owner
-
     def _marked(self) -> Iterator[Handle]:
-        """Yield the session leaders that carry our marks."""
-        for pid in filter(is_leader, psutil.pids()):
+        """Yield every live process that carries our marks; what leads no session is unfit to be adopted."""
+        for pid in psutil.pids():
             marks = environment(pid)
             port, version = number(marks.get(PORT, "")), number(marks.get(VERSION, "1"))
-            if marks.get(OWNER) == self._owner and SERVICE in marks and port:
-                with contextlib.suppress(psutil.Error):
-                    started = psutil.Process(pid).create_time()
-                    yield make_handle(marks[SERVICE], marks.get(CONFIG_HASH, ""), pid, started, port, version)
+            if marks.get(OWNER) == self._owner and SERVICE in marks and port and not has_ended(pid):
+                started = began(pid)
+                fit = version if is_leader(pid) else UNFIT
+                if started is not None:
+                    yield make_handle(
+                        service_id=marks[SERVICE],
+                        config_hash=marks.get(CONFIG_HASH, ""),
+                        pid=pid,
+                        started=started,
+                        port=port,
+                        version=fit,
+                        mark=marks.get(START, ""),
+                    )
+
+    def _marked_as(self, handle: Handle) -> list[int]:
+        """Return the pids of the live processes that carry the marks of one start."""
+        return [int(one.ref) for one in self._marked() if start_of(one) == start_of(handle)]
 
 
 def _spawn(command: Command, writer: int) -> int:
@@ -261,6 +319,11 @@ def _spawn(command: Command, writer: int) -> int:
     )
     process.returncode = 0  # the session reaps it, so Popen must not
     return process.pid
+
+
+def start_of(handle: Handle) -> tuple[object, ...]:
+    """Return what all processes of one start have in common; earlier versions gave them no mark."""
+    return handle.service_id, handle.upstreams, handle.mark
 
 
 def number(text: str) -> int:

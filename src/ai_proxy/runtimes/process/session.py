@@ -1,4 +1,4 @@
-"""The processes of one session of the operating system, and how to end all of them."""
+"""The processes of one service: those of its session and those that left it, and how to end all of them."""
 
 import asyncio
 import contextlib
@@ -6,50 +6,51 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import psutil
 
 from ai_proxy.core.errors import RuntimeFailureError
-
-TOLERANCE = 2.0
-"""Seconds by which a start time may differ from the stored one, since the system adjusts its clock."""
+from ai_proxy.platform.process import began
 
 POLL = 0.1
 """Seconds between checks, where the system does not report the end of a process."""
 
 
 class Session:
-    """All processes that a leader started and that did not leave its session.
+    """All processes that a leader started: those in its session, and those that left it but carry its marks.
 
-    As in a container, the end of the leader is the end of all. The number of a session is not given out
-    again while any process belongs to it, whether or not the leader lives.
+    As in a container, the end of the leader is the end of all.
+
+    Args:
+        pid: The leader's, which is the number of the session.
+        started: The leader's start, as `platform.process.began` tells it.
+        leader: The leader; None when it has ended.
+        marked: Returns the pids of the processes that carry the marks of this session's service.
     """
 
-    def __init__(self, pid: int, leader: psutil.Process | None) -> None:
+    def __init__(
+        self, pid: int, started: float, leader: psutil.Process | None, marked: Callable[[], Iterable[int]]
+    ) -> None:
         self._pid = pid
+        self._started = started
         self._leader = leader
+        self._marked = marked
 
     def __repr__(self) -> str:
         return f"<Session {self._pid} [{len(self.members())} processes]>"
 
     @classmethod
-    def find(cls, pid: int, started: float, is_ours: Callable[[int], bool]) -> "Session | None":
-        """Return the session of a leader with that pid and start time; None when nothing of it runs.
-
-        Args:
-            pid: The leader's.
-            started: The leader's start, in seconds since the epoch.
-            is_ours: Returns whether we started the process of a pid; asked when the leader is gone.
-        """
-        try:
-            leader = psutil.Process(pid)
-            if abs(leader.create_time() - started) > TOLERANCE:
-                return None
-            return cls(pid, leader) if members(pid) else None
-        except psutil.NoSuchProcess:
-            left = members(pid)
-            return cls(pid, None) if any(map(is_ours, left)) else None
+    def find(cls, pid: int, started: float, marked: Callable[[], Iterable[int]]) -> "Session | None":
+        """Return the session of a leader with that pid and start; None when nothing of it runs."""
+        leader = None
+        if began(pid) == started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                leader = psutil.Process(pid)
+        session = cls(pid, started, leader, marked)
+        left = session.members() if leader is not None else list(marked())
+        is_wrong = leader is None and pid in left  # the leader lives, and began at another moment
+        return session if left and not is_wrong else None
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the leader's process group, while there is a leader."""
@@ -58,8 +59,13 @@ class Session:
                 os.killpg(self._pid, number)
 
     def members(self) -> list[int]:
-        """Return the pids of live processes."""
-        return members(self._pid)
+        """Return the pids of live processes, the leader first.
+
+        The number of a session is not given out again while any process belongs to it. Once another process
+        has it as its pid, the session is another's.
+        """
+        inside = members(self._pid) if began(self._pid) in (None, self._started) else []
+        return [*inside, *(pid for pid in self._marked() if pid not in inside and not has_ended(pid))]
 
     def kill(self) -> None:
         """End every process by force.
