@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[3]
 def generate(root: Path, *args: str) -> subprocess.CompletedProcess[str]:
     (root / "scripts").mkdir(exist_ok=True)
     shutil.copy(ROOT / "scripts" / "generate", root / "scripts" / "generate")
+    shutil.copytree(ROOT / "tests" / "wire", root / "tests" / "wire", dirs_exist_ok=True)
     return subprocess.run(
         [sys.executable, root / "scripts" / "generate", *args], capture_output=True, text=True, check=False
     )
