@@ -14,6 +14,12 @@ PRINCIPAL, CLIENT = b"x-ai-proxy-principal", b"x-ai-proxy-client"
 Only the gateway may set them: it removes them from every request that it receives.
 """
 
+MAX_COLLECTED = 16 * 1024 * 1024
+"""Most bytes of one response that are collected because they cannot be passed on as they come.
+
+An answer that is translated as a whole, an event of a stream, the arguments of its tool calls.
+"""
+
 _REQUEST_ID = re.compile(rb"[0-9A-Za-z._:/+=@-]{1,128}")
 
 

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ai_proxy.core.errors import UpstreamInvalidError
-
-MAX_EVENT = 4 * 1024 * 1024
-"""Longest event that the parser accepts, in bytes."""
+from ai_proxy.core.http import MAX_COLLECTED
 
 DONE = b"[DONE]"
 """The data of the last event of OpenAI's streams."""
@@ -40,7 +38,7 @@ class Parser:
         comments: Whether to yield comments as well.
     """
 
-    def __init__(self, max_event: int = MAX_EVENT, *, comments: bool = False) -> None:
+    def __init__(self, max_event: int = MAX_COLLECTED, *, comments: bool = False) -> None:
         self._max_event = max_event
         self._comments = comments
         self._line: list[bytes] = []

@@ -4,8 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ai_proxy.core.errors import UpstreamInvalidError
+from ai_proxy.core.http import MAX_COLLECTED
 from ai_proxy.dialects.body import JsonObject, encode
 from ai_proxy.dialects.completion import Function, ToolCall, read
+
+SIZE_OF_PIECE = 100
+"""Bytes that a piece of a call takes beside its text."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +48,7 @@ class Calls:
     def __init__(self) -> None:
         self.all: list[Call] = []
         self._by_index: dict[int, Call] = {}
+        self._held = 0
 
     def add(self, piece: ToolCall) -> tuple[Call, str]:
         """Add a piece; return its call, and the piece of the arguments that it brings.
@@ -51,17 +56,20 @@ class Calls:
         Another id begins another call: some engines number every call 0.
 
         Raises:
-            UpstreamInvalidError: The piece begins a call without the name of a tool.
+            UpstreamInvalidError: The piece begins a call without the name of a tool, or is too much.
         """
         index = piece.index or 0
         function = piece.function or Function()
+        added = function.arguments or ""
+        self._held += len(added) + len(function.name or "") + len(piece.id or "") + SIZE_OF_PIECE
+        if self._held > MAX_COLLECTED:
+            raise UpstreamInvalidError(f"the model's tool calls take more than {MAX_COLLECTED} bytes")
         call = self._by_index.get(index)
         if call is None or (piece.id and piece.id != call.id):
             if not function.name:
                 raise UpstreamInvalidError("the engine's response has a tool call without the name of a tool")
             call = self._by_index[index] = Call(piece.id or "", function.name)
             self.all.append(call)
-        added = function.arguments or ""
         call.pieces.append(added)
         return call, added
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from tests.rigs.raw_backend import BackendConnection, answer, answer_and_close, by_hand, echo, ok
 from tests.rigs.raw_http import TruncatedError, build_request
-from tests.rigs.wire_rig import WireRig, wire_rig
+from tests.rigs.wire_rig import WireRig, eventually, wire_rig
 
 from ai_proxy.core.service import Outcome, Upstream
 
@@ -128,6 +128,56 @@ async def test_bad_chunks_end_a_response_visibly(rig: WireRig) -> None:
 
     assert await client.until_closed() == b""
     assert rig.admission.outcomes == [("svc", Outcome.BROKEN)]
+
+
+ENDLESS = {
+    "trailers": (b"5\r\nhello\r\n0\r\n", b"x: y\r\n" * 1000),
+    "the name of a trailer": (b"5\r\nhello\r\n0\r\n", b"y" * 6000),
+    "the value of a trailer": (b"5\r\nhello\r\n0\r\nx: ", b"y" * 6000),
+    "a chunk extension": (b"5\r\nhello\r\n1;", b"y" * 6000),
+}
+
+
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize(("beginning", "more"), ENDLESS.values(), ids=ENDLESS)
+async def test_what_never_ends_behind_a_body_ends_the_response_visibly(
+    rig: WireRig, beginning: bytes, more: bytes, version: bytes
+) -> None:
+    sent = 0
+
+    async def flood(connection: BackendConnection) -> None:
+        nonlocal sent
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + beginning)
+        while True:
+            await connection.send(more)
+            sent += len(more)
+
+    rig.backend.script = flood
+    client = await rig.client()
+
+    await client.send(b"GET /service/svc/x HTTP/%b\r\nHost: h\r\n\r\n" % version)
+
+    assert b"hello" in await client.until_closed()
+    await eventually(lambda: rig.admission.outcomes == [("svc", Outcome.BROKEN)])
+    assert sent < 16 * 1024 * 1024
+
+
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Hints\r\nA: b\r\n\r\n"])
+async def test_interim_responses_without_end_are_502(rig: WireRig, interim: bytes) -> None:
+    async def flood(connection: BackendConnection) -> None:
+        await connection.request()
+        while True:
+            await connection.send(interim * 100)
+
+    rig.backend.script = flood
+
+    response = await rig.ask(build_request())
+
+    assert (response.status, response.error_code) == (502, b"upstream_invalid_response")
+    assert "interim" in json.loads(response.body)["detail"]
 
 
 async def test_a_truncated_response_is_told_from_a_whole_one(rig: WireRig) -> None:

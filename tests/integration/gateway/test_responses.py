@@ -50,6 +50,39 @@ async def test_a_whole_response_arrives_and_the_connection_is_kept(
     assert len(rig.backend.connections) == 1
 
 
+@pytest.mark.parametrize("end", [b"0\r\n\r\n", b"0\r\nX-Sum: 1\r\n\r\n"])
+@pytest.mark.parametrize("piece", [b"y", b"\n", b"\r", b"\0"])
+async def test_a_chunk_that_comes_in_pieces_arrives_as_it_is(rig: WireRig, piece: bytes, end: bytes) -> None:
+    content = piece * 100_000
+    rig.backend.script = in_pieces(CHUNKED + b"%x\r\n%b\r\n%b" % (len(content), content, end), 1000)
+    client = await rig.client()
+
+    for _ in range(2):
+        assert (await client.ask(build_request())).body == content
+    assert len(rig.backend.connections) == 1
+
+
+@pytest.mark.parametrize("size", [10_000, 7])
+async def test_a_trailer_never_becomes_a_header(rig: WireRig, size: int) -> None:
+    trailers = b"X-Late: 1\r\nX-Request-ID: late\r\n"
+    rig.backend.script = in_pieces(CHUNKED + b"5\r\nhello\r\n0\r\n%b\r\n" % trailers, size)
+
+    response = await rig.ask(build_request())
+
+    assert (response.status, response.body) == (200, b"hello")
+    assert response.header(b"x-late") is None
+
+
+async def test_a_connection_may_bring_any_number_of_interim_responses_one_by_one(rig: WireRig) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: <%b>\r\n\r\n" % (b"x" * 30_000)
+    rig.backend.script = answer(hints + ok(b"hello"))
+    client = await rig.client()
+
+    for _ in range(4):
+        assert (await client.ask(build_request())).body == b"hello"
+    assert len(rig.backend.connections) == 1
+
+
 async def test_no_interim_response_reaches_the_client(rig: WireRig) -> None:
     rig.backend.script = answer(CONTINUE + HINTS + ok(b"hello"))
     client = await rig.client()

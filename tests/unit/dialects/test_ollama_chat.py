@@ -159,6 +159,16 @@ def test_tool_calls_are_told_whole_with_objects_for_arguments() -> None:
     assert ChatResponse.model_validate(calls).message.tool_calls is not None
 
 
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+def test_arguments_of_a_tool_without_end_are_an_error() -> None:
+    translation = chat()
+    translation.feed(call(0, id="call_1", name="now"))
+    pieces = call(0, "x" * 1024 * 1024) * 20
+
+    with pytest.raises(UpstreamInvalidError, match="tool calls"):
+        translation.feed(pieces)
+
+
 def test_tool_calls_of_a_whole_answer() -> None:
     function = {"name": "now", "arguments": "{}"}
     message: dict[str, object] = {"content": None, "tool_calls": [{"type": "function", "function": function}]}

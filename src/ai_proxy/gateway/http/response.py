@@ -7,6 +7,9 @@ UNSTATED, AMBIGUOUS = -1, -2
 
 _NOT_FORWARDED = HOP_BY_HOP | {b"x-request-id"}
 
+LONGEST_SIZE = 128
+"""Bytes of the longest line that states the size of a chunk, with some reserve."""
+
 INTERIM = b"HTTP/1.1 1"
 SWITCHING = b"HTTP/1.1 101"
 
@@ -71,6 +74,18 @@ def ends_in_surplus(data: bytes) -> bool:
     (False, True, False)
     """
     return data[-1:] != b"\n" or data[-5:-4] in (b"\r", b"\n")
+
+
+def is_within_line(data: bytes) -> bool:
+    r"""Tell whether `data`, of a chunked body, is a part of one line, or of the content of one chunk.
+
+    The parser keeps a line of trailers until its end, however long it is, and never looks at content. So a
+    byte that no line may have, in place of the last one, tells them apart. A short line may be a size.
+
+    >>> is_within_line(b"y" * 200), is_within_line(b"5\r\nhello"), is_within_line(b"y" * 200 + b"\r")
+    (True, False, False)
+    """
+    return len(data) > LONGEST_SIZE and data[-1:] != b"\r" and b"\n" not in data
 
 
 def retry_after(headers: list[Header]) -> float:

@@ -17,12 +17,19 @@ from ai_proxy.gateway.http.response import (
     AMBIGUOUS,
     ends_in_surplus,
     filter_response,
+    is_within_line,
     retry_after,
     skip_interim,
 )
 from ai_proxy.gateway.http.wire import BODILESS, BUSY, Header
 
 MAX_RESPONSE_HEAD = 64 * 1024
+"""Most bytes of a response's head, of the interim responses before it, and of the trailers at its end."""
+LINE_FEED = 10
+
+
+class EndlessError(Exception):
+    """Stops the parser when the trailers of a backend do not end."""
 
 
 class SurplusError(Exception):
@@ -116,6 +123,8 @@ class UpstreamConnection(asyncio.Protocol):
         "framing",
         "headers",
         "idle_since",
+        "in_trailers",
+        "interim",
         "keep_alive",
         "message_complete",
         "misses",
@@ -125,6 +134,7 @@ class UpstreamConnection(asyncio.Protocol):
         "remaining",
         "silent",
         "surplus",
+        "trailers",
         "transport",
         "unparsed",
         "uses",
@@ -137,6 +147,9 @@ class UpstreamConnection(asyncio.Protocol):
         self.framing = HEAD
         self.parser: httptools.HttpResponseParser
         self.headers: list[Header] = []
+        self.in_trailers = False  # whether the next header is a trailer
+        self.trailers = 0  # bytes of them
+        self.interim = 0  # bytes of interim responses before the response
         self.message_complete = False
         self.keep_alive = False
         self.surplus = False
@@ -230,11 +243,17 @@ class UpstreamConnection(asyncio.Protocol):
             raise SurplusError
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header."""
-        self.headers.append((name, value))
+        """Collect a header; a trailer is passed on with the last chunk, and only counted."""
+        if self.in_trailers:
+            self.trailers += len(name) + len(value)
+            if self.trailers > MAX_RESPONSE_HEAD:
+                raise EndlessError
+        else:
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Note what the parser can tell only now."""
+        self.in_trailers = True
         self.keep_alive = self.parser.should_keep_alive()
 
     def on_message_complete(self) -> None:
@@ -264,7 +283,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _receive_chunked(self, exchange: Receiver, data: bytes) -> None:
         try:
-            self.parser.feed_data(data)
+            if data[-1] == LINE_FEED or not is_within_line(data):
+                self.parser.feed_data(data)
+            else:  # a byte that content may have, and no line, in place of the last one
+                self.parser.feed_data(memoryview(data)[:-1])
+                self.parser.feed_data(b"\0")
         except httptools.HttpParserError as error:
             self._invalid(f"bad chunked body: {error}")
             return
@@ -277,6 +300,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._done(exchange)
 
     def _receive_dechunked(self, exchange: Receiver, data: bytes) -> None:
+        self.trailers += len(data)
+        if self.trailers > MAX_RESPONSE_HEAD + len(data):
+            self._invalid("a chunked body goes on without content")
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -306,11 +333,18 @@ class UpstreamConnection(asyncio.Protocol):
             self.unparsed = b""
         end = data.find(b"\r\n\r\n")
         if data[9:10] == b"1":
+            self.interim += len(data)
             data, end = skip_interim(data)
+            self.interim -= len(data)
+            if self.interim > MAX_RESPONSE_HEAD:
+                self._invalid("too many interim responses")
+                return
         if end < 0 or end > MAX_RESPONSE_HEAD or data[:7] != b"HTTP/1.":
             self._wait_for_head(data, end)
             return
         self.headers = []
+        self.in_trailers = False
+        self.trailers = self.interim = 0
         self.message_complete = False
         try:
             self.parser.feed_data(data)
@@ -472,6 +506,7 @@ class _Dechunker:
 
     def on_body(self, data: bytes) -> None:
         """Pass a piece on, unless the exchange has ended."""
+        self._connection.trailers = 0
         exchange = self._connection.exchange
         if exchange is not None:
             exchange.response_body(data)

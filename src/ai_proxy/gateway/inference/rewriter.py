@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 
 from ai_proxy.core.errors import ProxyError, UpstreamInvalidError
+from ai_proxy.core.http import MAX_COLLECTED
 from ai_proxy.core.service import Outcome
 from ai_proxy.dialects.translation import Translation
 from ai_proxy.gateway.http.response import outcome_of
 
 EVENT_STREAM = b"text/event-stream"
-MAX_WHOLE = 64 * 1024 * 1024
-"""Most bytes of an answer that is rewritten as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,8 @@ class ResponseRewriter:
             self._latest = data
             return data if self.translation is None else self.translation.feed(data)
         self._collected += data
-        if len(self._collected) > MAX_WHOLE:
-            raise UpstreamInvalidError(f"the answer has more than {MAX_WHOLE} bytes")
+        if len(self._collected) > MAX_COLLECTED:
+            raise UpstreamInvalidError(f"the answer has more than {MAX_COLLECTED} bytes")
         return b""
 
     def end(self, *, head_sent: bool) -> WholeResponse | bytes:
