@@ -109,17 +109,23 @@ class Instance:
         return not self.is_gone and self.replicas.move(lease, outcome, retry_after)
 
     def stands(self, lease: Lease) -> bool:
-        """Return whether the upstream of a lease still is one of this instance, which runs."""
-        return not self.is_gone and lease.upstream in self.upstreams
+        """Return whether the upstream of a lease still is one of this instance, which listens there."""
+        if self.is_gone or lease.upstream not in self.upstreams:
+            return False
+        return not self._runtime.listener_fault(self.handle)
 
     # What its engine says.
 
     async def probe(self) -> Probe:
-        """Ask the engine whether it is ready, which it is when any replica is."""
+        """Ask the engine whether it is ready, which it is when any replica is; no other program is asked."""
+        if fault := self._runtime.listener_fault(self.handle):
+            return Probe(ready=False, detail=fault)
         upstreams = self.upstreams
         probes = await asyncio.gather(*(self._engine.probe(self.service, upstream) for upstream in upstreams))
         for upstream, probe in zip(upstreams, probes, strict=True):
             self.replicas.check(upstream, healthy=probe.ready)
+        if fault := self._runtime.listener_fault(self.handle):
+            return Probe(ready=False, detail=fault)  # its program has ended since, and another answered
         return next((probe for probe in probes if probe.ready), probes[0])
 
     async def models(self) -> tuple[Model, ...]:

@@ -97,6 +97,13 @@ class Runtime(Protocol):
     def logs(self, service_id: str) -> LogRing:
         """Return the ring that holds the last lines of the service's output."""
 
+    def listener_fault(self, handle: Handle) -> str:
+        """Return why what accepts connections at the handle's address is not what was started.
+
+        Empty when it is, or when nobody can have taken the address. Asked before every probe and with every
+        new connection to the upstream, before anything is sent on it: so it returns at once.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:

@@ -51,5 +51,9 @@ class ExternalRuntime:
         """Return an empty ring, since its output is not available."""
         return self._ring
 
+    def listener_fault(self, handle: Handle) -> str:  # noqa: ARG002
+        """Return nothing: nobody else can be told from it."""
+        return ""
+
 
 EXTERNAL = RuntimeDescriptor(RuntimeKind.EXTERNAL, lambda _: nullcontext(ExternalRuntime()))

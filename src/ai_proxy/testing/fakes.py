@@ -155,10 +155,12 @@ class FakeRuntime:
         calls: What was asked of it, as `(verb, service id)`.
         placements: Where each start was to run, in order.
         capabilities: What it says that it can do.
+        strangers: Who listens in place of a service, by its id.
     """
 
     def __init__(self, clock: Clock, machine: Machine | None = None, delay: float = 30.0) -> None:
         self.capabilities = RuntimeCapabilities()
+        self.strangers: dict[str, str] = {}
         self.placements: list[Placement] = []
         self.machine = machine or Machine()
         self.available = True
@@ -265,6 +267,10 @@ class FakeRuntime:
     def logs(self, service_id: str) -> LogRing:
         """Return the ring of a service."""
         return self.machine.logs[service_id]
+
+    def listener_fault(self, handle: Handle) -> str:
+        """Return what the test says about the service's address."""
+        return self.strangers.get(handle.service_id, "")
 
     def _note(self, verb: str, service_id: str) -> None:
         self.calls.append((verb, service_id))

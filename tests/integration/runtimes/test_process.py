@@ -1,9 +1,12 @@
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
+import sys
 import time
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,10 +114,11 @@ class TestStart:
             await start(runtime, service(ProcessLaunch((str(program),))))
         assert list(await runtime.handles()) == []
 
-    async def test_a_state_folder_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        runtime = ProcessRuntime(tmp_path / "file" / "state", owner="test", background=Background())
-        with pytest.raises(RuntimeFailureError, match=r"cannot write to .*file/state"):
+    async def test_a_state_folder_that_cannot_be_written_is_named(
+        self, runtime: ProcessRuntime, state_dir: Path
+    ) -> None:
+        state_dir.touch()  # noqa: ASYNC240 - instant
+        with pytest.raises(RuntimeFailureError, match=rf"cannot write to {state_dir}"):
             await start(runtime, service(SLEEP))
 
 
@@ -200,6 +204,59 @@ class TestOutput:
         await runtime.stop(handle, grace=5.0)
 
 
+LISTENING = "import socket,time; s=socket.create_server(('127.0.0.1', {port})); print('ready', flush=True); "
+"""A program that listens, in Python."""
+
+
+async def listening(runtime: ProcessRuntime, after: str = "time.sleep(60)") -> Handle:
+    """Start a service that listens on its port, and return once it does."""
+    code = LISTENING.replace("{port}", "${port}") + after
+    handle = await start(runtime, service(ProcessLaunch((sys.executable, "-S", "-c", code))))
+    await heard(runtime.logs("svc"), "ready")
+    return handle
+
+
+class TestListener:
+    async def test_that_of_the_process_is_its_own(self, runtime: ProcessRuntime) -> None:
+        assert runtime.listener_fault(await listening(runtime)) == ""
+
+    async def test_that_of_a_descendant_in_another_session_is_its_own(self, runtime: ProcessRuntime) -> None:
+        code = LISTENING.replace("{port}", "${port}") + "time.sleep(60)"
+        launch = ProcessLaunch(("sh", "-c", f'setsid "{sys.executable}" -S -c "{code}" & exec sleep 60'))
+        handle = await start(runtime, service(launch))
+        await heard(runtime.logs("svc"), "ready")
+        assert runtime.listener_fault(handle) == ""
+
+    async def test_none_yet_is_told_as_a_refused_connection(self, runtime: ProcessRuntime) -> None:
+        assert runtime.listener_fault(await start(runtime, service(SLEEP))) == "connection refused"
+
+    async def test_that_of_another_program_is_told_with_its_name(self, runtime: ProcessRuntime) -> None:
+        handle = await start(runtime, service(SLEEP))
+        port = handle.upstreams[0].port
+        with socket.create_server(("127.0.0.1", port)):
+            fault = runtime.listener_fault(handle)
+        assert re.fullmatch(rf"another program .*\(pid {os.getpid()}\) listens on its port {port}", fault)
+
+    async def test_one_that_takes_the_port_later_is_noticed(self, runtime: ProcessRuntime) -> None:
+        handle = await listening(runtime, "time.sleep(0.1); s.close(); print('closed'); time.sleep(60)")
+        before = runtime.listener_fault(handle)
+        await heard(runtime.logs("svc"), "closed")
+        with socket.create_server(("127.0.0.1", handle.upstreams[0].port)):
+            fault = runtime.listener_fault(handle)
+        assert (before, fault[:15]) == ("", "another program")
+
+    async def test_that_of_an_adopted_process_is_its_own(
+        self, runtime: ProcessRuntime, reopen: Reopen
+    ) -> None:
+        handle = await listening(runtime)
+        await runtime.aclose()
+        later = reopen()
+        watching = tasks.spawn(exit_of(later, handle), "watch")
+        await asyncio.sleep(0)
+        assert later.listener_fault(handle) == ""
+        await tasks.cancel(watching)
+
+
 class TestRecovery:
     async def test_another_process_with_the_same_pid_is_not_taken_for_it(
         self, runtime: ProcessRuntime
@@ -234,12 +291,11 @@ class TestRecovery:
         assert list(await reopen().handles()) == [handle]
 
     async def test_it_is_found_by_its_marks_when_its_file_is_gone_or_damaged(
-        self, runtime: ProcessRuntime, state_dir: Path
+        self, runtime: ProcessRuntime, reopen: Reopen, state_dir: Path
     ) -> None:
         handle = await start(runtime, service(ProcessLaunch(("sleep", "60"))))
         (state_dir / "svc.json").write_text("{")
-        found = await ProcessRuntime(state_dir, owner=str(state_dir), background=Background()).handles()
-        assert list(found) == [handle]
+        assert list(await reopen().handles()) == [handle]
 
     @pytest.mark.parametrize("record", ["kept", "lost"])
     async def test_a_child_in_a_session_of_its_own_is_not_taken_for_its_leader(
@@ -293,20 +349,18 @@ class TestRecovery:
         self, runtime: ProcessRuntime, tmp_path: Path
     ) -> None:
         await start(runtime, service(SLEEP))
-        assert (
-            list(await ProcessRuntime(tmp_path / "other", owner="other", background=Background()).handles())
-            == []
-        )
+        async with aclosing(ProcessRuntime(tmp_path / "other", "other", Background())) as other:
+            assert list(await other.handles()) == []
 
     async def test_helpers_whose_leader_died_unseen_are_found_and_ended(
-        self, runtime: ProcessRuntime, state_dir: Path
+        self, runtime: ProcessRuntime, reopen: Reopen
     ) -> None:
         handle = await start(runtime, service(ProcessLaunch(fake_engine_command(Behaviour.CHILDREN))))
         await heard(runtime.logs("svc"), "listening")
         await runtime.aclose()
         os.kill(int(handle.ref), signal.SIGKILL)
         os.waitpid(int(handle.ref), 0)  # noqa: ASYNC222 - it is dead
-        later = ProcessRuntime(state_dir, owner=str(state_dir), background=Background())
+        later = reopen()
         assert list(await later.handles()) == [handle]
         assert (await exit_of(later, handle)).code is None
         assert session.members(int(handle.ref)) == []

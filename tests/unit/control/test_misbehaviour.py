@@ -327,6 +327,43 @@ async def test_every_start_says_who_asked_for_it(stage: Stage) -> None:
     }
 
 
+# Another program may have the address of a service.
+
+
+async def test_what_another_program_answers_does_not_make_a_service_ready(stage: Stage) -> None:
+    await stage.plane.open([declare()])
+    stage.runtime.strangers["svc"] = "another program listens on its port 8080"
+
+    request = ask(stage)
+    await stage.clock.advance(5)
+    probes, during = stage.engine.probes["svc"], stage.plane.service("svc").state
+    del stage.runtime.strangers["svc"]
+    await stage.clock.advance(2)
+
+    assert (probes, during) == (0, State.LOADING)
+    assert stage.plane.scheduler.stands(await request)
+
+
+async def test_a_start_fails_with_the_name_of_the_program_that_has_its_address(stage: Stage) -> None:
+    await stage.plane.open([declare()])
+    stage.runtime.strangers["svc"] = "another program listens on its port 8080"
+
+    request = ask(stage)
+    await stage.clock.advance(31)
+
+    with pytest.raises(ServiceFailedError, match="another program listens on its port 8080"):
+        await request
+
+
+async def test_a_lease_does_not_stand_while_another_program_has_the_address(stage: Stage) -> None:
+    await stage.plane.open([declare()])
+    lease = await served(stage)
+
+    stage.runtime.strangers["svc"] = "another program listens on its port 8080"
+
+    assert not stage.plane.scheduler.stands(lease)
+
+
 # A lease belongs to one running instance.
 
 

@@ -155,6 +155,10 @@ class DockerRuntime:
         """Return the ring that holds the last lines of the service's output."""
         return self._rings.setdefault(service_id, LogRing())
 
+    def listener_fault(self, handle: Handle) -> str:  # noqa: ARG002
+        """Return nothing: the engine holds the port for as long as the container runs."""
+        return ""
+
     async def aclose(self) -> None:
         """Stop following; the containers go on running."""
         await self._cleared(self._containers)

@@ -41,7 +41,7 @@ def require_free_port(host: str, port: int) -> int:
     """
     if not _is_free(host, port):
         raise RuntimeFailureError(
-            f"port {port} on {host} is taken{_holder(port)}: end what listens there, or choose another port"
+            f"port {port} on {host} is taken{_by(port)}: end what listens there, or choose another port"
         )
     return port
 
@@ -56,13 +56,17 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-def _holder(port: int) -> str:
-    """Return the listener on a port, if it can be read: ' by llama-server (pid 7)'."""
+def _by(port: int) -> str:
+    return f" by{found}" if (found := holder(port)) else ""
+
+
+def holder(port: int) -> str:
+    """Return who listens on a port, if that can be read: ' llama-server (pid 7)'."""
     try:
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr
             if listens and listens.port == port and connection.pid:
-                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+                return f" {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except psutil.Error:
         pass
     return ""

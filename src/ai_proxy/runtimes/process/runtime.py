@@ -6,6 +6,7 @@ left its session.
 """
 
 import asyncio
+import math
 import os
 import secrets
 import signal
@@ -29,8 +30,9 @@ from ai_proxy.platform.process import began
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.base import Reports
 from ai_proxy.runtimes.process.command import Command, build_command, explain_failure
+from ai_proxy.runtimes.process.listener import belongs, find_holdings, find_listener, kernel_tells
 from ai_proxy.runtimes.process.logs import Output, create_fifo, find_fifo, has_reader
-from ai_proxy.runtimes.process.ports import find_free_port, require_free_port
+from ai_proxy.runtimes.process.ports import find_free_port, holder, require_free_port
 from ai_proxy.runtimes.process.records import HOST, Records, make_handle
 from ai_proxy.runtimes.process.session import Session, has_ended, is_leader
 
@@ -47,6 +49,8 @@ EXECUTING = 1.0
 """Longest wait, in seconds, for the marks of a process that has not begun its program."""
 EXECUTING_CHECKS = 20
 """How often it is looked for within that time."""
+STRANGER_KNOWN = 1.0
+"""Seconds between two looks at the program that listens in place of a backend: each takes milliseconds."""
 UNFIT = 0
 """Version of the handle of a process that cannot be adopted, only ended."""
 
@@ -59,6 +63,8 @@ class Tracked:
         session: The process and its descendants.
         output: Reads what they write.
         reports: Of its exit.
+        listeners: What is known of sockets that listen on its port, by number: why one is another program's,
+            empty where it is its own, and until when (monotonic seconds) that holds.
         code: Exit code of the leader; None before it was reaped.
         end: The task.
     """
@@ -66,6 +72,7 @@ class Tracked:
     session: Session
     output: Output
     reports: Reports = field(default_factory=Reports)
+    listeners: dict[int, tuple[str, float]] = field(default_factory=dict)
     code: int | None = None
     end: asyncio.Task[None] = field(init=False)
 
@@ -187,6 +194,26 @@ class ProcessRuntime:
     def logs(self, service_id: str) -> LogRing:
         """Return the ring that holds the last lines of the service's output."""
         return self._rings.setdefault(service_id, LogRing())
+
+    def listener_fault(self, handle: Handle) -> str:
+        """Return why what listens on the process's port is neither it nor a descendant of it."""
+        tracked = self._tracked.get(handle)
+        if tracked is None or not kernel_tells():
+            return ""
+        port = handle.upstreams[0].port
+        listener = find_listener(port)
+        if listener is None:
+            return "connection refused"
+        fault, until = tracked.listeners.get(listener.inode, ("", 0.0))
+        if time.monotonic() < until:
+            return fault
+        if belongs(listener, find_holdings(tracked.session.members()), os.getuid()):
+            fault, until = "", math.inf
+        else:
+            fault = f"another program{holder(port)} listens on its port {port}"
+            until = time.monotonic() + STRANGER_KNOWN
+        tracked.listeners = {listener.inode: (fault, until)}
+        return fault
 
     async def aclose(self) -> None:
         """Stop following; the processes go on running."""

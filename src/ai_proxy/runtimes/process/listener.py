@@ -1,0 +1,125 @@
+"""Finds out who listens on a port of this machine, so that no other program is taken for a backend."""
+
+import os
+import re
+import socket
+import struct
+import sys
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST = 4, 20, 1
+LISTEN = 10
+"""State of a socket that accepts connections, of those in tcp_states.h."""
+ANY_STATE = 0xFFFFFFFF
+ANY_COOKIE = (0xFFFFFFFF, 0xFFFFFFFF)
+HEADER = struct.Struct("=IHHII")
+"""nlmsghdr (netlink(7))."""
+QUESTION = struct.Struct("=BBBBI")
+"""inet_diag_req_v2 up to the socket's id (sock_diag(7))."""
+SOCKET_ID = struct.Struct("!HH16s16s")
+"""inet_diag_sockid: ports and addresses; then come interface and cookie, in the order of the machine."""
+SOCKET_ID_REST = struct.Struct("=III")
+ANSWER = struct.Struct("=BB50xIIIII")
+"""inet_diag_msg: family, state, ..., expires, both queues, user, inode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A socket that accepts connections.
+
+    Attributes:
+        inode: Its number, which no other socket has while it is open.
+        uid: The user who opened it.
+    """
+
+    inode: int
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """The sockets that some processes have open.
+
+    Attributes:
+        inodes: Numbers of the sockets.
+        hidden: Users of the processes whose sockets we may not see.
+    """
+
+    inodes: Collection[int] = frozenset()
+    hidden: Collection[int] = frozenset()
+
+
+def belongs(listener: Listener, holdings: Holdings, uid: int) -> bool:
+    """Return whether a listener is that of the processes, or one that only root can have put in its place.
+
+    Args:
+        listener: The listener.
+        holdings: Of the processes.
+        uid: Our own user.
+
+    >>> backend = Holdings(inodes={17}, hidden={1001})
+    >>> belongs(Listener(17, 1000), backend, uid=1000), belongs(Listener(18, 1000), backend, uid=1000)
+    (True, False)
+    >>> belongs(Listener(18, 1001), backend, uid=1000), belongs(Listener(18, 0), backend, uid=1000)
+    (True, True)
+    """
+    is_roots = listener.uid == 0 and uid != 0
+    return listener.inode in holdings.inodes or listener.uid in holdings.hidden or is_roots
+
+
+def find_holdings(pids: Iterable[int]) -> Holdings:
+    """Return the sockets that processes have open."""
+    inodes, hidden = set[int](), set[int]()
+    for pid in pids:
+        try:
+            links = list(Path(f"/proc/{pid}/fd").iterdir())
+        except PermissionError:
+            with suppress(OSError):
+                hidden.add(Path(f"/proc/{pid}").stat().st_uid)
+            continue
+        except OSError:
+            continue  # it has ended
+        for link in links:
+            with suppress(OSError):  # it has been closed
+                if found := re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link)):  # noqa: PTH115 - no path
+                    inodes.add(int(found[1]))
+    return Holdings(inodes, hidden)
+
+
+@cache
+def kernel_tells() -> bool:
+    """Return whether this kernel tells who listens; only Linux does, and only if it is built to."""
+    if sys.platform != "linux":
+        return False
+    try:
+        with socket.create_server((LOOPBACK, 0)) as known:
+            return find_listener(known.getsockname()[1]) is not None
+    except OSError:
+        return False
+
+
+def find_listener(port: int) -> Listener | None:
+    """Return the socket that a connection to a port of 127.0.0.1 would reach; None when it would be refused.
+
+    It takes microseconds: the kernel looks up one socket.
+
+    Raises:
+        OSError: The kernel does not tell.
+    """
+    here = SOCKET_ID.pack(port, 0, socket.inet_aton(LOOPBACK), b"")
+    question = QUESTION.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, ANY_STATE)
+    body = question + here + SOCKET_ID_REST.pack(0, *ANY_COOKIE)
+    header = HEADER.pack(HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, REQUEST, 0, 0)
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with socket.socket(socket.AF_NETLINK, kind, NETLINK_SOCK_DIAG) as kernel:
+        kernel.send(header + body)
+        answer = kernel.recv(4096)
+    if HEADER.unpack_from(answer)[1] != SOCK_DIAG_BY_FAMILY:
+        return None  # an error: there is no such socket
+    _, state, _, _, _, uid, inode = ANSWER.unpack_from(answer, HEADER.size)
+    return Listener(inode, uid) if state == LISTEN else None
