@@ -230,6 +230,7 @@ class TestListener:
     async def test_none_yet_is_told_as_a_refused_connection(self, runtime: ProcessRuntime) -> None:
         assert runtime.listener_fault(await start(runtime, service(SLEEP))) == "connection refused"
 
+    @pytest.mark.threat("a local user", "the prompts for a backend whose port it has taken")
     async def test_that_of_another_program_is_told_with_its_name(self, runtime: ProcessRuntime) -> None:
         handle = await start(runtime, service(SLEEP))
         port = handle.upstreams[0].port

@@ -330,6 +330,7 @@ async def test_every_start_says_who_asked_for_it(stage: Stage) -> None:
 # Another program may have the address of a service.
 
 
+@pytest.mark.threat("a local user", "the prompts for a backend whose port it has taken")
 async def test_what_another_program_answers_does_not_make_a_service_ready(stage: Stage) -> None:
     await stage.plane.open([declare()])
     stage.runtime.strangers["svc"] = "another program listens on its port 8080"
