@@ -196,7 +196,7 @@ async def _watch(path: Path, plane: ControlPlane) -> None:
 
 
 def _announce(parts: Parts, path: Path | None) -> None:
-    guard, address = parts.guard, parts.addresses.http
+    guard, address = parts.gateway.shared.guard, parts.addresses.http
     if isinstance(guard, KeyGuard):
         who = (
             "clients need an API key"

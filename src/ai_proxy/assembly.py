@@ -39,9 +39,10 @@ from ai_proxy.core.settings import EngineSettings, SecuritySettings, ServerSetti
 from ai_proxy.engines.catalog import find_engines
 from ai_proxy.engines.detect.detector import Detector, MemoryCache
 from ai_proxy.engines.http import create_engines
-from ai_proxy.gateway.guard import ClosedGuard, Guard, KeyGuard
+from ai_proxy.gateway.guard import ClosedGuard, KeyGuard
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.instances.announcement import Announcement, announced
+from ai_proxy.instances.kept_state import RETRY, KeptState
 from ai_proxy.instances.state import ProxyState, open_state
 from ai_proxy.platform.addresses import Addresses
 from ai_proxy.platform.clock import SystemClock
@@ -57,6 +58,10 @@ from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
 VERSION = version("ai-inference-proxy")
 CLIENT_SOCKET = "gateway.sock"
 """Where the gateway finds the management application, in the instance's folder."""
+UNCHECKED = StoreUnavailableError(
+    "the proxy cannot read its API keys, and serves nobody until it can: see its log", retry_after=RETRY
+)
+"""What clients are told meanwhile."""
 RESTART = ("engine", "telemetry", "tls", "store", "security")
 """Sections of the configuration that take effect when the proxy is restarted."""
 
@@ -74,9 +79,8 @@ class Parts:
     Attributes:
         background: Owns the work that goes on as long as the proxy does.
         settings: How it is to behave, once the command line had its say.
-        state: What it keeps across restarts; or why that cannot be used.
+        state: What it keeps across restarts; or why that cannot be used yet.
         announcement: Announces this proxy to others.
-        guard: Decides about clients.
         telemetry: Measures.
         plane: Runs the services.
         gateway: Serves clients.
@@ -87,9 +91,8 @@ class Parts:
 
     background: Background
     settings: ServerSettings
-    state: ProxyState | StoreError
+    state: KeptState
     announcement: Announcement
-    guard: Guard
     telemetry: Telemetry
     plane: ControlPlane
     gateway: Gateway
@@ -123,17 +126,19 @@ async def assemble(
     """
     settings = overridden_settings(config, options)
     stack.push_async_callback(background.close)
-    state = await _open_state(stack, config, background)
-    instances = None if isinstance(state, StoreError) else state.store.instances
-    announcement = await stack.enter_async_context(announced(instances, background))
-    guard = _guard(state, security_settings(config), settings.host)
+    clock = SystemClock()
+    kept = await stack.enter_async_context(
+        KeptState(lambda: open_state(config, clock, background=background), clock, background)
+    )
+    opened = await kept.open()
+    if opened is not None:
+        _check_exposure(opened, security_settings(config), settings.host)
+    announcement = await stack.enter_async_context(announced(background))
     telemetry = await stack.enter_async_context(
         open_telemetry(
             telemetry_settings(config), os.environ, VERSION, settings.host, SystemClock(), background
         )
     )
-    if isinstance(state, ProxyState):
-        telemetry.listen(state.security.usage.note_all)
     connector = aiohttp.TCPConnector(limit=0)
     session = await stack.enter_async_context(
         aiohttp.ClientSession(connector=connector, auto_decompress=False)
@@ -154,24 +159,31 @@ async def assemble(
     management = Upstream("localhost", 80, unix_path=str(folder / CLIENT_SOCKET))
     gateway = Gateway(plane.scheduler, telemetry.recorder, settings.limits, management, background)
     gateway.shared.tracing = telemetry.tracing
-    gateway.protect(guard)
+    gateway.protect(ClosedGuard(UNCHECKED))
     stack.push_async_callback(close, plane, gateway)
     plane.offers_changed.add(gateway.publish)
     plane.events.listen(EventLog())
     telemetry.watch(plane.services, plane.events.listen)
     plane.load = _loader(path, config, options)
     addresses = Addresses()
-    detector = _detector(session, plane, addresses, config, state)
+    detector = _detector(session, plane, addresses, config, opened)
     looking = _engine_settings(engine_settings(config), options)
     discovery = Discovery(plane, detector, partial(detected_services, config), SystemClock(), looking)
-    _follow_settings(state, options, set_level, (detector.adapt, discovery.adapt))
     plane.events.listen(forget_changed(plane, detector, background))
+
+    def use(state: ProxyState) -> None:
+        telemetry.listen(state.security.usage.note_all)
+        announcement.keep_in(state.store.instances)
+        _follow_settings(state, options, set_level, (detector.adapt, discovery.adapt))
+        exposed = is_exposed(settings.host)
+        gateway.protect(KeyGuard(state.security, security_settings(config), clock, exposed=exposed))
+
+    kept.use(use)
     return Parts(
         background,
         settings,
-        state,
+        kept,
         announcement,
-        guard,
         telemetry,
         plane,
         gateway,
@@ -187,13 +199,16 @@ def management(parts: Parts) -> LazyApplication:
     def restarts() -> Mapping[str, Restarts]:
         return parts.background.restarts
 
+    def stored() -> ProxyState | StoreError:
+        return parts.state.current
+
     def build() -> Application:
         from ai_proxy.api.application import create_app
         from ai_proxy.api.deps import Context, Requests
 
         requests = Requests(parts.telemetry.recent, parts.gateway.live)
         plane, metrics, addresses = parts.plane, parts.telemetry.metrics, parts.addresses
-        context = Context(plane, metrics, VERSION, addresses, requests, parts.detector, parts.state, restarts)
+        context = Context(plane, metrics, VERSION, addresses, requests, parts.detector, stored, restarts)
         app = create_app(context)
         settle_memory()
         return app
@@ -219,39 +234,17 @@ def overridden_settings(config: Config, options: ServeOptions) -> ServerSettings
     )
 
 
-async def _open_state(
-    stack: AsyncExitStack, config: Config, background: Background
-) -> ProxyState | StoreError:
-    """Open the state. Without it the proxy cannot check the keys of clients, and serves its owner only."""
-    try:
-        return await stack.enter_async_context(open_state(config, SystemClock(), background=background))
-    except StoreError as error:
-        logger.error("cannot use the store, so clients are refused: {}", error.detail)
-        logger.error(
-            "run 'ai-proxy check' for the details, or 'ai-proxy backup restore' to go back to a backup; then"
-            " restart the proxy"
-        )
-        return error
-
-
-def _guard(state: ProxyState | StoreError, settings: SecuritySettings, host: str) -> Guard:
-    """Return who decides about clients.
+def _check_exposure(state: ProxyState, settings: SecuritySettings, host: str) -> None:
+    """Refuse to be open to everybody unless that is meant.
 
     Raises:
-        ListenError: Everybody who can reach the listeners could use the proxy, and nobody has said that this
-            is meant.
+        ListenError: Everybody who can reach the listeners could use the proxy.
     """
-    if isinstance(state, StoreError):
-        return ClosedGuard(
-            StoreUnavailableError("the proxy cannot read its API keys, and serves nobody: see its log")
-        )
-    exposed = is_exposed(host)
-    if exposed and not (settings.allow_unauthenticated or state.security.keys.has_keys):
+    if is_exposed(host) and not (settings.allow_unauthenticated or state.security.keys.has_keys):
         raise ListenError(
             f"{host} can be reached from other machines, and there is no API key yet: make one first with "
             "'ai-proxy api-keys create', listen on 127.0.0.1, or say security.allow_unauthenticated: true"
         )
-    return KeyGuard(state.security, settings, SystemClock(), exposed=exposed)
 
 
 def _detector(
@@ -259,7 +252,7 @@ def _detector(
     plane: ControlPlane,
     addresses: Addresses,
     config: Config,
-    state: ProxyState | StoreError,
+    state: ProxyState | None,
 ) -> Detector:
     """Build what finds engines; it leaves out the proxy itself and what that runs."""
 
@@ -270,19 +263,17 @@ def _detector(
 
     clock, settings = SystemClock(), engine_settings(config)
     ttl = settings.cache_ttl
-    cache = state.store.engine_cache(clock, ttl) if isinstance(state, ProxyState) else MemoryCache(clock, ttl)
+    cache = MemoryCache(clock, ttl) if state is None else state.store.engine_cache(clock, ttl)
     return Detector(find_engines().values(), session, clock, cache, settings, os.environ, owners)
 
 
 def _follow_settings(
-    state: ProxyState | StoreError,
+    state: ProxyState,
     options: ServeOptions,
     set_level: Callable[[LogLevel], None],
     adapt: Sequence[Callable[[EngineSettings], None]],
 ) -> None:
     """Go by the settings that are made at run time, those made before this start among them."""
-    if isinstance(state, StoreError):
-        return
 
     def hear(settings: RunSettings) -> None:
         set_level(settings.log_level or options.log_level)

@@ -3,9 +3,12 @@
 import asyncio
 import http.client
 import json
+import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -188,4 +191,159 @@ def test_a_locked_database_stops_no_inference_and_a_revocation_holds_and_is_kept
     assert status == 200
     assert revoked.status == 200
     assert is_revoked(proxy, user_id)
+    assert proxy.end() == 0
+
+
+def lose_store(proxy: Proxy) -> None:
+    """Delete the database with its journals, as somebody does who cleans up."""
+    for file in data_of(proxy).glob("ai-proxy.db*"):
+        file.unlink()
+
+
+def test_a_lost_store_lets_nobody_in_until_it_is_restored_and_the_proxy_then_serves_by_itself(
+    proxy: Proxy,
+) -> None:
+    user, _ = make_key(proxy)
+    proxy.configure(a=fake(Behaviour.OK))
+    proxy.cli("backup", "create", "backup.tar.gz")
+    lose_store(proxy)
+
+    proxy.serve()
+    without_key = proxy.ask("/service/a/v1/models")
+    with_key = infer(proxy, user)
+    told = proxy.log.read_text()
+    restored = proxy.cli("backup", "restore", "backup.tar.gz", "--force")
+
+    assert (without_key.status, with_key) == (503, 503)
+    assert "cannot read its API keys" in without_key.json["detail"]
+    assert "was deleted, emptied or replaced: it holds no API key" in told
+    assert restored.returncode == 0, restored.stderr
+    eventually(lambda: infer(proxy, user) == 200)
+    assert proxy.ask("/service/a/v1/models").status == 401
+    assert proxy.end() == 0
+
+
+def test_a_lost_store_that_the_owner_accepts_is_a_new_one(proxy: Proxy) -> None:
+    make_key(proxy)
+    proxy.configure(a=fake(Behaviour.OK))
+    lose_store(proxy)
+    proxy.serve()
+
+    checked = proxy.cli("check")
+    refused = proxy.cli("api-keys", "create", "new")
+    accepted = proxy.cli("security", "accept-loss")
+
+    assert checked.returncode == 1
+    assert "was deleted, emptied or replaced" in checked.stdout
+    assert (refused.returncode, accepted.returncode) == (1, 0), accepted.stderr
+    assert "ai-proxy security accept-loss" in refused.stderr
+    eventually(lambda: proxy.ask("/v1/models").status == 200)
+    assert "security.accept-loss" in proxy.cli("audit").stdout
+
+
+def test_a_disk_that_is_full_at_the_start_lets_clients_in_once_there_is_room(
+    proxy_on_small_disk: Proxy,
+) -> None:
+    proxy = proxy_on_small_disk
+    user, _ = make_key(proxy)
+    proxy.configure(a=fake(Behaviour.OK))
+    proxy.cli("check", "--fix")
+    make_installation_id(proxy)
+    filler = fill(data_of(proxy).parent)
+
+    proxy.serve()
+    refused = ask(proxy, user, "GET", "/v1/models")
+    commands = proxy.cli("ps")
+    filler.unlink()
+
+    assert refused.status == 503
+    assert "is full" in proxy.log.read_text()
+    assert commands.returncode == 0
+    eventually(lambda: infer(proxy, user) == 200)
+    assert proxy.end() == 0
+
+
+def make_installation_id(proxy: Proxy) -> None:
+    """Have the proxy run once, as on a machine whose disk filled up later."""
+    proxy.serve()
+    assert proxy.end() == 0
+
+
+def test_a_read_only_disk_lets_clients_in_once_it_can_be_written(proxy_on_small_disk: Proxy) -> None:
+    proxy = proxy_on_small_disk
+    user, _ = make_key(proxy)
+    proxy.configure(a=fake(Behaviour.OK))
+    make_installation_id(proxy)
+    disks.make_read_only(data_of(proxy).parent)
+
+    proxy.serve()
+    refused = ask(proxy, user, "GET", "/v1/models")
+    commands = proxy.cli("ps")
+    disks.make_writable(data_of(proxy).parent)
+
+    assert refused.status == 503
+    assert "Read-only file system" in proxy.log.read_text()
+    assert commands.returncode == 0
+    eventually(lambda: infer(proxy, user) == 200)
+
+
+def test_a_data_directory_that_vanishes_is_told_and_no_key_is_made_into_nothing(proxy: Proxy) -> None:
+    user, _ = make_key(proxy)
+    admin, _ = make_key(proxy, Scope.ADMIN)
+    proxy.configure(a=fake(Behaviour.OK))
+    proxy.serve()
+    assert infer(proxy, user) == 200
+
+    shutil.rmtree(data_of(proxy))
+    eventually(lambda: "was deleted or replaced while it is in use" in proxy.log.read_text())
+    made = ask(proxy, admin, "POST", "/api/v1/keys", {"label": "new"})
+    proxy.cli("api-keys", "list")  # makes a new, empty store there
+
+    assert made.status == 503
+    assert "nothing can be saved; restart the proxy" in made.json["detail"]
+    assert infer(proxy, user) == 200
+    assert proxy.ask("/service/a/v1/models").status == 401
+    assert proxy.end() == 0
+
+
+def test_a_store_of_a_newer_version_lets_nobody_in_and_is_left_as_it_is(proxy: Proxy) -> None:
+    user, _ = make_key(proxy)
+    proxy.configure(a=fake(Behaviour.OK))
+    with closing(sqlite3.connect(database_of(proxy))) as store, store:
+        store.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    proxy.serve()
+    refused = ask(proxy, user, "GET", "/v1/models")
+    listed = proxy.cli("api-keys", "list")
+
+    assert refused.status == 503
+    assert "was made by a newer ai-proxy" in proxy.log.read_text()
+    assert (listed.returncode, "install the newer one again" in listed.stderr) == (1, True)
+    with closing(sqlite3.connect(database_of(proxy))) as store:
+        assert store.execute("SELECT count(*) FROM api_keys").fetchone() == (1,)
+
+
+def test_a_damaged_store_lets_nobody_in_and_leaves_the_owner_his_commands(proxy: Proxy) -> None:
+    user, _ = make_key(proxy)
+    proxy.configure(a=fake(Behaviour.OK))
+    with database_of(proxy).open("r+b") as file:
+        file.write(b"\xa5" * 4096)
+
+    proxy.serve()
+    with_key, without = infer(proxy, user), proxy.ask("/v1/models").status
+    started = proxy.cli("start", "a")
+
+    assert (with_key, without) == (503, 503)
+    assert started.returncode == 0, started.stderr
+    assert "is damaged" in proxy.log.read_text()
+
+
+def test_a_store_that_is_locked_at_the_start_lets_clients_in_once_it_is_free(proxy: Proxy) -> None:
+    user, _ = make_key(proxy)
+    proxy.configure(a=fake(Behaviour.OK))
+
+    with held_by_another_process(database_of(proxy), "BEGIN EXCLUSIVE"):
+        proxy.serve()
+
+    eventually(lambda: infer(proxy, user) == 200)
     assert proxy.end() == 0

@@ -27,5 +27,5 @@ def create_app(
 ) -> FastAPI:
     """Build the application; what a test leaves out is empty."""
     requests, detector = requests or Requests(), detector or FakeDetector()
-    context = Context(plane, metrics, version, Addresses(), requests, detector, state, restarts)
+    context = Context(plane, metrics, version, Addresses(), requests, detector, lambda: state, restarts)
     return application.create_app(context)

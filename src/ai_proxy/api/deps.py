@@ -156,7 +156,7 @@ class Context:
         addresses: Where the proxy listens; filled in when it does.
         requests: Looks up requests to models.
         engines: Detects engines that the proxy did not start.
-        state: Keys, policy, settings and audit log; or the error that endpoints about them answer.
+        stored: Returns keys, policy, settings and audit log; or the error that endpoints about them answer.
         restarts: Returns the background work that failed and was restarted, by name.
     """
 
@@ -166,8 +166,13 @@ class Context:
     addresses: Addresses
     requests: Requests
     engines: EngineDetector
-    state: StoredState | StoreError
+    stored: Callable[[], StoredState | StoreError]
     restarts: Callable[[], Mapping[str, Restarts]]
+
+    @property
+    def state(self) -> StoredState | StoreError:
+        """Keys, policy, settings and audit log; or the error that endpoints about them answer."""
+        return self.stored()
 
 
 type Allowed = Callable[[ModelView], bool]

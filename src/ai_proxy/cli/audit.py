@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from ai_proxy.cli.output import ConfigOption, Format, FormatOption, UserError, output_format, show
-from ai_proxy.platform.data_folder import private_opener
+from ai_proxy.platform.private_files import private_opener
 
 if TYPE_CHECKING:
     from ai_proxy.core.store_ports import AuditEntry

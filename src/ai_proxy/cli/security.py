@@ -19,16 +19,30 @@ if TYPE_CHECKING:
     from ai_proxy.core.store_ports import PolicyRevision
     from ai_proxy.instances.state import ProxyState
 
-app = typer.Typer(help="Manage the allowlist and the rate limits.", no_args_is_help=True)
+app = typer.Typer(help="Manage the allowlist and the rate limits; accept their loss.", no_args_is_help=True)
 policy = typer.Typer(help="Show and set the policy.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 
 HINT = "# Save and close to apply this policy; 'ai-proxy security policy schema' describes it.\n"
 
 
-@app.callback()
-def group() -> None:
-    """Keep `policy` a command of the group although it is the only one."""
+@app.command("accept-loss")
+def accept_the_loss(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:
+    """Begin without the API keys and the policy of a store that was lost; a proxy that runs serves again."""
+    import asyncio
+
+    from ai_proxy.cli.state import audited, with_state
+    from ai_proxy.config.load import configuration
+    from ai_proxy.instances.state import accept_loss
+
+    asyncio.run(accept_loss(configuration(config, os.environ)[1]))
+
+    async def note(state: "ProxyState") -> None:
+        async with audited(state, "security.accept-loss"):
+            pass
+
+    with_state(config, note)
+    show(ctx, output, None, lambda: typer.echo("the store is empty; 'ai-proxy api-keys create' makes a key"))
 
 
 @policy.command("show")

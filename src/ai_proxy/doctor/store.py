@@ -11,7 +11,8 @@ from ai_proxy.core.policy import is_exposed
 from ai_proxy.doctor.finding import Finding, ok, problem, shorten, warning
 from ai_proxy.doctor.installation import Installation
 from ai_proxy.persistence.database import Database, database_file, file_url, parse_url
-from ai_proxy.persistence.file import database_problems
+from ai_proxy.persistence.file import database_problems, is_empty
+from ai_proxy.persistence.mark import SecuredMark, lost
 from ai_proxy.persistence.migrate import MIGRATIONS, schema_of
 from ai_proxy.persistence.store import Store
 from ai_proxy.security.pepper import FILE_NAME as PEPPER
@@ -84,6 +85,9 @@ async def check_store(installation: Installation) -> Sequence[Finding]:
     """Check the store without changing it: an old schema is not migrated."""
     url = store_url(installation.config)
     file = database_file(url, installation.data)
+    mark = SecuredMark(installation.data)
+    if file is not None and mark.is_set and is_empty(file):
+        return [classify_failure(lost(str(file)))]
     if file is not None and not file.exists():
         return [
             ok(STORE, f"{file} does not exist yet; the first start creates it"),
@@ -94,6 +98,8 @@ async def check_store(installation: Installation) -> Sequence[Finding]:
         try:
             if said := classify_schema(database.where, await schema_of(database), MIGRATIONS.head):
                 return [said]
+            if mark.is_set and not await Store(database).is_secured():
+                return [classify_failure(lost(database.where))]
             return [*await _check_integrity(database), *await _check_content(Store(database), installation)]
         except StoreError as error:
             return [classify_failure(error)]

@@ -33,8 +33,8 @@ LONGEST_ERROR = 500
 class Announcement:
     """Keeps this instance's entry in the store; a failure to write it is logged, and stops nothing."""
 
-    def __init__(self, instances: InstanceStore | None) -> None:
-        self._instances = instances
+    def __init__(self) -> None:
+        self._instances: InstanceStore | None = None
         self._instance: Instance | None = None
         self._error = ""
         self._noted = asyncio.Event()
@@ -51,6 +51,11 @@ class Announcement:
         await self._drop_dead(port)
         await self._put()
         notify(READY)
+
+    def keep_in(self, instances: InstanceStore) -> None:
+        """Keep the entry there from now on; until then, only the service manager is notified."""
+        self._instances = instances
+        self._noted.set()
 
     async def stopping(self) -> None:
         """Announce that this instance takes no more requests, and ends."""
@@ -93,16 +98,15 @@ class Announcement:
 
 
 @asynccontextmanager
-async def announced(instances: InstanceStore | None, background: Background) -> AsyncIterator[Announcement]:
+async def announced(background: Background) -> AsyncIterator[Announcement]:
     """Yield what keeps this instance's entry; errors that are logged meanwhile become its last one.
 
     There is an entry from `Announcement.serving` on, until this is left.
 
     Args:
-        instances: Where it is kept; None for nowhere, and only the service manager is notified.
         background: Runs what writes the last error.
     """
-    announcement = Announcement(instances)
+    announcement = Announcement()
     keeper = background.run(announcement.keep, "announcement of this instance")
     try:
         with _errors_passed_to(announcement):

@@ -18,6 +18,7 @@ from ai_proxy.core.service import Service
 from ai_proxy.core.settings import Limits
 from ai_proxy.core.store_ports import Instance, InstanceStore
 from ai_proxy.instances.status import answers, is_here, process_of
+from ai_proxy.platform.private_files import make_folders, private_opener
 from ai_proxy.runtimes.process.session import ended
 
 POLL = 0.03
@@ -118,8 +119,8 @@ def launch(options: ServeOptions, log: Path) -> Launched:
         StartError: The log file cannot be written.
     """
     try:
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        make_folders(log.parent)
+        descriptor = private_opener(os.fspath(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     except OSError as error:
         raise StartError(
             f"cannot write the log {log}: {error.strerror}; choose another folder with AI_PROXY_DATA_DIR"

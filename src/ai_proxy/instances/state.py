@@ -9,13 +9,16 @@ from pathlib import Path
 from ai_proxy.config.build import engine_settings, store_url
 from ai_proxy.config.schema import Config
 from ai_proxy.control.run_settings import SettingsHolder
-from ai_proxy.core.errors import StoreDamagedError
+from ai_proxy.core.errors import InvalidRequestError, StoreDamagedError
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.core.store_ports import SETTINGS
-from ai_proxy.persistence.database import database_file, file_url
+from ai_proxy.persistence.database import database_file, file_url, parse_url
+from ai_proxy.persistence.failures import explained
+from ai_proxy.persistence.file import is_empty
+from ai_proxy.persistence.mark import SecuredMark
 from ai_proxy.persistence.store import Store, open_store
-from ai_proxy.platform.data_folder import data_folder
+from ai_proxy.platform.data_folder import claim_data_folder, data_folder
 from ai_proxy.platform.tasks import Background
 from ai_proxy.security.pepper import FILE_NAME, load_pepper
 from ai_proxy.security.security import Security, open_security
@@ -56,16 +59,20 @@ async def open_state(
         background: Runs what keeps the state and the store in step; None for one of its own.
 
     Raises:
-        StoreError: It cannot be used; the detail gives the reason and what to do.
+        DataDirError: Others may write to the data directory.
+        StoreError: The store cannot be used; the detail gives the reason and what to do.
     """
     folder = data_folder(env)
+    with explained(str(folder)):
+        claim_data_folder(folder)
     url = store_url(config) or file_url(folder)
     _check_not_emptied(database_file(url, folder), folder / FILE_NAME)
-    async with open_store(url) as store:
+    async with open_store(url, mark=SecuredMark(folder)) as store:
         settings = SettingsHolder(store.settings, RunSettings(engine_settings(config)))
         await settings.load()
         loads = {SETTINGS: settings.load}
-        async with open_security(store, load_pepper(folder), clock, loads, background) as security:
+        pepper = load_pepper(folder, may_make=await store.keys.count() == 0)
+        async with open_security(store, pepper, clock, loads, background) as security:
             yield ProxyState(folder, store, security, settings, clock)
 
 
@@ -77,6 +84,37 @@ def _check_not_emptied(database: Path | None, pepper: Path) -> None:
     """
     if database is not None and database.is_file() and not database.stat().st_size and pepper.exists():
         raise StoreDamagedError(
-            f"the store {database} is empty, though it was in use; run 'ai-proxy backup restore', or remove"
-            " the file to begin with an empty store: its keys are then gone"
+            f"the store {database} is empty, though it was in use; run 'ai-proxy backup restore', or"
+            " 'ai-proxy security accept-loss' to begin without its keys"
         )
+
+
+async def accept_loss(config: Config, env: Mapping[str, str] = os.environ) -> None:
+    """Begin without the keys and the policy that were lost with the store.
+
+    Args:
+        config: May name a database.
+        env: May name the data directory.
+
+    Raises:
+        InvalidRequestError: The store is not lost.
+        StoreError: It cannot be read, so it may hold keys.
+    """
+    folder = data_folder(env)
+    url = store_url(config) or file_url(folder)
+    mark, file = SecuredMark(folder), database_file(url, folder)
+    emptied = file is not None and file.exists() and is_empty(file)
+    if file is not None and is_empty(file):
+        secured = False
+    else:
+        async with open_store(url) as store:
+            secured = await store.is_secured()
+    if secured or not (mark.is_set or emptied):
+        raise InvalidRequestError(
+            f"the store {parse_url(url)} is not lost; 'ai-proxy check' shows how it is, and"
+            " 'ai-proxy api-keys list' the keys in it"
+        )
+    with explained(str(folder)):
+        if emptied and file is not None:
+            file.unlink()
+        mark.remove()

@@ -21,8 +21,9 @@ import msgspec
 from ai_proxy.core.errors import ProxyError, StoreDamagedError, StoreNewerError
 from ai_proxy.persistence.database import FILE_NAME
 from ai_proxy.persistence.file import copy_database, database_problems, schema_in, sole_use
+from ai_proxy.persistence.mark import SecuredMark
 from ai_proxy.persistence.migrate import MIGRATIONS
-from ai_proxy.platform.data_folder import fsync_path, private_opener
+from ai_proxy.platform.private_files import fsync_path, make_folders, private_opener
 
 FORMAT = 1
 """Of the archive; a change that older programs cannot read raises it."""
@@ -181,7 +182,7 @@ def restore_backup(file: Path, data: Path, *, database: Path | None, force: bool
         StoreError: Its database is damaged or of a newer version, or the present one is in use.
     """
     with _explained(f"{data} cannot be written"):
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(data)
     with _explained(f"{file} cannot be restored to {data}"), _staging(data) as staging:
         manifest = _unpack(file, staging)
         _check_place(file, manifest, database)
@@ -196,11 +197,24 @@ def restore_backup(file: Path, data: Path, *, database: Path | None, force: bool
                 f"{data} is in use already: there is {', '.join(place.name for place, _ in there)}; --force"
                 " restores the backup all the same, and keeps these files in a folder"
             )
-        with sole_use(database) if database else contextlib.nullcontext():
+        with sole_use(database) if database else contextlib.nullcontext(), _never_new(data):
             _move_all([*there, *coming])
         return Restored(
             manifest, tuple(manifest.files) if manifest else (FILE_NAME,), replaced if there else None
         )
+
+
+@contextmanager
+def _never_new(data: Path) -> Iterator[None]:
+    """Have nobody who opens the store meanwhile take the gap for a new one, which everybody may use."""
+    mark = SecuredMark(data)
+    was_set = mark.is_set
+    mark.set()
+    try:
+        yield
+    finally:
+        if not was_set:
+            mark.remove()
 
 
 def _places(data: Path, database: Path | None, *, whole: bool) -> dict[str, Path]:
@@ -221,7 +235,7 @@ def _move_all(moves: Sequence[tuple[Path, Path]]) -> None:
     with contextlib.ExitStack() as undo:
         for source, target in moves:
             if not target.parent.exists():
-                target.parent.mkdir(mode=0o700, parents=True)
+                make_folders(target.parent)
                 undo.callback(target.parent.rmdir)
             shutil.move(source, target)
             undo.callback(shutil.move, target, source)

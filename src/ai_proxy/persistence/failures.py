@@ -80,8 +80,8 @@ def _read_only(where: str, reason: str) -> StoreError:
 
 def _damaged(where: str, reason: str) -> StoreError:
     return StoreDamagedError(
-        f"the store {where} is damaged ({reason}); stop the proxy and run 'ai-proxy backup restore', or move"
-        " the file away to begin with an empty one: its keys are then gone"
+        f"the store {where} is damaged ({reason}); run 'ai-proxy backup restore', or move the file away and"
+        " run 'ai-proxy security accept-loss' to begin without its keys"
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ai_proxy.core.errors import StoreDamagedError, StoreError, StoreReadOnlyError, StoreUnavailableError
 from ai_proxy.persistence.failures import explained
-from ai_proxy.platform.data_folder import fsync_path
+from ai_proxy.platform.private_files import FILE_MODE, fsync_path, make_folders, private_opener, set_mode
 
 KEPT = 5
 """Copies from before migrations that are kept."""
@@ -28,9 +28,9 @@ def make_private(path: Path) -> None:
         StoreReadOnlyError: They cannot be made, or not written.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        path.chmod(0o600)
+        make_folders(path.parent)
+        os.close(private_opener(os.fspath(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC))
+        set_mode(path, FILE_MODE)
         if not os.access(path.parent, os.W_OK):
             raise PermissionError(None, "the folder may not be written")
     except OSError as error:
@@ -38,6 +38,11 @@ def make_private(path: Path) -> None:
             f"cannot use the store {path}: {error.strerror}; give this user the right to write the file"
             " and its folder, or choose another folder with AI_PROXY_DATA_DIR"
         ) from error
+
+
+def is_empty(path: Path) -> bool:
+    """Tell whether a database's file is missing, or was truncated to nothing."""
+    return not path.exists() or path.stat().st_size == 0
 
 
 def backups_folder(database: Path) -> Path:
@@ -59,7 +64,7 @@ def back_up_before(database: Path, revision: str) -> Path:
     moment = datetime.now(tz=UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     target = folder / f"before-{revision}-{moment}.db"
     with explained(str(folder)):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folders(folder)
     copy_database(database, target)
     for old in sorted(folder.glob("before-*.db"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
         with contextlib.suppress(OSError):
@@ -76,7 +81,7 @@ def copy_database(source: Path, target: Path) -> None:
     partial = target.with_name(f"{target.name}.partial")
     with explained(str(target)):
         try:
-            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+            os.close(private_opener(os.fspath(partial), os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
             with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(partial)) as new:
                 old.backup(new)
                 new.execute("PRAGMA journal_mode = DELETE")

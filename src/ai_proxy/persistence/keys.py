@@ -1,6 +1,6 @@
 """API keys, without the keys themselves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,10 +20,16 @@ INSERT INTO api_keys (
 
 
 class Keys:
-    """Implements `core.store_ports.KeyStore`."""
+    """Implements `core.store_ports.KeyStore`.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: Holds them.
+        secured: Remembers that there are keys; called before each is kept, on the database's thread.
+    """
+
+    def __init__(self, database: Database, secured: Callable[[], None]) -> None:
         self._database = database
+        self._secured = secured
 
     async def all(self) -> Sequence[ApiKey]:
         """Return every key that can be read, oldest first."""
@@ -46,7 +52,12 @@ class Keys:
 
     async def add(self, key: ApiKey) -> None:
         """Keep a new key; on return it is on disk."""
-        await self._database.write(lambda tx: tx.run(_ADD, **_row(key)))
+
+        def insert(tx: Transaction) -> None:
+            self._secured()
+            tx.run(_ADD, **_row(key))
+
+        await self._database.write(insert)
 
     async def revoke(self, key_id: str, at: float) -> None:
         """Revoke a key, unless it is; on return that is on disk."""

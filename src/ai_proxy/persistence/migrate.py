@@ -10,7 +10,13 @@ from pathlib import Path
 
 from loguru import logger
 
-from ai_proxy.core.errors import StoreDamagedError, StoreError, StoreMigrationError, StoreNewerError
+from ai_proxy.core.errors import (
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreMigrationError,
+    StoreNewerError,
+)
 from ai_proxy.persistence.database import Database, Transaction
 from ai_proxy.persistence.file import back_up_before, backups_folder
 
@@ -52,6 +58,7 @@ async def migrate(database: Database, migrations: Migrations = MIGRATIONS) -> No
 
     Raises:
         StoreNewerError: A newer version of this program made it.
+        StoreFullError: There is no room for it; the database is as it was.
         StoreMigrationError: A step failed; the database is as it was.
         StoreError: It cannot be read.
     """
@@ -66,6 +73,10 @@ async def migrate(database: Database, migrations: Migrations = MIGRATIONS) -> No
     try:
         await database.write(lambda transaction: _take_steps(transaction, database, migrations, copies))
     except StoreDamagedError:
+        raise
+    except StoreFullError:
+        for made in copies:  # what is tried again once there is room must not push out older copies
+            made.unlink(missing_ok=True)
         raise
     except StoreError as error:
         copy = f"; a copy from before is {copies[0]}" if copies else ""

@@ -1,6 +1,6 @@
 """Every policy that was ever set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ai_proxy.core.errors import InvalidPolicyError
 from ai_proxy.core.store_ports import PolicyRevision
@@ -9,10 +9,16 @@ from ai_proxy.persistence.rows import UNREADABLE, decode, encode, fact, skip
 
 
 class Policies:
-    """Implements `core.store_ports.PolicyStore`."""
+    """Implements `core.store_ports.PolicyStore`.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: Holds them.
+        secured: Remembers that there is one; called before each is kept, on the database's thread.
+    """
+
+    def __init__(self, database: Database, secured: Callable[[], None]) -> None:
         self._database = database
+        self._secured = secured
 
     async def current(self) -> PolicyRevision | None:
         """Return the one in force; None before the first.
@@ -44,6 +50,7 @@ class Policies:
         """Put one in force."""
 
         def add(tx: Transaction) -> PolicyRevision:
+            self._secured()
             tx.lock("policy")  # so that no other process takes the number
             last = tx.value("SELECT max(number) AS last FROM policy")
             revision = PolicyRevision((last or 0) + 1, at, who, document)

@@ -37,7 +37,7 @@ class Sqlite:
 
     def connect(self) -> sqlite3.Connection:
         """Open the file."""
-        connection = sqlite3.connect(self._path, timeout=self._patience, autocommit=True)
+        connection = self._open(self._patience)
         connection.row_factory = sqlite3.Row
         try:
             self._log_ahead(connection)
@@ -49,6 +49,11 @@ class Sqlite:
             raise
         self._opened = self._file()
         return connection
+
+    def _open(self, patience: float) -> sqlite3.Connection:
+        """Open the file, which must exist: an empty one in its place would let everybody in."""
+        address = f"{self._path.absolute().as_uri()}?mode=rw"
+        return sqlite3.connect(address, timeout=patience, autocommit=True, uri=True)
 
     def _log_ahead(self, connection: sqlite3.Connection) -> None:
         """Switch to write-ahead logging; SQLite does not wait while another connection does the same."""
@@ -69,13 +74,18 @@ class Sqlite:
         Raises:
             StoreUnavailableError: The file that is open was deleted or replaced.
         """
-        if writes and self._file() != self._opened:
+        if writes:
+            self._check_place()
+        # Taking the lock at once avoids the deadlock of two readers that both want to write.
+        connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    def _check_place(self) -> None:
+        """Raise an error where what is written would be lost, and what others write is not seen."""
+        if self._file() != self._opened:
             raise StoreUnavailableError(
                 f"the store {self._path} was deleted or replaced while it is in use, so nothing can be saved;"
                 " restart the proxy"
             )
-        # Taking the lock at once avoids the deadlock of two readers that both want to write.
-        connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     def _file(self) -> tuple[int, int] | None:
         """Return what identifies the file; None when there is none."""
@@ -106,8 +116,12 @@ class Sqlite:
 
         `PRAGMA data_version` compares a counter in the journal's shared memory: some microseconds, so it runs
         on the event loop, on a connection of its own that waits for no lock.
+
+        Raises:
+            StoreUnavailableError: The file that is open was deleted or replaced.
         """
-        with closing(sqlite3.connect(self._path, timeout=0, autocommit=True)) as connection:
+        self._check_place()
+        with closing(self._open(0)) as connection:
             seen = None
             while True:
                 with suppress(sqlite3.OperationalError):  # locked for a moment: the next look will tell
@@ -115,4 +129,5 @@ class Sqlite:
                     if version != seen:
                         seen = version
                         yield
+                self._check_place()
                 await clock.sleep(LOOK_EVERY)

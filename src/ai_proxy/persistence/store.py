@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from ai_proxy.core.ports import Clock
 from ai_proxy.persistence.audit import Audit
-from ai_proxy.persistence.database import PATIENCE, Database, parse_url
+from ai_proxy.persistence.database import PATIENCE, Database, Transaction, parse_url
 from ai_proxy.persistence.engine_cache import StoredEngineCache
-from ai_proxy.persistence.file import database_problems, make_private
+from ai_proxy.persistence.file import database_problems, is_empty, make_private
 from ai_proxy.persistence.instances import Instances
 from ai_proxy.persistence.keys import Keys
+from ai_proxy.persistence.mark import SecuredMark, lost
 from ai_proxy.persistence.migrate import MIGRATIONS, Migrations, migrate, schema_of
 from ai_proxy.persistence.policy import Policies
 from ai_proxy.persistence.settings import Settings
@@ -36,13 +37,19 @@ class Changes:
 
 
 class Store:
-    """One repository for each thing that is kept, all on one database."""
+    """One repository for each thing that is kept, all on one database.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: Holds them.
+        mark: Remembers that there are keys or a policy; None for a store that is only looked at.
+    """
+
+    def __init__(self, database: Database, mark: SecuredMark | None = None) -> None:
+        secured = mark.set if mark is not None else lambda: None
         self.settings = Settings(database)
         self.instances = Instances(database)
-        self.keys = Keys(database)
-        self.policies = Policies(database)
+        self.keys = Keys(database, secured)
+        self.policies = Policies(database, secured)
         self.audit = Audit(database)
         self.usage = UsageCounts(database)
         self.changes = Changes(database)
@@ -60,6 +67,10 @@ class Store:
         """Return the cache of what was found out about engines, which forgets after `ttl` seconds."""
         return StoredEngineCache(self._database, clock, ttl)
 
+    async def is_secured(self) -> bool:
+        """Return whether it holds an API key or a policy."""
+        return await self._database.read(_is_secured)
+
     async def problems(self) -> Sequence[str]:
         """Check the whole database, and return what is wrong with it; slow for a large one."""
         if self._database.url.path is not None:
@@ -70,12 +81,17 @@ class Store:
 
 @asynccontextmanager
 async def open_store(
-    url: str, *, migrations: Migrations = MIGRATIONS, patience: float = PATIENCE
+    url: str,
+    *,
+    mark: SecuredMark | None = None,
+    migrations: Migrations = MIGRATIONS,
+    patience: float = PATIENCE,
 ) -> AsyncIterator[Store]:
     """Open a store and bring it up to date.
 
     Args:
         url: Of SQLite or PostgreSQL; `database.file_url` makes the one of a data directory.
+        mark: Tells a store that was lost from a new one; None where nobody's access depends on it.
         migrations: The steps that bring it up to date.
         patience: Seconds to wait for another process that writes to SQLite.
 
@@ -83,10 +99,34 @@ async def open_store(
         StoreError: It cannot be used; the detail gives the reason and what to do.
     """
     parsed = parse_url(url)
+    if mark is not None and mark.is_set and parsed.path is not None and is_empty(parsed.path):
+        raise lost(str(parsed))  # before an empty one is made in its place
     if parsed.path is not None:
         make_private(parsed.path)
     async with Database(parsed, patience=patience) as database:
         if await schema_of(database) != migrations.head:
             async with Database(parsed, foreign_keys=False, patience=patience) as unchecked:
                 await migrate(unchecked, migrations)
-        yield Store(database)
+        if mark is not None:
+            await _compare(database, mark)
+        yield Store(database, mark)
+
+
+async def _compare(database: Database, mark: SecuredMark) -> None:
+    """Raise an error for a store that is empty and was not; mark one that an earlier version secured.
+
+    Raises:
+        StoreDamagedError: It was lost.
+        StoreError: It cannot be read.
+    """
+    if await database.read(_is_secured):
+        with suppress(OSError):  # on a full disk, the next start tries again
+            await asyncio.to_thread(mark.set)
+    elif mark.is_set:
+        raise lost(database.where)
+
+
+def _is_secured(transaction: Transaction) -> bool:
+    """Tell whether a store holds an API key or a policy."""
+    held = "SELECT EXISTS (SELECT 1 FROM api_keys) OR EXISTS (SELECT 1 FROM policy) AS held"
+    return bool(transaction.value(held))

@@ -1,15 +1,23 @@
-"""The data directory, and files that only their owner may read."""
+"""The data directory: what lasts is kept there, for the owner only."""
 
 import contextlib
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
 
+from ai_proxy.platform.private_files import FOLDER_MODE, make_folders, private_opener, set_mode
 from ai_proxy.platform.run_folder import RunDirError
+
+
+class DataDirError(RunDirError):
+    """The data directory cannot be used; the message says why and what to do."""
+
+    code = "data_dir_unusable"
 
 
 def data_folder(env: Mapping[str, str] = os.environ) -> Path:
@@ -21,41 +29,72 @@ def data_folder(env: Mapping[str, str] = os.environ) -> Path:
     return Path(env.get("AI_PROXY_DATA_DIR") or platformdirs.user_data_path("ai-proxy", appauthor=False))
 
 
+def private_data_folder(env: Mapping[str, str] = os.environ) -> Path:
+    """Return the data directory, made by `claim_data_folder`.
+
+    Raises:
+        DataDirError: It cannot be made, is no folder, or others may write to it.
+    """
+    folder = data_folder(env)
+    try:
+        claim_data_folder(folder)
+    except OSError as error:
+        raise DataDirError(
+            f"cannot use the data directory {folder}: {error.strerror}; choose another with AI_PROXY_DATA_DIR"
+        ) from error
+    return folder
+
+
+def claim_data_folder(folder: Path) -> None:
+    """Make the data directory where it is missing, and see that it is the owner's alone.
+
+    Whoever may write to it could put a store and a pepper of their own there, so such a folder is refused;
+    one that others may only read is closed to them.
+
+    Raises:
+        DataDirError: It is no folder, or others may write to it.
+        OSError: It cannot be made, or not be closed.
+    """
+    make_folders(folder)
+    _check_own(folder)
+    set_mode(folder, FOLDER_MODE)
+
+
+def _check_own(folder: Path) -> None:
+    found = folder.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise DataDirError(f"{folder} is not a folder; choose another with AI_PROXY_DATA_DIR")
+    if found.st_uid != os.geteuid():
+        raise DataDirError(
+            f"the data directory {folder} belongs to another user (uid {found.st_uid}); run ai-proxy as that"
+            " user, or choose another with AI_PROXY_DATA_DIR"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise DataDirError(
+            f"others may write to the data directory {folder} (mode {stat.S_IMODE(found.st_mode):o}), and may"
+            f" have changed what is in it; look into it, then run 'chmod 700 {folder}'"
+        )
+
+
 def owner_id(folder: Path, env: Mapping[str, str] = os.environ) -> str:
     """Return the id that marks what an instance starts as its own, such as containers; survives a reboot.
 
     It is derived from an id of this installation, kept in the data directory, and the instance's folder.
 
     Raises:
-        RunDirError: The installation's id can be neither read nor written.
+        DataDirError: The installation's id can be neither read nor written.
     """
-    data = data_folder(env)
-    file = data / "installation-id"
+    file = private_data_folder(env) / "installation-id"
     try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError), file.open("x", encoding="ascii") as fresh:
+        with (
+            contextlib.suppress(FileExistsError),
+            open(file, "x", encoding="ascii", opener=private_opener) as fresh,
+        ):
             fresh.write(uuid.uuid4().hex)
         installation = file.read_text(encoding="ascii").strip()
     except OSError as error:
-        raise RunDirError(
-            f"cannot keep an id in {data}: {error.strerror}; choose another folder with AI_PROXY_DATA_DIR"
+        raise DataDirError(
+            f"cannot keep an id in {file.parent}: {error.strerror}; choose another folder with"
+            " AI_PROXY_DATA_DIR"
         ) from error
     return hashlib.sha256(f"{installation}:{folder}".encode()).hexdigest()[:16]
-
-
-def private_opener(path: str, flags: int) -> int:
-    """Open a file with mode 0600 from its creation on; the `opener` argument of `open`."""
-    return os.open(path, flags, 0o600)
-
-
-def fsync_path(path: Path) -> None:
-    """Flush a file's content or a directory's entries to disk, so that they survive a power loss.
-
-    Raises:
-        OSError: The flush failed.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from ai_proxy.platform.private_files import FOLDER_MODE, make_folders, private_opener, set_mode
+
 MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 """Longest path of a Unix socket, in bytes: `sun_path` of sockaddr_un without its final zero (unix(7))."""
 
@@ -76,11 +78,11 @@ def create_instance_folder(base: Path, port: int) -> Path:
     for name in ("control.sock", "gateway.sock"):
         check_socket_path(folder / name)
     try:
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(base)
         _check_private(base)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folders(folder)
         _check_private(folder)
-        folder.chmod(0o700)
+        set_mode(folder, FOLDER_MODE)
     except OSError as error:
         raise RunDirError(
             f"cannot use the run directory {folder}: {error.strerror}; choose another with --run-dir"
@@ -123,7 +125,7 @@ def lock_instance(folder: Path) -> Iterator[None]:
     Raises:
         AlreadyRunningError: Another process holds the lock.
     """
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = private_opener(os.fspath(folder / "lock"), os.O_RDWR | os.O_CREAT)
     with os.fdopen(descriptor, "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,14 +9,18 @@ from pathlib import Path
 from ai_proxy.core.errors import StoreDamagedError, StoreFullError, StoreReadOnlyError
 from ai_proxy.core.keys import PEPPER_BYTES
 from ai_proxy.core.store_ports import SettingStore
-from ai_proxy.platform.data_folder import private_opener
+from ai_proxy.platform.private_files import make_folders, private_opener
 
 FILE_NAME = "pepper"
 SETTING = "security.pepper_fingerprint"
 
 
-def load_pepper(folder: Path) -> bytes:
+def load_pepper(folder: Path, *, may_make: bool = True) -> bytes:
     """Return the pepper in the data directory; created the first time, readable by the owner only.
+
+    Args:
+        folder: The data directory.
+        may_make: Whether a missing one may be made: not where there are keys, which need the one they have.
 
     Raises:
         StoreReadOnlyError: It cannot be read, or not written.
@@ -25,8 +29,13 @@ def load_pepper(folder: Path) -> bytes:
     """
     file = folder / FILE_NAME
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(folder)
         if not file.exists():
+            if not may_make:
+                raise StoreDamagedError(
+                    f"the pepper {file} is missing, and the API keys in the store are good with it only; put"
+                    " it back, from a backup or from the machine where they were made"
+                )
             _make(file)
         pepper = bytes.fromhex(file.read_text(encoding="ascii").strip())
     except OSError as error:

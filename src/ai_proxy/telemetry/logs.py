@@ -17,7 +17,7 @@ from loguru import logger
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.options import LogFormat, LogLevel
-from ai_proxy.platform.data_folder import private_opener
+from ai_proxy.platform.private_files import private_opener
 
 if TYPE_CHECKING:
     from loguru import FormatFunction, Record

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ai_proxy.platform.data_folder import fsync_path
+from ai_proxy.platform.private_files import (
+    FOLDER_MODE,
+    fsync_path,
+    make_folders,
+    private_opener,
+    set_mode,
+)
 
 
 def make_private_folder(folder: Path) -> None:
@@ -16,9 +22,8 @@ def make_private_folder(folder: Path) -> None:
     Raises:
         OSError: It cannot be created.
     """
-    for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
-        missing.mkdir(mode=0o700, exist_ok=True)
-    folder.chmod(0o700)
+    make_folders(folder)
+    set_mode(folder, FOLDER_MODE)
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -49,7 +54,7 @@ def locked(folder: Path) -> Iterator[None]:
         OSError: It cannot be locked.
     """
     make_private_folder(folder)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = private_opener(os.fspath(folder / "lock"), os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

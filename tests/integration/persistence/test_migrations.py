@@ -150,6 +150,7 @@ def test_several_may_make_one_file_at_once(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(6) as threads:
         for number in range(40):
+            (tmp_path / f"{number}.db").touch()
             list(threads.map(connect, [tmp_path / f"{number}.db"] * 6))
 
 

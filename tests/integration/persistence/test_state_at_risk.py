@@ -15,6 +15,7 @@ from tests.integration.persistence.holding import held_by_another_process
 from ai_proxy.config.schema import Config
 from ai_proxy.core.errors import (
     InvalidKeyError,
+    InvalidRequestError,
     StoreDamagedError,
     StoreError,
     StoreFullError,
@@ -22,7 +23,7 @@ from ai_proxy.core.errors import (
     StoreUnavailableError,
 )
 from ai_proxy.core.keys import Grant
-from ai_proxy.instances.state import ProxyState, open_state
+from ai_proxy.instances.state import ProxyState, accept_loss, open_state
 from ai_proxy.persistence.backup import create_backup, restore_backup
 from ai_proxy.persistence.database import file_url
 from ai_proxy.persistence.store import open_store
@@ -168,13 +169,106 @@ async def test_a_file_that_was_emptied_does_not_open_the_proxy_to_everybody(tmp_
     await make_keys(tmp_path)
     (tmp_path / "ai-proxy.db").write_bytes(b"")
 
-    with pytest.raises(
-        StoreDamagedError, match=r"is empty, though it was in use; run 'ai-proxy backup restore'"
-    ):
+    with pytest.raises(StoreDamagedError, match="is empty, though it was in use"):
         await make_keys(tmp_path)
 
-    (tmp_path / "ai-proxy.db").unlink()
+    assert (tmp_path / "ai-proxy.db").stat().st_size == 0
+
+
+async def test_a_file_that_was_emptied_before_there_was_a_mark_does_not_open_it_either(
+    tmp_path: Path,
+) -> None:
+    await make_keys(tmp_path)
+    (tmp_path / "secured").unlink()
+    (tmp_path / "ai-proxy.db").write_bytes(b"")
+
+    with pytest.raises(StoreDamagedError, match="is empty, though it was in use"):
+        await make_keys(tmp_path)
+
+
+def delete_store(data: Path) -> None:
+    (data / "ai-proxy.db").unlink()
+    remove_journals(data)
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_a_store_that_lost_its_keys_is_refused_until_the_owner_accepts_it(
+    tmp_path: Path, *, replaced: bool
+) -> None:
+    await make_keys(tmp_path)
+    delete_store(tmp_path)
+    if replaced:
+        async with open_store(file_url(tmp_path)):
+            pass
+
+    for _ in range(2):
+        with pytest.raises(StoreDamagedError, match="'ai-proxy security accept-loss' to begin without them"):
+            await make_keys(tmp_path)
+
+    await accept_loss(Config(), {"AI_PROXY_DATA_DIR": str(tmp_path)})
     assert await make_keys(tmp_path)
+
+
+async def test_a_store_that_lost_its_policy_is_refused(tmp_path: Path) -> None:
+    async with vault_in(tmp_path) as state:
+        await state.security.policy.set({"allowlist": ["192.0.2.0/24"]}, "owner")
+    delete_store(tmp_path)
+
+    with pytest.raises(StoreDamagedError, match="it holds no API key and no policy"):
+        await make_keys(tmp_path)
+
+
+async def test_a_store_with_keys_of_an_earlier_version_is_marked_when_it_is_opened(tmp_path: Path) -> None:
+    await make_keys(tmp_path)
+    (tmp_path / "secured").unlink()
+
+    async with vault_in(tmp_path):
+        pass
+
+    assert (tmp_path / "secured").exists()
+
+
+async def test_a_store_that_never_held_a_key_may_go(tmp_path: Path) -> None:
+    async with vault_in(tmp_path):
+        pass
+    delete_store(tmp_path)
+
+    async with vault_in(tmp_path) as state:
+        assert not state.security.keys.has_keys
+
+
+@pytest.mark.parametrize("with_keys", [True, False])
+async def test_no_loss_is_accepted_that_did_not_happen(tmp_path: Path, *, with_keys: bool) -> None:
+    async with vault_in(tmp_path) as state:
+        if with_keys:
+            await state.security.keys.create(Grant("laptop"))
+
+    with pytest.raises(InvalidRequestError, match="is not lost"):
+        await accept_loss(Config(), {"AI_PROXY_DATA_DIR": str(tmp_path)})
+
+    async with vault_in(tmp_path) as state:
+        assert state.security.keys.has_keys is with_keys
+
+
+async def test_a_store_that_cannot_be_read_is_not_given_up(tmp_path: Path) -> None:
+    await make_keys(tmp_path)
+    with (tmp_path / "ai-proxy.db").open("r+b") as file:
+        file.write(b"\xa5" * 4096)
+
+    with pytest.raises(StoreDamagedError, match="not a database"):
+        await accept_loss(Config(), {"AI_PROXY_DATA_DIR": str(tmp_path)})
+
+    assert (tmp_path / "secured").exists()
+
+
+async def test_a_pepper_that_is_missing_is_told_and_none_is_made_in_its_place(tmp_path: Path) -> None:
+    await make_keys(tmp_path)
+    (tmp_path / "pepper").unlink()
+
+    with pytest.raises(StoreDamagedError, match=r"pepper .* is missing.*put it back"):
+        await make_keys(tmp_path)
+
+    assert not (tmp_path / "pepper").exists()
 
 
 KILLED = """

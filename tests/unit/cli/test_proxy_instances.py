@@ -56,7 +56,8 @@ def instance(port: int = 1) -> Instance:
 
 
 async def test_a_proxy_has_a_handle_from_when_it_serves_until_its_end(instances: InstanceStore) -> None:
-    async with announced(instances, Background()) as announcement:
+    async with announced(Background()) as announcement:
+        announcement.keep_in(instances)
         before = await instances.all()
         await announcement.serving("127.0.0.1", 8443, TlsSettings(TlsMode.DEV_SELFSIGNED))
         (during,) = await instances.all()
@@ -70,7 +71,8 @@ async def test_a_proxy_has_a_handle_from_when_it_serves_until_its_end(instances:
 
 async def test_a_proxy_that_fails_leaves_no_handle(instances: InstanceStore) -> None:
     async def fail() -> None:
-        async with announced(instances, Background()) as announcement:
+        async with announced(Background()) as announcement:
+            announcement.keep_in(instances)
             await announcement.serving("127.0.0.1", 1, TlsSettings())
             raise ZeroDivisionError
 
@@ -81,7 +83,8 @@ async def test_a_proxy_that_fails_leaves_no_handle(instances: InstanceStore) -> 
 
 
 async def test_errors_that_are_logged_are_told_by_the_handle(instances: InstanceStore) -> None:
-    async with announced(instances, Background()) as announcement:
+    async with announced(Background()) as announcement:
+        announcement.keep_in(instances)
         logger.error("no certificate")
         await announcement.serving("127.0.0.1", 1, TlsSettings())
         await until_told(instances, "no certificate")
@@ -103,7 +106,8 @@ async def test_one_that_died_is_forgotten_when_another_takes_its_place(instances
     await instances.put(replace(dead, id="dead-on-another-port", port=8))
     await instances.put(replace(dead, id="elsewhere", machine="another"))
 
-    async with announced(instances, Background()) as announcement:
+    async with announced(Background()) as announcement:
+        announcement.keep_in(instances)
         await announcement.serving("127.0.0.1", 7, TlsSettings())
 
     assert {one.id for one in await instances.all()} == {"dead-on-another-port", "elsewhere"}
@@ -126,7 +130,8 @@ async def test_a_broken_store_keeps_nobody_from_serving() -> None:
     told: list[str] = []
     sink = logger.add(told.append, level="WARNING", format="{message}")
 
-    async with announced(BrokenInstances(), Background()) as announcement:
+    async with announced(Background()) as announcement:
+        announcement.keep_in(BrokenInstances())
         await announcement.serving("127.0.0.1", 1, TlsSettings())
         await announcement.stopping()
 
@@ -153,7 +158,8 @@ async def test_one_that_refuses_connections_or_fails_is_not_answering() -> None:
 
 
 async def test_one_that_is_about_to_end_is_stopping(instances: InstanceStore) -> None:
-    async with announced(instances, Background()) as announcement:
+    async with announced(Background()) as announcement:
+        announcement.keep_in(instances)
         await announcement.serving("127.0.0.1", 1, TlsSettings())
         await announcement.stopping()
         (found,) = await instances.all()

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from ai_proxy.core.service import HANDLE_VERSION, Handle, Upstream
-from ai_proxy.platform.data_folder import private_opener
+from ai_proxy.platform.private_files import FOLDER_MODE, make_folders, private_opener, set_mode
 from ai_proxy.platform.process import boot_id
 
 HOST = "127.0.0.1"
@@ -59,8 +59,8 @@ class Records:
 
     def prepare(self) -> None:
         """Make the folder, accessible to the owner only."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder.chmod(0o700)
+        make_folders(self._folder)
+        set_mode(self._folder, FOLDER_MODE)
 
     def fifo(self, service_id: str) -> Path:
         """Return the path of a service's output FIFO."""

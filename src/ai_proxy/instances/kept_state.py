@@ -1,0 +1,96 @@
+"""The state of a proxy that runs: opened at its start, or else as soon as the store can be used."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from typing import Self
+
+from loguru import logger
+
+from ai_proxy.core.errors import StoreError, StoreMigrationError
+from ai_proxy.core.ports import Clock
+from ai_proxy.instances.state import ProxyState
+from ai_proxy.platform.data_folder import DataDirError
+from ai_proxy.platform.tasks import Background, cancel
+
+RETRY = 5.0
+"""Seconds between two tries to open a store that cannot be used."""
+
+
+class KeptState:
+    """Opens the state, and tries again while that fails.
+
+    Args:
+        opened: Opens it once.
+        clock: Times the tries.
+        background: Runs the tries.
+
+    Attributes:
+        current: The state; or why it cannot be used.
+    """
+
+    def __init__(
+        self,
+        opened: Callable[[], AbstractAsyncContextManager[ProxyState]],
+        clock: Clock,
+        background: Background,
+    ) -> None:
+        self.current: ProxyState | StoreError = StoreError("the store has not been opened yet")
+        self._opened = opened
+        self._clock = clock
+        self._background = background
+        self._stack = AsyncExitStack()
+        self._trying: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<KeptState [{self.current!r}]>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await cancel(self._trying)
+        await self._stack.aclose()
+
+    async def open(self) -> ProxyState | None:
+        """Try once; return the state, or None where `current` says why it cannot be used.
+
+        Raises:
+            DataDirError: Others may write to the data directory.
+        """
+        try:
+            state = await self._stack.enter_async_context(self._opened())
+        except StoreError as error:
+            if error.detail != getattr(self.current, "detail", ""):
+                logger.error("cannot use the store, so clients are refused: {}", error.detail)
+            self.current = error
+            return None
+        self.current = state
+        return state
+
+    def use(self, use: Callable[[ProxyState], None]) -> None:
+        """Have the state used: at once where it is open, else as soon as it can be opened.
+
+        A failed migration is not tried again: each try keeps a copy of the whole store.
+
+        Args:
+            use: Takes the state.
+        """
+        if isinstance(self.current, ProxyState):
+            use(self.current)
+        else:
+            self._trying = self._background.run(partial(self._try, use), "opening of the store")
+
+    async def _try(self, use: Callable[[ProxyState], None]) -> None:
+        while not isinstance(self.current, StoreMigrationError):
+            await self._clock.sleep(RETRY)
+            try:
+                state = await self.open()
+            except DataDirError as error:
+                logger.error("{}", error)
+                continue
+            if state is not None:
+                logger.warning("the store can be used again")
+                use(state)
+                return
