@@ -200,6 +200,7 @@ def lose_store(proxy: Proxy) -> None:
         file.unlink()
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 def test_a_lost_store_lets_nobody_in_until_it_is_restored_and_the_proxy_then_serves_by_itself(
     proxy: Proxy,
 ) -> None:
@@ -287,6 +288,7 @@ def test_a_read_only_disk_lets_clients_in_once_it_can_be_written(proxy_on_small_
     eventually(lambda: infer(proxy, user) == 200)
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 def test_a_data_directory_that_vanishes_is_told_and_no_key_is_made_into_nothing(proxy: Proxy) -> None:
     user, _ = make_key(proxy)
     admin, _ = make_key(proxy, Scope.ADMIN)

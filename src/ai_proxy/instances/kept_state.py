@@ -80,6 +80,12 @@ class KeptState:
         if isinstance(self.current, ProxyState):
             use(self.current)
         else:
+            logger.error(
+                "run 'ai-proxy check' for the details, or 'ai-proxy backup restore' to go back to a backup; {}",
+                "then restart the proxy"
+                if isinstance(self.current, StoreMigrationError)
+                else f"the proxy tries again every {RETRY:g} s",
+            )
             self._trying = self._background.run(partial(self._try, use), "opening of the store")
 
     async def _try(self, use: Callable[[ProxyState], None]) -> None:

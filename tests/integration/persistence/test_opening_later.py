@@ -45,7 +45,7 @@ async def test_a_store_that_can_be_used_again_is_used_and_each_reason_is_told_on
         assert kept.current is used[0]
 
     logger.remove(sink)
-    assert [line.rpartition(": ")[2].strip() for line in told] == [
+    assert [line.rpartition(": ")[2].strip() for line in told if "check" not in line] == [
         "full",
         "fuller",
         "the store can be used again",

@@ -191,6 +191,7 @@ def delete_store(data: Path) -> None:
     remove_journals(data)
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 @pytest.mark.parametrize("replaced", [True, False])
 async def test_a_store_that_lost_its_keys_is_refused_until_the_owner_accepts_it(
     tmp_path: Path, *, replaced: bool
@@ -209,6 +210,7 @@ async def test_a_store_that_lost_its_keys_is_refused_until_the_owner_accepts_it(
     assert await make_keys(tmp_path)
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 async def test_a_store_that_lost_its_policy_is_refused(tmp_path: Path) -> None:
     async with vault_in(tmp_path) as state:
         await state.security.policy.set({"allowlist": ["192.0.2.0/24"]}, "owner")
@@ -261,6 +263,7 @@ async def test_a_store_that_cannot_be_read_is_not_given_up(tmp_path: Path) -> No
     assert (tmp_path / "secured").exists()
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 async def test_a_pepper_that_is_missing_is_told_and_none_is_made_in_its_place(tmp_path: Path) -> None:
     await make_keys(tmp_path)
     (tmp_path / "pepper").unlink()

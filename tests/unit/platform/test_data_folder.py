@@ -33,6 +33,7 @@ def test_one_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
     assert mode(private_data_folder(env(tmp_path / "data"))) == 0o700
 
 
+@pytest.mark.threat("a local user", "keys, pepper, logs or sockets in the data and run directories")
 @pytest.mark.parametrize("wide", [0o777, 0o770, 0o722, 0o1777])
 def test_one_that_others_may_write_to_is_refused_and_left_as_it_is(tmp_path: Path, wide: int) -> None:
     (tmp_path / "data").mkdir()
@@ -45,6 +46,7 @@ def test_one_that_others_may_write_to_is_refused_and_left_as_it_is(tmp_path: Pat
     assert not list((tmp_path / "data").iterdir())
 
 
+@pytest.mark.threat("a local user", "keys, pepper, logs or sockets in the data and run directories")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_one_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o700)
@@ -86,6 +88,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.threat("a local user", "keys, pepper, logs or sockets in the data and run directories")
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o277])
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS.keys())
 def test_whatever_command_ran_first_only_the_owner_may_use_what_it_made(
