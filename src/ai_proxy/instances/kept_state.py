@@ -80,11 +80,11 @@ class KeptState:
         if isinstance(self.current, ProxyState):
             use(self.current)
         else:
+            hopeless = isinstance(self.current, StoreMigrationError)
             logger.error(
-                "run 'ai-proxy check' for the details, or 'ai-proxy backup restore' to go back to a backup; {}",
-                "then restart the proxy"
-                if isinstance(self.current, StoreMigrationError)
-                else f"the proxy tries again every {RETRY:g} s",
+                "run 'ai-proxy check' for the details, or 'ai-proxy backup restore' to go back to a backup;"
+                " {}",
+                "then restart the proxy" if hopeless else f"the proxy tries again every {RETRY:g} s",
             )
             self._trying = self._background.run(partial(self._try, use), "opening of the store")
 
