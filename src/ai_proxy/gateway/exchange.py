@@ -312,10 +312,18 @@ class Exchange:
         try:
             ahead = self.body.add(data)
         except ProxyError as error:
-            self.error = error
+            self._refuse_body(error)
             return
         if ahead:
             self._pass_on(ahead)
+
+    def _refuse_body(self, error: ProxyError) -> None:
+        """Answer with an error; what was passed on of the body already is never followed by its end."""
+        if self.phase is not READING:
+            self.client.discard()
+            self.break_off(error)
+        else:
+            self.error = error
 
     def _new_body(self) -> Body:
         if self.plan.streams_body:
@@ -329,7 +337,7 @@ class Exchange:
             try:
                 ahead = self.body.end()
             except ProxyError as error:
-                self.error = error
+                self._refuse_body(error)
             else:
                 if ahead:
                     self._pass_on(ahead)

@@ -54,11 +54,34 @@ async def test_a_bad_body_is_400_in_words(rig: WireRig, body: bytes, says: str, 
     assert param is None or told["param"] == param
 
 
-async def test_of_two_models_in_a_body_the_last_counts_as_for_the_engine(rig: WireRig) -> None:
-    await rig.ask(build_request(CHAT, JSON, body=b'{"model":"llama3","model":"phi"}'))
+TWICE = {
+    "one after the other": b'{"model":"llama3","model":"phi"}',
+    "with an escape": b'{"model":"llama3","mod\\u0065l":"phi"}',
+    "both with escapes": b'{"\\u006dodel":"llama3","mode\\u006C":"phi"}',
+    "with white space": b'{"model" :"llama3", "messages":["]"], "model"\n: "phi"}',
+    "the first one null": b'{"model":null,"model":"phi"}',
+    "the last one null": b'{"model":"phi","model":null}',
+    "around an object": b'{"model":"phi","a":{"b":["{\\"",{}]},"model":"llama3"}',
+}
 
-    (request,) = rig.backends["other"].requests
-    assert json.loads(request.body) == {"model": "phi"}
+
+@pytest.mark.parametrize("path", [CHAT, b"/v1/messages"])
+@pytest.mark.parametrize("body", TWICE.values(), ids=TWICE)
+async def test_a_body_with_two_models_is_400(rig: WireRig, path: bytes, body: bytes) -> None:
+    response = await rig.ask(build_request(path, JSON, body=body))
+
+    assert response.status == 400
+    assert "model must be said once" in error(response)["message"]
+    assert not any(backend.requests for backend in rig.backends.values())
+
+
+async def test_a_model_within_a_tool_or_a_text_is_none_of_the_request(rig: WireRig) -> None:
+    body = b'{"tools":[{"model":"a"},{"model":"b"}],"model":"phi","user":"\\u00e9\\"model\\":\\"x\\""}'
+
+    response = await rig.ask(build_request(CHAT, JSON, body=body))
+
+    assert response.status == 200
+    assert rig.backends["other"].requests[0].body == body
 
 
 async def test_a_very_long_name_is_refused_quickly_and_quoted_shortly(rig: WireRig) -> None:
@@ -76,12 +99,12 @@ async def test_line_ends_in_a_name_stay_in_the_body_and_in_quotes(rig: WireRig) 
     assert r"'a\r\nx-evil: 1\x00'" in error(response)["message"]
 
 
-async def test_what_cannot_be_read_beside_an_image_is_left_to_the_engine(rig: WireRig) -> None:
+async def test_an_image_is_noticed_beside_what_cannot_be_read(rig: WireRig) -> None:
     body = b'{"model":"phi","messages":[{"content":[{"type":"image_url"}],"x":"\xff"}]}'
 
     response = await rig.ask(build_request(CHAT, JSON, body=body))
 
-    assert response.status == 200
+    assert response.status == 422
 
 
 async def test_a_target_in_absolute_form_is_asked_in_origin_form(rig: WireRig) -> None:
@@ -154,6 +177,12 @@ async def test_a_prompt_that_only_speaks_of_images_is_no_image(rig: WireRig) -> 
     text = 'write {"type":"image_url"} and "image_url"'
 
     response = await rig.ask(ask(model="phi", messages=[{"role": "user", "content": text}]))
+
+    assert response.status == 200
+
+
+async def test_a_part_beside_the_messages_is_no_image(rig: WireRig) -> None:
+    response = await rig.ask(ask(model="phi", messages=[["x"]], metadata=[{"type": "image_url"}]))
 
     assert response.status == 200
 

@@ -71,7 +71,7 @@ BAD_UPLOADS = {
     b'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\nA\r\n'
     b'--xyz\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--xyz--\r\n',
     "nothing": b"",
-    "no end": b"--xyz\r\n" + b"x" * 100_000,
+    "no end": b"--xyz\r\n\r\n" + b"x" * 100_000,
 }
 
 
@@ -111,6 +111,25 @@ async def test_a_form_that_could_be_read_in_two_ways_is_400(
 
     assert (response.status, error(response)["code"]) == (400, "invalid_request")
     assert rig.backend.requests == []
+
+
+@pytest.mark.parametrize("name", [b'name="model"', b"name=Model", b"name*=utf-8''model"])
+async def test_an_upload_that_names_a_second_model_is_broken_off(rig: WireRig, name: bytes) -> None:
+    rig.backend.script = by_hand
+    second = b"RIFF\r\n--xyz\r\nContent-Disposition: form-data; %b\r\n\r\nlarge\r\n--xyz--\r\n" % name
+    client = await rig.client()
+    head = build_request(
+        TARGET, MULTIPART, b"content-length: %d" % len(UPLOAD % b"m" + second), method=b"POST"
+    )
+    await client.send(head + UPLOAD % b"m")
+    backend = await rig.backend.connection()
+    await backend.until(UPLOAD % b"m")
+
+    await client.send(second)
+
+    response = await client.response(b"POST")
+    assert (response.status, error(response)["code"]) == (400, "invalid_request")
+    assert b"large" not in await backend.until_closed()
 
 
 async def test_what_only_begins_like_a_boundary_belongs_to_the_content(rig: WireRig) -> None:

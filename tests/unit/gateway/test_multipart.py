@@ -44,6 +44,83 @@ def test_anything_is_read_or_refused(data: bytes, parts: list[bytes]) -> None:
         assert field.model is None
 
 
+def feed_pieces(field: ModelField, form: bytes, size: int) -> None:
+    for at in range(0, len(form), size):
+        field.feed(form[at : at + size])
+
+
+SECOND = {
+    "at once": b'Content-Disposition: form-data; name="model"',
+    "in capitals": b"content-disposition: form-data; NAME=MODEL",
+    "with another parameter first": b'Content-Disposition: form-data; x="; name=a"; name="model"',
+    "as a file": b'Content-Disposition: form-data; name="model"; filename="a"',
+    "in the extended notation": b"Content-Disposition: form-data; name*=utf-8''model",
+    "in a continued parameter": b"Content-Disposition: form-data; name*0=mod; name*1=el",
+    "with two names": b'Content-Disposition: form-data; name="a"; name="model"',
+    "in a second header": b'Content-Disposition: form-data; name="a"\r\n'
+    b'Content-Disposition: form-data; name="model"',
+    "behind a bare line feed": b'A: b\nContent-Disposition: form-data; name="model"',
+    "with an escape": b'Content-Disposition: form-data; name="mod\\el"',
+    "percent-encoded": b'Content-Disposition: form-data; name="%6dodel"',
+    "in a folded line": b'Content-Disposition: form-data;\r\n name="model"',
+}
+
+
+@pytest.mark.parametrize("head", SECOND.values(), ids=SECOND)
+@given(size=st.integers(1, 400))
+def test_a_second_model_is_noticed_however_it_is_written_and_cut(head: bytes, size: int) -> None:
+    first = b'--a+b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall\r\n--a+b\r\n'
+    file = b'Content-Disposition: form-data; name="file"; filename="f"\r\n\r\nRIFF\r\n--a+b\r\n'
+    form = first + file + head + b"\r\n\r\nlarge\r\n--a+b--\r\n"
+    field = ModelField(BOUNDARY)
+
+    with pytest.raises(InvalidRequestError):
+        feed_pieces(field, form, size)
+
+    assert field.model in (None, "small")
+
+
+OTHER_READINGS = {
+    "a boundary behind a bare line feed": b"RIFF\n--a+b\r\n",
+    "a boundary before a bare line feed": b"RIFF\r\n--a+b\n",
+    "a boundary behind the end": b"RIFF\r\n--a+b--\r\n--a+b\r\n",
+    "something behind a boundary": b"RIFF\r\n--a+b x\r\n",
+}
+
+
+@pytest.mark.parametrize("content", OTHER_READINGS.values(), ids=OTHER_READINGS)
+@given(size=st.integers(1, 200))
+def test_a_form_that_some_would_take_apart_elsewhere_is_refused(content: bytes, size: int) -> None:
+    form = (
+        b'--a+b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall\r\n'
+        b'--a+b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n' + content
+    ) + b'Content-Disposition: form-data; name="model"\r\n\r\nlarge\r\n--a+b--\r\n'
+    field = ModelField(BOUNDARY)
+
+    with pytest.raises(InvalidRequestError):
+        feed_pieces(field, form, size)
+
+
+def test_nothing_is_kept_of_a_long_file() -> None:
+    field = ModelField(BOUNDARY)
+    field.feed(b'--a+b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall\r\n--a+b\r\n\r\n')
+    held = len(field.held)
+
+    for _ in range(100):
+        field.feed(b"\r\n--a+" * 10_000)
+
+    assert len(field.held) == held
+    assert len(field._parts._data) < 100
+
+
+def test_headers_of_a_part_that_do_not_end_are_refused() -> None:
+    field = ModelField(BOUNDARY)
+    field.feed(b'--a+b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall\r\n--a+b\r\n')
+
+    with pytest.raises(InvalidRequestError, match="headers of a form's part"):
+        feed_pieces(field, (b"x: " + b"y" * 100 + b"\r\n") * 1000, 105)
+
+
 def test_an_empty_model_is_empty_and_may_be_named() -> None:
     field = ModelField(BOUNDARY)
 

@@ -1,6 +1,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,18 @@ from ai_proxy.core.errors import InvalidRequestError, UnsupportedParameterError
 from ai_proxy.core.ports import Model
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer
 from ai_proxy.core.service import ExternalLaunch, Service
-from ai_proxy.gateway.inference.prompt import UNREADABLE, Plain, fit, plain_reader, read
+from ai_proxy.gateway.inference.prompt import (
+    MAX_MEMBERS,
+    MAX_TOKENS,
+    UNREADABLE,
+    Plain,
+    check_members,
+    check_one_model,
+    fit,
+    member_names,
+    plain_reader,
+    read,
+)
 from ai_proxy.gateway.routing.table import Destination, ModelDestination
 
 NAMES = st.sampled_from(["model", "stream", "temperature", "seed", "tools", "stop"])
@@ -118,3 +130,44 @@ def test_most_requests_are_read_in_one_go() -> None:
 
     assert plain is not None
     assert (plain.model, plain.stream) == ("m", True)
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=9), VALUES | st.lists(st.dictionaries(st.text(max_size=9), VALUES), max_size=3)
+    )
+)
+def test_the_names_of_members_are_told_from_what_is_in_them(members: dict[str, Any]) -> None:
+    for text in (json.dumps(members), json.dumps(members, indent=1, ensure_ascii=False)):
+        names = [json.loads(name.rstrip(b" :")) for name in member_names(text.encode("utf-8", "replace"))]
+
+        assert len(names) == len(members)
+
+
+@given(st.lists(st.sampled_from(["model", "mod\\u0065l", "\\u004Dodel", "x", "models"]), min_size=1))
+def test_a_model_is_refused_when_it_is_said_twice_however_it_is_written(names: list[str]) -> None:
+    body = ("{" + ",".join(f'"{name}": "m"' for name in names) + "}").encode()
+    twice = sum(json.loads(f'"{name}"').lower() == "model" for name in names) > 1
+
+    try:
+        check_one_model(body)
+    except InvalidRequestError:
+        assert twice
+    else:
+        assert not twice
+
+
+def test_a_body_of_too_many_members_is_refused_before_it_is_read() -> None:
+    many = ",".join(f'"{number:x}" :1' for number in range(60_000))
+
+    with pytest.raises(InvalidRequestError, match=f"{MAX_MEMBERS} members"):
+        check_members(b'{"model":"m",%b}' % many.encode())
+
+    check_members(b'{"model":"m","metadata":{%b}}' % many.encode())
+
+
+def test_a_body_of_too_many_brackets_is_not_walked_to_its_end() -> None:
+    twice = b'{"a":{"model":"x"},"b":{"model":"y"},"model":"m","x":[%b]}'
+
+    with pytest.raises(InvalidRequestError, match="texts and lists"):
+        check_one_model(twice % (b"[]," * (MAX_TOKENS // 2)))

@@ -38,12 +38,12 @@ class FormBody:
         """Take a piece: hold it for the model's name, or frame it.
 
         Raises:
-            InvalidRequestError: A file comes before the model, or the model is not text.
+            InvalidRequestError: A file comes before the model, the model is not text, or it comes twice.
         """
-        if self.is_known:
-            return frame_chunk(data) if self._chunked else data
-        self.is_known = self._field.feed(data)
-        return b""
+        was_known, self.is_known = self.is_known, self._field.feed(data)
+        if not was_known:
+            return b""
+        return frame_chunk(data) if self._chunked else data
 
     def end(self) -> bytes:
         """Return the last chunk, where there are chunks.

@@ -1,6 +1,7 @@
 """What a request to a model says, and how it is changed for the engine that is to answer it. Pure."""
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, cast
@@ -26,12 +27,35 @@ _LIKE_MODEL = frozenset(map("".join, itertools.product(*zip("model", "MODEL", st
 _NEVER = Annotated[str, Meta(min_length=1, max_length=0)]
 """The type of what must not be there."""
 
-PARTS: Mapping[Modality, tuple[bytes, ...]] = {
-    Modality.IMAGE: (b'"image_url"', b'"input_image"', b'"image"'),
-    Modality.AUDIO: (b'"input_audio"', b'"audio_url"'),
-}
-"""Types of content parts, as they stand in a prompt that holds such a part."""
+LARGE = 256 * 1024
+"""Bytes from which on a body takes so long to read that other requests would have to wait."""
+MAX_MEMBERS = 1000
+"""Members of a large body that is read in full: each takes far more memory than it takes bytes."""
+MAX_NAMES = 50_000
+"""Names in it, at any depth, up to which its members need not be told from those of what is in it."""
+MAX_TOKENS = 1_000_000
+"""Texts and brackets that are looked at to do so."""
 
+_MODEL_NAME = b'"%b"' % b"".join(
+    rb"(?:[%c%c]|\\u00(?i:%02x|%02x))" % (small, large, small, large)
+    for small, large in zip(b"model", b"MODEL", strict=True)
+)
+"""The name `model` in every way in which JSON can write it."""
+_IS_MODEL = re.compile(_MODEL_NAME)
+_MAY_NAME_MODEL = re.compile(_MODEL_NAME + rb"\s*:\s*[^\s{]")
+"""Such a member, at any depth; with an object, it describes a parameter of a tool, and is no model's name."""
+_NAME_APART = re.compile(rb'"\s++:')
+_TOKEN = re.compile(
+    rb'([{\[])|([}\]])|("[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:)|"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL
+)
+"""What tells the depth of a JSON text: brackets that open and close, names with their colon, other texts."""
+_OPENS, _CLOSES, _NAMES = 1, 2, 3
+
+PARTS: Mapping[Modality, re.Pattern[bytes]] = {
+    Modality.IMAGE: re.compile(rb'"type"\s*+:\s*+"(?:image_url|input_image|image)"'),
+    Modality.AUDIO: re.compile(rb'"type"\s*+:\s*+"(?:input_audio|audio_url)"'),
+}
+"""The type of a content part, as it stands in a prompt: within a text, its quotes would be escaped."""
 
 UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 """What reading a body may raise."""
@@ -142,6 +166,61 @@ def read(body: bytes | bytearray, *, streams_by_default: bool = False) -> Prompt
     return Prompt(model, asked == _TRUE, fields)
 
 
+def check_one_model(body: bytes | bytearray) -> None:
+    r"""See that a body says once which model it is for: of several, engines take the first or the last.
+
+    Raises:
+        InvalidRequestError: It says so twice.
+
+    >>> check_one_model(b'{"model": "a", "tools": [{"model": "x"}]}')
+    >>> check_one_model(b'{"model": "a", "mod\\u0065l": "b"}')
+    Traceback (most recent call last):
+    ai_proxy.core.errors.InvalidRequestError: model must be said once, in small letters
+    """
+    if body.count(b'"model"') == 1 and body.find(b"\\u00") < 0:
+        return
+    if len(_MAY_NAME_MODEL.findall(body)) < 2:
+        return
+    if len([name for name in member_names(body) if _IS_MODEL.match(name)]) > 1:
+        raise InvalidRequestError("model must be said once, in small letters", "model")
+
+
+def check_members(body: bytes | bytearray) -> None:
+    """See that a body can be read in full without taking many times its size.
+
+    Raises:
+        InvalidRequestError: It has too many members.
+    """
+    if body.count(b'":') + len(_NAME_APART.findall(body)) < MAX_NAMES:
+        return
+    if next(itertools.islice(member_names(body), MAX_MEMBERS, None), None) is not None:
+        raise InvalidRequestError(f"a body over {LARGE} bytes may have {MAX_MEMBERS} members at most")
+
+
+def member_names(body: bytes | bytearray) -> Iterator[bytes]:
+    """Yield the names of a JSON object's members as they are written, without reading what is in them.
+
+    Raises:
+        InvalidRequestError: That takes too long.
+
+    >>> list(member_names(b'{"a": {"b": 1}, "c" : ["d"], "e": "f: g"}'))
+    [b'"a":', b'"c" :', b'"e":']
+    """
+    depth = 0
+    for token in itertools.islice(_TOKEN.finditer(body), MAX_TOKENS):
+        kind = token.lastindex
+        if kind == _OPENS:
+            depth += 1
+        elif kind == _CLOSES:
+            depth -= 1
+            if not depth:
+                return
+        elif kind == _NAMES and depth == 1:
+            yield token[0]
+    if depth:
+        raise InvalidRequestError(f"the body must be a JSON object with {MAX_TOKENS} texts and lists at most")
+
+
 def _in_words(error: Exception, body: bytes | bytearray) -> str:
     if not body:
         return "it is empty"
@@ -212,13 +291,11 @@ def check_modalities(body: bytes | bytearray, prompt: Prompt, route: ModelRoute)
     Raises:
         UnsupportedModalitiesError: It has images or audio, for a model without.
     """
-    taken = route.modalities
-    if len(taken) == len(PARTS) or not may_have_parts(body) or b'"type"' not in body:
+    missing = PARTS.keys() - route.modalities
+    if not missing or not may_have_parts(body):
         return
-    for modality, marks in PARTS.items():
-        if modality in taken or not any(mark in body for mark in marks):
-            continue
-        if modality in set(_modalities(prompt.fields)):
+    for modality in sorted(missing):
+        if any(PARTS[modality].search(prompt.fields.get(name, b"")) for name in ("messages", "input")):
             raise UnsupportedModalitiesError(
                 f"{prompt.model!r} takes no {modality}; ask a model that does (GET /v1/models lists them)",
                 "messages",
@@ -234,29 +311,6 @@ def may_have_parts(body: bytes | bytearray) -> bool:
     True
     """
     return body.find(b"[", body.find(b"[") + 1) >= 0
-
-
-def _modalities(fields: Fields) -> Iterator[Modality]:
-    """Yield what the content parts of a prompt are, beside text."""
-    kinds = {mark[1:-1].decode(): modality for modality, marks in PARTS.items() for mark in marks}
-    for name in ("messages", "input"):
-        try:
-            messages: object = msgspec.json.decode(fields.get(name, Raw(b"null")))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return  # the engine will say what is wrong with it
-        for part in _parts(messages):
-            match part:
-                case {"type": str(kind)} if kind in kinds:
-                    yield kinds[kind]
-
-
-def _parts(messages: object) -> Iterator[object]:
-    for message in messages if isinstance(messages, list) else ():
-        match message:
-            case {"content": list(parts)}:
-                yield from parts
-            case _:
-                continue
 
 
 def _is_absent(value: Raw | None) -> bool:

@@ -132,6 +132,7 @@ class PromptResolver:
     def resolve(self, context: Context, payload: Payload, request_id: Callable[[], bytes]) -> Payload:
         """Read just the model's name where the request can be passed on as it is, else all of it."""
         table = context.table
+        prompts.check_one_model(payload)
         try:
             plain = table.read_plain(payload)
         except prompts.UNREADABLE:
