@@ -1,6 +1,7 @@
 """A fake engine that costs far less than any proxy in front of it.
 
-It knows three things: a small chat answer, a stream of chunks at a steady pace, and taking an upload.
+It knows four things: a small chat answer, a stream of chunks at a steady pace, taking an upload, and a tunnel
+that sends back what comes.
 """
 
 import argparse
@@ -24,6 +25,7 @@ _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
+_SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
 def answer(body: bytes) -> bytes:
@@ -166,6 +168,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._pending = b""
         self._upload: Upload | None = None
+        self._tunnel = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -175,6 +178,9 @@ class Connection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         if self._upload is not None:
             self._take_upload(data)
+            return
+        if self._tunnel:
+            self._transport.write(data)
             return
         data = self._pending + data
         while data and self._upload is None:
@@ -212,6 +218,9 @@ class Connection(asyncio.Protocol):
             self._pacer.add(Stream(self._transport, int(order["max_tokens"])), float(order["user"]))
         elif head.startswith(b"POST "):
             self._transport.write(_CHAT_ANSWER)
+        elif head.startswith(b"GET /socket "):
+            self._tunnel = True
+            self._transport.write(_SWITCH)
         elif head.startswith(b"GET /lag "):
             self._transport.write(answer(json.dumps(self._pacer.lag.report()).encode()))
         else:

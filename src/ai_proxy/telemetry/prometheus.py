@@ -23,6 +23,7 @@ def render(
     metrics: Mapping[str, ServiceMetrics],
     services: Iterable[ServiceFacts],
     restarts: Mapping[str, Restarts],
+    tasks: int,
     version: str,
 ) -> tuple[bytes, str]:
     """Return all metrics in Prometheus' text format, and its content type.
@@ -31,6 +32,7 @@ def render(
         metrics: The counts, by service.
         services: Their current state.
         restarts: Background work that failed and was restarted, by name.
+        tasks: How many the event loop has.
         version: Of the program.
     """
     build = {"version": version, "python": platform.python_version()}
@@ -41,7 +43,7 @@ def render(
     registry.register(_Scrape(_by_service(metrics)))
     registry.register(_Scrape(_by_model(metrics)))
     registry.register(_Scrape(_service_states(services)))
-    registry.register(_Scrape([_restarts(restarts)]))
+    registry.register(_Scrape([_restarts(restarts), GaugeMetricFamily("ai_proxy_tasks", "Tasks.", tasks)]))
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 

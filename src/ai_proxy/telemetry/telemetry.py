@@ -1,5 +1,6 @@
 """Recording, `/metrics`, recent requests and the export over OpenTelemetry, behind one object."""
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -81,12 +82,14 @@ class Telemetry:
         self._metrics.listen(listener)
 
     def metrics(self) -> tuple[bytes, str]:
-        """Return all metrics in Prometheus' text format, and its content type."""
+        """Return all metrics in Prometheus' text format, and its content type; called on the event loop."""
         from ai_proxy.telemetry.prometheus import (
             render,  # its package brings a web server: imported on demand
         )
 
-        return render(self._metrics.services, self._services(), self._background.restarts, self._version)
+        tasks = len(asyncio.all_tasks())
+        services = self._services()
+        return render(self._metrics.services, services, self._background.restarts, tasks, self._version)
 
     def watch(
         self,

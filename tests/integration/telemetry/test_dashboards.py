@@ -40,7 +40,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def exposition(metrics: Metrics) -> bytes:
-    return render(metrics.services, SERVICES, RESTARTS, "1.2.3")[0]
+    return render(metrics.services, SERVICES, RESTARTS, 7, "1.2.3")[0]
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     live, restarts = list[LiveRequest](), dict[str, Restarts]()
     app = create_app(
         plane,
-        lambda: render(recorder.services, plane.services(), restarts, "1.2.3"),
+        lambda: render(recorder.services, plane.services(), restarts, 7, "1.2.3"),
         "1.2.3",
         restarts=lambda: restarts,
         requests=Requests(recent.newest, lambda: live),

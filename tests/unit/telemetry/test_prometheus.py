@@ -20,7 +20,7 @@ type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 def scrape(recorder: Metrics, restarts: Mapping[str, Restarts] | None = None) -> Samples:
     services = [view("llama3", State.READY, in_flight=2, waiting=1)]
-    body, content_type = render(recorder.services, services, restarts or {}, "1.2.3")
+    body, content_type = render(recorder.services, services, restarts or {}, 7, "1.2.3")
     assert content_type.startswith("text/plain")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -229,6 +229,10 @@ def test_a_listener_that_fails_harms_neither_the_metrics_nor_the_other_listeners
 
     assert len(told) == 1
     assert value(scrape(recorder), "ai_proxy_requests_total", service="llama3", status="200") == 1
+
+
+def test_tasks_are_counted(recorder: Metrics) -> None:
+    assert value(scrape(recorder), "ai_proxy_tasks") == 7
 
 
 def test_restarts_of_background_work_are_counted_by_task(recorder: Metrics) -> None:
