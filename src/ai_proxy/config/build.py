@@ -208,6 +208,7 @@ def _process(config: ServiceConfig, template: Template) -> ProcessLaunch:
         env={**recipe.env, **_visible_gpus(config.gpus), **config.env},
         workdir=config.workdir,
         port=config.port,
+        inherit_env=bool(config.inherit_env),
     )
 
 

@@ -24,6 +24,7 @@ APPLIES: Mapping[str, frozenset[str]] = {
     "volumes": _DOCKER,
     "docker": _DOCKER,
     "workdir": _PROCESS,
+    "inherit_env": _PROCESS,
     "url": _EXTERNAL,
     "urls": _EXTERNAL,
     "options": frozenset({PLUGIN}),

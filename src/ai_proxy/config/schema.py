@@ -87,6 +87,12 @@ class Defaults(Model):
         description="What a streaming client receives while a model loads: comments from 2 s on, or nothing.",
         examples=["hold"],
     )
+    inherit_env: bool = Field(
+        default=False,
+        description="process: whether it gets all environment variables of the proxy, secrets included; else "
+        "its `env`, and those that find libraries, devices and caches (`PATH`, `HOME`, `CUDA_*`, ...).",
+        examples=[True],
+    )
 
 
 DEFAULTABLE = tuple(Defaults.model_fields)
@@ -311,6 +317,7 @@ class ServiceConfig(Model):
     stream_idle_timeout: Duration | None = _inherited("stream_idle_timeout")
     max_waiting: CountOrZero | None = _inherited("max_waiting")
     loading: Literal["heartbeat", "hold"] | None = _inherited("loading")
+    inherit_env: bool | None = _inherited("inherit_env")
     on_exit: Literal["keep", "stop"] | None = Field(
         default=None,
         description="Whether it outlives the proxy. Default: `keep` for docker, `stop` for process.",

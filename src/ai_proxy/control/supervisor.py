@@ -39,9 +39,18 @@ _ON_ITS_WAY = frozenset({State.STARTING, State.LOADING, State.READY})
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a service failed last."""
+    """Why a service failed last.
+
+    Attributes:
+        detail: The reason, without what the backend wrote: clients are told of it.
+        last_words: What the backend wrote last, to put behind the reason.
+        exit_code: Of its process; None when unknown.
+        log_tail: Its last log lines.
+        unavailable: Whether the runtime could not be reached.
+    """
 
     detail: str = ""
+    last_words: str = ""
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
     unavailable: bool = False
@@ -484,9 +493,9 @@ class Supervisor:
         if instance is not None and exited is not None:
             instance.is_gone = True
             self.instance = None
-            detail = exited.detail + last_words(self._log_tail())
-            self._note_failure(detail, exited.code)
-            return Event.EXITED, f"ended by itself: {detail}"
+            said = last_words(self._log_tail())
+            self._note_failure(exited.detail, exited.code, said=said)
+            return Event.EXITED, f"ended by itself: {exited.detail}{said}"
         ending, reason = self._intent.ending, self._intent.reason
         if ending is Ending.NOW or (ending is Ending.DRAIN and self.state is State.LOADING):
             return Event.STOP, reason
@@ -498,10 +507,12 @@ class Supervisor:
         self._note_failure(detail, None, unavailable=unavailable)
         return Event.FAULT, detail
 
-    def _note_failure(self, detail: str, code: int | None, *, unavailable: bool = False) -> None:
+    def _note_failure(
+        self, detail: str, code: int | None, *, said: str = "", unavailable: bool = False
+    ) -> None:
         ready_for = self.clock.now() - self.since if self.state in (State.READY, State.DRAINING) else 0.0
         self.failures = count_failure(self.failures, ready_for)
-        self.failure = Failure(detail, code, self._log_tail(), unavailable)
+        self.failure = Failure(detail, said, code, self._log_tail(), unavailable)
 
     def _log_tail(self) -> tuple[str, ...]:
         try:

@@ -148,7 +148,7 @@ def service_view(
         waiting=waiting,
         starts=supervisor.starts,
         failures=supervisor.failures,
-        failure=supervisor.failure.detail,
+        failure=supervisor.failure.detail + supervisor.failure.last_words,
         exit_code=supervisor.failure.exit_code,
         log_tail=supervisor.failure.log_tail,
         retry_in=max(0.0, supervisor.retry_at - now) if failed else 0.0,

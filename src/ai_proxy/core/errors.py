@@ -48,6 +48,7 @@ ProxyError
 """
 
 from collections.abc import Sequence
+from copy import copy
 from typing import ClassVar
 
 
@@ -59,7 +60,7 @@ class ProxyError(Exception):
         status: HTTP status.
         title: Short description, the same for every error with this code.
         retry_after: Seconds after which a retry may succeed; None when none will.
-        log_tail: The backend's last log lines, when they explain the error.
+        log_tail: The backend's last log lines, when they explain the error; not for every client.
     """
 
     code: ClassVar[str] = "internal"
@@ -73,6 +74,14 @@ class ProxyError(Exception):
         self.detail = detail
         self.retry_after = retry_after
         self.log_tail = tuple(log_tail)
+
+    def without_log(self) -> "ProxyError":
+        """Return this error without the backend's log lines."""
+        if not self.log_tail:
+            return self
+        error = copy(self)
+        error.log_tail = ()
+        return error
 
 
 class RequestError(ProxyError):

@@ -63,7 +63,9 @@ class ProcessLaunch:
     Attributes:
         command: Program and arguments; `${port}` in any of them becomes the port chosen at start.
         fallback: Replaces the program (the first word) when that is not on PATH; empty for none.
-        env: Variables added to the proxy's own environment.
+        env: Environment variables.
+        inherit_env: Whether it gets the proxy's whole environment besides; otherwise what a program needs to
+            find its libraries, devices and caches.
         workdir: Working directory; None for the proxy's own.
         port: Fixed port the backend listens on, on 127.0.0.1; None for a free one chosen at each start.
     """
@@ -73,6 +75,7 @@ class ProcessLaunch:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     workdir: str | None = None
     port: int | None = None
+    inherit_env: bool = False
 
     @property
     def runtime(self) -> str:

@@ -860,6 +860,8 @@ class Exchange:
         """End with an error: a response of our own, or, when one has begun, a visible truncation of it."""
         if self.phase is DONE:
             return
+        if not self.plan.principal.reads_logs:
+            error = error.without_log()
         self.error = error
         self._drop_upstream()
         if self.head_sent:

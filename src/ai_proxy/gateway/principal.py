@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ai_proxy.core.keys import ApiKey, check_model, check_service
+from ai_proxy.core.keys import ApiKey, Scope, check_model, check_service
 from ai_proxy.security.limiter import Meters
 
 ANONYMOUS = "anonymous"
@@ -38,6 +38,14 @@ class Principal:
         limited = self.key is not None and bool(self.key.grant.models)
         object.__setattr__(self, "limited", limited)
         object.__setattr__(self, "counts_tokens", any(meter.limits_tokens for meter in self.meters))
+
+    @property
+    def reads_logs(self) -> bool:
+        """Whether the caller may see what backends write: keys only with the scope for management.
+
+        While there is no key, whoever is let in may manage the proxy.
+        """
+        return self.key is None or Scope.ADMIN in self.key.grant.scopes
 
     def check_model(self, *names: str) -> None:
         """Refuse a model that the caller's key is not for.

@@ -9,6 +9,7 @@ from tests.integration.guard.conftest import House, bearer, guarded
 from tests.rigs.raw_backend import by_hand
 from tests.rigs.raw_http import build_request
 
+from ai_proxy.core.errors import ServiceFailedError
 from ai_proxy.core.keys import Scope
 from ai_proxy.core.settings import SecuritySettings
 
@@ -200,6 +201,23 @@ async def test_the_management_app_hears_who_calls_and_from_where_from_us_alone(h
     assert request.all(b"x-ai-proxy-principal") == [key.id.encode()]
     assert request.all(b"x-ai-proxy-client") == [b"127.0.0.1"]
     assert request.header(b"authorization") is None
+
+
+@pytest.mark.threat("an ordinary key", "what a failed backend has written to its log")
+async def test_the_log_of_a_failed_backend_takes_a_key_for_managing(house: House) -> None:
+    error = ServiceFailedError("svc failed: exit code 3", log_tail=["/home/alice/secret.gguf: not found"])
+    house.rig.admission.refusals["svc"] = error
+    ordinary, _ = await house.key()
+    admin, _ = await house.key(Scope.ADMIN, Scope.INFERENCE)
+
+    told, told_all = (
+        await house.ask(b"/service/svc/x", bearer(ordinary)),
+        await house.ask(b"/service/svc/x", bearer(admin)),
+    )
+
+    assert json.loads(told.body)["detail"] == "svc failed: exit code 3"
+    assert b"alice" not in told.body
+    assert json.loads(told_all.body)["log_tail"] == list(error.log_tail)
 
 
 @pytest.mark.threat("a limited key", "a service that only has the name of its model")

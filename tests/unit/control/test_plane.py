@@ -237,6 +237,8 @@ async def test_a_crash_is_told_with_its_exit_code_and_last_lines_and_backs_off(s
     await stage.clock.advance(1)
 
     assert (view.state, view.exit_code) == (State.FAILED, 139)
+    assert view.failure == "exit code 139: segmentation fault"
+    assert refused.value.detail == "svc failed: exit code 139"
     assert refused.value.log_tail == ("loading", "segmentation fault")
     assert refused.value.retry_after == 1
     await request

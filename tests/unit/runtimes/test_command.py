@@ -24,6 +24,16 @@ def test_the_port_is_put_into_arguments_and_variables() -> None:
     assert command.env == {"PATH": "/bin:/usr/bin", "LISTEN": "127.0.0.1:8080"}
 
 
+@pytest.mark.threat("a backend", "secrets in the proxy's environment")
+@pytest.mark.parametrize(("inherit_env", "seen"), [(False, set()), (True, {"CLOUD_KEY", "NVIDIA_API_KEY"})])
+def test_the_environment_of_the_proxy_is_passed_on_only_where_it_is_asked_for(
+    inherit_env: bool, seen: set[str]
+) -> None:
+    ours = {"PATH": "/bin:/usr/bin", "CUDA_HOME": "/cuda", "CLOUD_KEY": "sk-1", "NVIDIA_API_KEY": "nv-1"}
+    launch = ProcessLaunch(("sh",), env={"HF_TOKEN": "hf-1"}, inherit_env=inherit_env)
+    assert build_command(launch, 8080, ours, {}).env.keys() == {"PATH", "CUDA_HOME", "HF_TOKEN", *seen}
+
+
 def test_a_service_cannot_override_the_marks() -> None:
     launch = ProcessLaunch(("sh",), env={"MARK": "theirs"})
     assert build_command(launch, 8080, {"PATH": "/bin:/usr/bin"}, {"MARK": "ours"}).env["MARK"] == "ours"

@@ -1,6 +1,7 @@
 """Builds the command of a process service."""
 
 import importlib.util
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,25 @@ HINTS = {"llama-server": "install llama.cpp's llama-server, or: pip install 'ai-
 
 FALLBACK_NEEDS = {"ai_proxy.engines.llamacpp_embedded": "xllamacpp"}
 """The package that each fallback module needs."""
+
+
+BASE = re.compile(
+    r"""
+    PATH | HOME | USER | LOGNAME | SHELL | TERM | TZ | TMPDIR | TMP | TEMP | LANG | LANGUAGE | LC_.* | XDG_.*
+    | LD_LIBRARY_PATH | LD_PRELOAD | DYLD_LIBRARY_PATH | DYLD_FALLBACK_LIBRARY_PATH
+    | HTTP_PROXY | HTTPS_PROXY | ALL_PROXY | NO_PROXY  # also in small letters
+    | SSL_CERT_FILE | SSL_CERT_DIR | REQUESTS_CA_BUNDLE | CURL_CA_BUNDLE
+    | (CUDA|NVIDIA|NCCL|HIP|ROCM|ROCR|HSA|GPU|RCCL|MIOPEN|ONEAPI|SYCL|ZE|VK)_.*
+    | (OMP|KMP|MKL|OPENBLAS|GGML|PYTORCH|TORCHINDUCTOR|TRITON|CONDA)_.* | PYTHON.* | VIRTUAL_ENV
+    | HF_HOME | HF_HUB_CACHE | HF_HUB_OFFLINE | HF_ENDPOINT | HUGGINGFACE_HUB_CACHE
+    | TRANSFORMERS_CACHE | TRANSFORMERS_OFFLINE | TORCH_HOME | MODELSCOPE_CACHE
+    | LLAMA_CACHE | OLLAMA_MODELS | VLLM_CACHE_ROOT
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Names of the variables of the proxy's environment that every process gets."""
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH")
+"""What is in the name of a variable that holds a secret, such as NVIDIA_API_KEY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +61,19 @@ def build_command(
     """
     if launch.workdir is not None and not Path(launch.workdir).is_dir():
         raise RuntimeFailureError(f"workdir {launch.workdir} is not a folder: create it or correct 'workdir'")
-    merged = {**env, **{name: _fill(value, port) for name, value in launch.env.items()}, **marks}
+    base = env if launch.inherit_env else safe_base(env)
+    merged = {**base, **{name: _fill(value, port) for name, value in launch.env.items()}, **marks}
     arguments = (*choose_program(launch, merged.get("PATH")), *launch.command[1:])
     return Command(tuple(_fill(word, port) for word in arguments), merged, launch.workdir)
+
+
+def safe_base(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what a program needs of an environment to find its libraries, devices and caches: no secrets.
+
+    >>> safe_base({"HOME": "/root", "CUDA_HOME": "/cuda", "https_proxy": "http://p:1", "HF_TOKEN": "hf_..."})
+    {'HOME': '/root', 'CUDA_HOME': '/cuda', 'https_proxy': 'http://p:1'}
+    """
+    return {name: value for name, value in env.items() if BASE.fullmatch(name) and not SECRET.search(name)}
 
 
 def _fill(text: str, port: int) -> str:
