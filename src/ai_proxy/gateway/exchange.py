@@ -49,7 +49,7 @@ from ai_proxy.gateway.http.wire import CONTINUE, Header, origin_form, without_co
 from ai_proxy.gateway.inference.form import FormBody
 from ai_proxy.gateway.inference.resolver import FormResolver, PromptResolver, Resolver
 from ai_proxy.gateway.inference.rewriter import ResponseRewriter, WholeResponse, is_event_stream, warning_line
-from ai_proxy.gateway.inference.usage import UsageMeter, known
+from ai_proxy.gateway.inference.usage import UsageMeter, charged, known
 from ai_proxy.gateway.ports import ClientSide, Shared, UpstreamSide
 from ai_proxy.gateway.principal import NOBODY, Principal
 from ai_proxy.gateway.routing.endpoints import Frontend, ModelEndpoint
@@ -71,6 +71,8 @@ CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie"})
 """Headers by which a client of a model proves who it is: to the proxy, never to a backend."""
 REPLACED = CREDENTIALS | {b"content-type", b"accept-encoding"}
 """Headers that a request to a model loses: a compressed answer could not be read for its usage."""
+COMPRESSED = frozenset({b"accept-encoding"})
+"""The header that a request loses whose tokens are counted."""
 CHUNKED = b"transfer-encoding: chunked\r\n"
 NO_TOKENS = (UNKNOWN, UNKNOWN)
 EVENT_ENDS = (b"\n\n\r\n", b"\r\n\r\n\r\n")
@@ -148,6 +150,8 @@ def make_plan(
 
     if plan.endpoint is None:
         plan.streams_body = request.has_body and not request.is_json
+        if plan.principal.counts_tokens:
+            request.drop(COMPRESSED)
         if plan.error is None and plan.answer is None:
             try:
                 if frontend.answer is not None:
@@ -979,7 +983,7 @@ class Exchange:
         now = shared.now()
         tokens = self._tokens() if self.usage is not None else NO_TOKENS
         if self.meters:
-            leave(self.meters, now, known(tokens) if self.plan.principal.counts_tokens else 0)
+            leave(self.meters, now, self._charge(tokens) if self.plan.principal.counts_tokens else 0)
         if self.lease is not None:
             try:
                 shared.admission.release(self.lease, outcome)
@@ -992,6 +996,14 @@ class Exchange:
             self._record(now - self.started, tokens)
         except Exception as error:  # noqa: BLE001 - what is only recorded must not hurt what is served
             logger.opt(exception=error).error("a finished request could not be recorded")
+
+    def _charge(self, tokens: tuple[int, int]) -> int:
+        """Return the tokens to charge; a request that was refused costs only what its engine reports."""
+        refused = self.status >= 400 and self.status not in (CLIENT_GONE, BROKEN_OFF)
+        if self.lease is None or refused:
+            return known(tokens)
+        path = self.plan.path if self.resolver is None else self.resolver.path
+        return charged(tokens, path, self.received, self.sent)
 
     def _tokens(self) -> tuple[int, int]:
         try:

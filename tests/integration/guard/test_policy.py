@@ -1,6 +1,8 @@
 """The policy holds on every path: allowlist, pages of other origins, limits, sizes."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.gateway.models import CHAT, CHUNKED, DONE, EVENT, PLAIN, USAGE, ask, chunk, offer
@@ -10,7 +12,7 @@ from tests.rigs.raw_http import build_request
 from tests.rigs.wire_rig import eventually
 
 from ai_proxy.core.keys import Scope
-from ai_proxy.core.limits import Allowance
+from ai_proxy.core.limits import UNSAID, Allowance
 
 PATHS = [
     b"/service/svc/x",
@@ -226,6 +228,69 @@ async def test_tokens_count_by_path_as_well(house: House, *, streamed: bool) -> 
 
     assert (first.status, second.status) == (200, 429)
     assert b"9 tokens per minute" in second.body
+
+
+@pytest.mark.threat("a limited key", "more tokens than its limit")
+@pytest.mark.parametrize("path", [b"/service/svc/v1/chat/completions", b"/v1/chat/completions"])
+async def test_what_an_engine_does_not_report_is_charged_by_what_can_be_seen(
+    house: House, path: bytes
+) -> None:
+    plain, _ = await house.key(allowance=Allowance(tpm=100))
+    house.rig.gateway.publish([offer()])
+    house.rig.backend.script = answer(CHUNKED + chunk(EVENT) + DONE)
+    request = ask(path=path, model="svc", stream=True, messages=[{"role": "user", "content": "x" * 2000}])
+    request = request.replace(b"Host: test", b"Host: test\r\n" + bearer(plain))
+
+    first, second = await house.rig.ask(request), await house.rig.ask(request)
+
+    assert (first.status, second.status) == (200, 429)
+
+
+@pytest.mark.threat("a limited key", "more tokens than its limit")
+async def test_an_answer_whose_tokens_are_limited_is_not_asked_for_compressed(house: House) -> None:
+    limited, _ = await house.key(allowance=Allowance(tpm=9))
+    free, _ = await house.key()
+
+    for plain in (limited, free):
+        await house.rig.ask(build_request(b"/service/svc/x", bearer(plain), b"Accept-Encoding: gzip"))
+
+    first, second = house.rig.backend.requests
+    assert (first.header(b"accept-encoding"), second.header(b"accept-encoding")) == (None, b"gzip")
+
+
+LAST_USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":900,"completion_tokens":3}}\n\n'
+
+
+@pytest.mark.threat("a limited key", "more tokens than its limit")
+@pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": False, "x": 1}}])
+async def test_an_engine_is_asked_for_the_usage_that_a_client_does_not_want(
+    house: House, options: dict[str, Any]
+) -> None:
+    plain, _ = await house.key(allowance=Allowance(tpm=100))
+    house.rig.gateway.publish([offer()])
+    house.rig.backend.script = answer(CHUNKED + chunk(EVENT) + chunk(EVENT + LAST_USAGE) + DONE)
+    request = ask(model="svc", stream=True, **options)
+    request = request.replace(b"Host: test", b"Host: test\r\n" + bearer(plain))
+
+    first, second = await house.rig.ask(request), await house.rig.ask(request)
+
+    (asked,) = house.rig.backend.requests
+    told = json.loads(asked.body)["stream_options"]
+    assert told == {**options.get("stream_options", {}), "include_usage": True}
+    assert first.body == EVENT * 2 + b"data: [DONE]\n\n"
+    assert (first.status, second.status) == (200, 429)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+async def test_a_client_that_asks_for_the_usage_of_a_stream_gets_it(house: House, *, limited: bool) -> None:
+    plain, _ = await house.key(allowance=Allowance(tpm=100) if limited else UNSAID)
+    house.rig.gateway.publish([offer()])
+    house.rig.backend.script = answer(CHUNKED + chunk(EVENT) + chunk(LAST_USAGE) + DONE)
+    request = ask(model="svc", stream=True, stream_options={"include_usage": True})
+
+    response = await house.rig.ask(request.replace(b"Host: test", b"Host: test\r\n" + bearer(plain)))
+
+    assert response.body == EVENT + LAST_USAGE + b"data: [DONE]\n\n"
 
 
 async def test_a_request_that_no_backend_answered_costs_no_tokens_and_no_place(house: House) -> None:

@@ -28,10 +28,23 @@ ANSWERS = {
         (100_000_000, 3),
     ),
     "a number below zero": (b'{"usage":{"prompt_tokens":-7,"completion_tokens":3}}', (UNKNOWN, 3)),
+    "something of the request behind it": (
+        b'{"usage":{"prompt_tokens":7,"completion_tokens":3},"user":null,"metadata":{"usage":"none"}}',
+        (7, 3),
+    ),
+    "another's form behind it": (
+        b'{"usage":{"input_tokens":7,"output_tokens":3},"metadata":{"usage":{"input_tokens":0,"output_tokens":0}}}',
+        (7, 3),
+    ),
+    "another's form before it": (
+        b'{"metadata":{"usage":{"prompt_tokens":0}},"usage":{"prompt_tokens":7,"completion_tokens":3}}',
+        (7, 3),
+    ),
     "nothing": (b"{}", (UNKNOWN, UNKNOWN)),
 }
 
 
+@pytest.mark.threat("a limited key", "more tokens than its limit")
 @pytest.mark.parametrize(("body", "tokens"), ANSWERS.values(), ids=ANSWERS)
 def test_tokens_are_found_in_every_engines_usage(body: bytes, tokens: tuple[int, int]) -> None:
     assert count(body) == tokens

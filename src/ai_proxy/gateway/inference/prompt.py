@@ -17,6 +17,7 @@ type Fields = dict[str, Raw]
 """The members of a JSON object, each as it was sent: what is not changed is passed on byte for byte."""
 
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
+_OPTIONS = msgspec.json.Decoder(dict[str, Raw] | None)
 _TEXT = msgspec.json.Decoder(str)
 _NUMBER = msgspec.json.Decoder(int | float)
 _ENCODER = msgspec.json.Encoder()
@@ -225,6 +226,30 @@ def _in_words(error: Exception, body: bytes | bytearray) -> str:
     if not body:
         return "it is empty"
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def ask_for_usage(prompt: Prompt) -> bool:
+    """Have the engine report the usage of a stream; False where the client asks for it itself.
+
+    >>> prompt = read(b'{"model": "llama3", "stream": true, "stream_options": {"include_usage": false}}')
+    >>> ask_for_usage(prompt), encode(prompt)
+    (True, b'{"model":"llama3","stream":true,"stream_options":{"include_usage":true}}')
+    >>> ask_for_usage(prompt)
+    False
+    """
+    try:
+        options = _OPTIONS.decode(prompt.fields.get("stream_options", _NULL)) or {}
+    except UNREADABLE:
+        return False  # the engine will say what is wrong with it
+    if options.get("include_usage") == _TRUE:
+        return False
+    prompt.fields["stream_options"] = _raw(options | {"include_usage": True})
+    return True
+
+
+def encode(prompt: Prompt) -> bytes:
+    """Return a prompt as JSON."""
+    return _ENCODER.encode(prompt.fields)
 
 
 def fit(prompt: Prompt, route: ModelRoute) -> tuple[bytes | None, tuple[str, ...]]:

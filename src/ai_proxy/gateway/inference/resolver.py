@@ -11,11 +11,15 @@ from ai_proxy.dialects.ollama import Unload, strip_latest
 from ai_proxy.dialects.translation import Translation
 from ai_proxy.gateway.inference import prompt as prompts
 from ai_proxy.gateway.inference.form import FormBody
+from ai_proxy.gateway.inference.unasked import UnaskedUsage
 from ai_proxy.gateway.principal import Principal
 from ai_proxy.gateway.routing.endpoints import ModelEndpoint
 from ai_proxy.gateway.routing.table import ModelDestination, RoutingTable
 
 type Payload = bytes | bytearray
+
+COMPLETIONS = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS})
+"""Paths on which engines report the usage of a stream only when asked to."""
 
 
 class Context(Protocol):
@@ -142,6 +146,7 @@ class PromptResolver:
             found is None
             or self.endpoint.path not in found.unchanged
             or (found.text_only and prompts.may_have_parts(payload))
+            or (plain.stream and self._principal.counts_tokens)
         ):
             return self._resolve_fully(context, payload, request_id)
         if self._principal.limited:
@@ -181,8 +186,18 @@ class PromptResolver:
             body = translation.request
             prompt = prompts.read(body)
         prompts.check_modalities(body, prompt, found.route)
+        unasked = self._counts_usage and prompts.ask_for_usage(prompt)
         fitted, self.warnings = prompts.fit(prompt, found.route)
+        if unasked:
+            fitted = fitted or prompts.encode(prompt)
+            self.translation = UnaskedUsage(endpoint.path, fitted, request_id().decode())
         return body if fitted is None else fitted
+
+    @property
+    def _counts_usage(self) -> bool:
+        """Whether the tokens of a stream are limited, and its engine reports them only when asked to."""
+        passed_on = self.streaming and self.translation is None
+        return passed_on and self._principal.counts_tokens and self.endpoint.path in COMPLETIONS
 
     def _find(self, table: RoutingTable, model: str) -> ModelDestination:
         self.model = model[:MAX_NAME]

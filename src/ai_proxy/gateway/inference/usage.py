@@ -14,11 +14,17 @@ SEARCHED = 16 * 1024
 """Bytes searched at either end of a response."""
 LONGEST = 1024
 """Bytes within which a usage object ends."""
+BYTES_PER_TOKEN = 8
+"""More than a token of text has on average: what an engine does not report costs a token for as many."""
+GENERATING = (b"/completions", b"/responses", b"/messages", b"/api/chat", b"/api/generate")
+"""How paths end on which a model turns text into text."""
 EVENT = b"data:"
 """How an event of a stream begins."""
 
 _BEGINNINGS = (b'"usage"', b'"timings"', b'"prompt_eval_count"', b'"eval_count"')
 """How an engine's report of tokens begins: OpenAI's form and Anthropic's, llama.cpp's, Ollama's."""
+_SAYS = rb"\s*:\s*[{\d]"
+"""What stands behind such a name where it reports anything."""
 _IN = re.compile(rb'"(?:prompt_tokens|input_tokens|prompt_eval_count|prompt_n)"\s*:\s*(\d{1,9})')
 _CACHED = re.compile(rb'"(?:cache_read_input_tokens|cache_n)"\s*:\s*(\d{1,9})')
 _OUT = re.compile(rb'"(?:completion_tokens|output_tokens|eval_count|predicted_n)"\s*:\s*(\d{1,9})')
@@ -123,16 +129,53 @@ def known(tokens: tuple[int, int]) -> int:
     return (prompt if prompt > 0 else 0) + (answer if answer > 0 else 0)  # noqa: FURB136 - max() costs more
 
 
+def charged(tokens: tuple[int, int], path: bytes, received: int, sent: int) -> int:
+    """Return the tokens to charge for a request that was answered: at least what can be seen of them.
+
+    Args:
+        tokens: Of the prompt and of the answer, as reported.
+        path: That was asked.
+        received: Bytes of the request's body.
+        sent: Bytes of the response's body.
+
+    >>> charged((9, 12), b"/v1/completions", 800, 80), charged((UNKNOWN, 12), b"/v1/completions", 800, 80)
+    (21, 112)
+    >>> charged((UNKNOWN, UNKNOWN), b"/v1/audio/speech", 800, 80)
+    0
+    """
+    if UNKNOWN not in tokens or not path.partition(b"?")[0].endswith(GENERATING):
+        return known(tokens)
+    prompt, answer = tokens
+    return known(
+        (
+            received // BYTES_PER_TOKEN if prompt == UNKNOWN else prompt,
+            sent // BYTES_PER_TOKEN if answer == UNKNOWN else answer,
+        )
+    )
+
+
 def _reported(text: bytes) -> tuple[int, int]:
-    """Return what the last report in a piece of a response says."""
+    """Return the most that any report in a piece of a response says.
+
+    An engine may repeat something of the request behind its own report, and a stream reports the sum so far.
+    """
     for beginning in _BEGINNINGS:
-        start = text.rfind(beginning)
-        if start >= 0:
-            part = text[start : start + LONGEST]
-            prompt, answer = _IN.search(part), _OUT.search(part)
-            if prompt is None:
-                return UNKNOWN, int(answer[1]) if answer else UNKNOWN
-            cached = _CACHED.search(part) if b'"cache_' in part else None
-            whole = int(prompt[1]) + (int(cached[1]) if cached else 0)
-            return whole, int(answer[1]) if answer else UNKNOWN
+        last = text.rfind(beginning)
+        if last < 0:
+            continue
+        if text.find(beginning, 0, last) < 0:
+            return _read_report(text, last)
+        if found := [_read_report(text, at.start()) for at in re.finditer(beginning + _SAYS, text)]:
+            prompts, answers = zip(*found, strict=True)
+            return max(prompts), max(answers)
     return UNKNOWN, UNKNOWN
+
+
+def _read_report(text: bytes, start: int) -> tuple[int, int]:
+    part = text[start : start + LONGEST]
+    prompt, answer = _IN.search(part), _OUT.search(part)
+    if prompt is None:
+        return UNKNOWN, int(answer[1]) if answer else UNKNOWN
+    cached = _CACHED.search(part) if b'"cache_' in part else None
+    whole = int(prompt[1]) + (int(cached[1]) if cached else 0)
+    return whole, int(answer[1]) if answer else UNKNOWN
