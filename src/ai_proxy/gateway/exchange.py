@@ -46,6 +46,7 @@ from ai_proxy.gateway.http.respond import JSON, LocalResponse, error_response, s
 from ai_proxy.gateway.http.response import outcome_of
 from ai_proxy.gateway.http.timeouts import UNLIMITED, Pending, Wait
 from ai_proxy.gateway.http.wire import CONTINUE, Header, origin_form, without_cors
+from ai_proxy.gateway.inference.ending import Ending, ending_of
 from ai_proxy.gateway.inference.form import FormBody
 from ai_proxy.gateway.inference.resolver import FormResolver, PromptResolver, Resolver
 from ai_proxy.gateway.inference.rewriter import ResponseRewriter, WholeResponse, is_event_stream, warning_line
@@ -210,6 +211,7 @@ class Exchange:
         "close",
         "content_only",
         "destination",
+        "ends_by_closing",
         "error",
         "first_byte",
         "first_token",
@@ -271,6 +273,7 @@ class Exchange:
         # The response.
         self.head_sent = False  # whether the client has a head: the backend's, or one of ours before it
         self.content_only = request.is_http10  # whether the body is wanted without chunk framing
+        self.ends_by_closing = request.is_http10  # whether the end of the connection ends it
         self.passes_chunks = False  # whether it is passed on with it
         self.rewriter: ResponseRewriter | None = None
         self.usage: UsageMeter | None = None
@@ -662,6 +665,16 @@ class Exchange:
             return True
         self.upstream = upstream
         return False
+
+    def response_until_close(self, headers: list[Header]) -> Ending | None:
+        """Return what recognises the end of a body that ends with the backend's connection.
+
+        Where nothing does, it ends for the client as well with the connection: a last chunk would be a lie.
+        """
+        ending = ending_of(headers)
+        if ending is None and self.rewriter is None:
+            self.content_only = self.close = self.ends_by_closing = True
+        return ending
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Send the head of the response, with what came of its body, in one write; or have it rewritten."""

@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 from tests.rigs.raw_backend import BackendConnection, Script, answer, answer_and_close, by_hand, ok
-from tests.rigs.raw_http import build_request
+from tests.rigs.raw_http import TruncatedError, build_request
 from tests.rigs.wire_rig import WireRig, eventually
+
+from ai_proxy.core.service import Outcome
 
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -135,31 +137,107 @@ async def test_the_response_to_a_head_request_has_no_body(rig: WireRig, framing:
     assert answered.header(b"content-length") == (b"500" if b"500" in framing else None)
 
 
-@pytest.mark.parametrize("size", [10_000, 1])
-async def test_a_body_until_close_becomes_chunks(rig: WireRig, size: int) -> None:
-    head = b"HTTP/1.1 200 OK\r\nX-A: b\r\n\r\n"
+def until_close(media_type: bytes, body: bytes, size: int = 10_000) -> Script:
+    """Frame a body by closing the connection, and send it in pieces."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n\r\n" % media_type
 
     async def script(connection: BackendConnection) -> None:
         await connection.request()
-        for piece in (head, *(b"hello world"[i : i + size] for i in range(0, 11, size))):
+        for piece in (head, *(body[i : i + size] for i in range(0, len(body), size))):
             await connection.send(piece)
 
-    rig.backend.script = script
+    return script
+
+
+EVENTS = b"text/event-stream"
+TOKEN = b'data: {"choices":[{"delta":{"content":"[DONE]"},"finish_reason":null}]}\n\n'
+ENDED = {
+    "JSON": (b"application/json", b'{"a": [1, 2]}\n'),
+    "an error as JSON": (b"application/problem+json; charset=utf-8", b'{"title": "no"}'),
+    "DONE": (EVENTS, TOKEN * 3 + b"data: [DONE]\n\n"),
+    "DONE without its line end": (EVENTS, TOKEN + b"data: [DONE]"),
+    "carriage returns": (EVENTS, (TOKEN + b"data:[DONE]\n\n").replace(b"\n", b"\r\n")),
+    "a reason to finish": (EVENTS, TOKEN + TOKEN.replace(b"null", b'"stop"')),
+    "usage": (EVENTS, TOKEN + b'data: {"choices":[],"usage":{"prompt_tokens":7}}\n\n'),
+    "Anthropic's": (EVENTS, b'event: message_stop\ndata: {"type":"message_stop"}\n\n'),
+    "OpenAI's responses": (EVENTS, b'data: {"type":"response.completed","response":{}}\n\n'),
+    "llama.cpp's own": (
+        EVENTS,
+        b'data: {"content":"a"}\n\ndata: {"content":"","stop":true}\n\n',
+    ),
+    "Ollama's": (b"application/x-ndjson", b'{"response":"a","done":false}\n{"done":true}\n'),
+}
+BROKEN_OFF = {
+    "no JSON": (b"application/json", b""),
+    "half of JSON": (b"application/json", b'{"a": [1, 2]'),
+    "no event": (EVENTS, b""),
+    "events": (EVENTS, TOKEN * 3),
+    "half of DONE": (EVENTS, TOKEN + b"data: [DON"),
+    "half of the last event": (EVENTS, TOKEN + b'data: {"choices":[{"finish_reason":"stop"'),
+    "an end in the middle": (EVENTS, b"data: [DONE]\n\n" + TOKEN),
+    "Anthropic's first": (
+        EVENTS,
+        b'event: message_start\ndata: {"message":{"usage":{}}}\n\n',
+    ),
+    "Ollama's": (b"application/x-ndjson", b'{"response":"a","done":false}\n'),
+}
+
+
+@pytest.mark.parametrize("size", [10_000, 1])
+@pytest.mark.parametrize(("media_type", "body"), ENDED.values(), ids=ENDED)
+async def test_a_body_until_close_whose_end_is_known_becomes_chunks(
+    rig: WireRig, media_type: bytes, body: bytes, size: int
+) -> None:
+    rig.backend.script = until_close(media_type, body, size)
     client = await rig.client()
 
     for _ in range(2):
         answered = await client.ask(build_request())
         assert answered.header(b"transfer-encoding") == b"chunked"
-        assert answered.body == b"hello world"
-    assert len(rig.backend.connections) == 2
+        assert answered.body == body
+    assert rig.admission.outcomes == [("svc", Outcome.OK)] * 2
 
 
-async def test_an_empty_body_until_close_is_whole(rig: WireRig) -> None:
-    rig.backend.script = answer_and_close(b"HTTP/1.1 200 OK\r\n\r\n")
+@pytest.mark.threat("a backend", "an answer that looks whole and is not")
+@pytest.mark.parametrize("size", [10_000, 1])
+@pytest.mark.parametrize(("media_type", "body"), BROKEN_OFF.values(), ids=BROKEN_OFF)
+async def test_a_body_until_close_that_breaks_off_is_visibly_truncated(
+    rig: WireRig, media_type: bytes, body: bytes, size: int
+) -> None:
+    rig.backend.script = until_close(media_type, body, size)
     client = await rig.client()
 
-    assert (await client.ask(build_request())).body == b""
-    assert (await client.ask(build_request())).body == b""
+    with pytest.raises(TruncatedError):
+        await client.ask(build_request())
+
+    assert rig.admission.outcomes == [("svc", Outcome.BROKEN)]
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Type: text/html", b"X: y", b"Content-Type: application/json\r\nContent-Encoding: gzip"]
+)
+async def test_a_body_until_close_whose_end_cannot_be_known_ends_so_for_the_client(
+    rig: WireRig, head: bytes
+) -> None:
+    rig.backend.script = answer_and_close(b"HTTP/1.1 200 OK\r\n%b\r\n\r\nhello" % head)
+    client = await rig.client()
+
+    answered = await client.ask(build_request())
+
+    assert (answered.header(b"transfer-encoding"), answered.header(b"connection")) == (None, b"close")
+    assert answered.body == b"hello"
+
+
+async def test_a_body_until_close_whose_end_cannot_be_known_ends_in_a_reset_when_it_is_reset(
+    rig: WireRig,
+) -> None:
+    rig.backend.script = answer_and_close(b"HTTP/1.1 200 OK\r\n\r\nhello", reset=True)
+    client = await rig.client()
+
+    await client.send(build_request())
+
+    with pytest.raises(ConnectionResetError):
+        await client.until_eof()
 
 
 @pytest.mark.threat("a backend", "a response of its own in the place of another's")

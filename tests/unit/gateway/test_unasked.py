@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from tests.unit.dialects.streams import DONE, STOP, chunk, cuts, data, translated, usage
 
 from ai_proxy.core.errors import UpstreamInvalidError
@@ -19,6 +19,7 @@ def removal() -> UnaskedUsage:
     return UnaskedUsage("/v1/chat/completions", b"{}", "req-1")
 
 
+@settings(deadline=None)
 @given(cuts(WANTED + usage(7, 3) + DONE))
 def test_only_the_event_that_reports_nothing_but_usage_is_taken_out(at: list[int]) -> None:
     assert translated(removal(), WANTED + usage(7, 3) + DONE, at) == WANTED + DONE

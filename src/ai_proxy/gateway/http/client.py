@@ -99,11 +99,13 @@ class RequestHandler(Protocol):
 
     Attributes:
         close: Whether the connection ends after its response.
+        ends_by_closing: Whether its response ends only with the connection.
         received: Bytes of the body so far.
         request_done: Whether the request has arrived whole.
     """
 
     close: bool
+    ends_by_closing: bool
     received: int
     request_done: bool
 
@@ -569,7 +571,7 @@ class ClientConnection(asyncio.Protocol):
         """End the connection so that the client notices that the response is not whole."""
         self.discard()
         handler.close = True  # nothing may follow a response that is not whole
-        if handler.request.is_http10:
+        if handler.ends_by_closing:
             reset(self.transport)  # a close would look like the end of the response
         else:
             self.transport.close()

@@ -51,6 +51,17 @@ class Framing(IntEnum):
 HEAD, LENGTH, CHUNKED, DECHUNKED, UNTIL_CLOSE, TUNNEL = Framing
 
 
+class Ending(Protocol):
+    """Recognises the end of a body that ends with its connection."""
+
+    def see(self, data: bytes) -> None:
+        """Take note of a piece of the body."""
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether what has come is whole."""
+
+
 class Receiver(Protocol):
     """The exchange that a connection carries, as the connection sees it.
 
@@ -71,6 +82,13 @@ class Receiver(Protocol):
 
         Args:
             retry_after: What the backend asks for, in seconds; 0 when it does not.
+        """
+
+    def response_until_close(self, headers: list[Header]) -> Ending | None:
+        """Return what recognises the end of a body that ends with the connection; None where nothing can.
+
+        Args:
+            headers: Of the response.
         """
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
@@ -119,6 +137,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "cached",
+        "ending",
         "exchange",
         "framing",
         "headers",
@@ -145,6 +164,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.exchange: Receiver | None = None
         self.framing = HEAD
+        self.ending: Ending | None = None  # of a body that ends with the connection
         self.parser: httptools.HttpResponseParser
         self.headers: list[Header] = []
         self.in_trailers = False  # whether the next header is a trailer
@@ -216,7 +236,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.pool.discard(self)
         elif self.framing is TUNNEL:
             exchange.response_done()
-        elif self.framing is UNTIL_CLOSE and exc is None:
+        elif self.framing is UNTIL_CLOSE and exc is None and (self.ending is None or self.ending.is_reached):
             if not exchange.content_only:
                 exchange.response_body(LAST_CHUNK)
             exchange.response_done()
@@ -276,8 +296,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._receive_head(exchange, data)
         elif framing is DECHUNKED:
             self._receive_dechunked(exchange, data)
-        elif framing is UNTIL_CLOSE and not exchange.content_only:
-            exchange.response_body(frame_chunk(data))
+        elif framing is UNTIL_CLOSE:
+            self._receive_until_close(exchange, data)
         else:
             exchange.response_body(data)
 
@@ -326,6 +346,11 @@ class UpstreamConnection(asyncio.Protocol):
         if not remaining:
             self.parser = httptools.HttpResponseParser(self)  # it was not shown the body, so it waits for it
             self._done(exchange)
+
+    def _receive_until_close(self, exchange: Receiver, data: bytes) -> None:
+        if self.ending is not None:
+            self.ending.see(data)
+        exchange.response_body(data if exchange.content_only else frame_chunk(data))
 
     def _receive_head(self, exchange: Receiver, data: bytes) -> None:
         if self.unparsed:
@@ -417,8 +442,16 @@ class UpstreamConnection(asyncio.Protocol):
             self._start_until_close(exchange, status, head, body)
 
     def _start_until_close(self, exchange: Receiver, status: int, head: list[bytes], body: bytes) -> None:
+        """Pass on a body that ends with the connection.
+
+        Where its end can be recognised, it is framed in chunks, and a body that is not whole lacks the last
+        one. Any other ends for the client as it does here, with the connection.
+        """
         self.framing = UNTIL_CLOSE
         self.keep_alive = False
+        self.ending = exchange.response_until_close(self.headers)
+        if self.ending is not None:
+            self.ending.see(body)
         if not exchange.content_only:
             head.append(b"transfer-encoding: chunked\r\n")
             body = frame_chunk(body) if body else b""
