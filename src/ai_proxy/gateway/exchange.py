@@ -181,9 +181,9 @@ def make_plan(
     return plan
 
 
-def refused(frontend: Frontend, error: ProxyError) -> Plan:
-    """Return the plan for something that never became a request."""
-    nothing = Request(b"", b"")
+def refused(frontend: Frontend, error: ProxyError, method: bytes) -> Plan:
+    """Return the plan for something that never became a request, though it may have begun with a method."""
+    nothing = Request(method, b"")
     nothing.close = True
     return Plan(frontend, nothing, NOBODY, error=error)
 

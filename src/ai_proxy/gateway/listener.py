@@ -67,6 +67,7 @@ class Gateway:
         pools = Pools()
         self._management = Destination("", upstream=management)
         self._management.pool = pools.of(management)
+        self._management.pool.is_own = True
         self.shared = Shared(
             admission=admission,
             recorder=recorder,
@@ -305,6 +306,6 @@ class Listener:
         """Decide what the head of a request decides."""
         return make_plan(self.state, self._frontend, self._guard or self.state.guard, request, headers, peer)
 
-    def refusal(self, client: ClientConnection, error: ProxyError) -> Exchange:
+    def refusal(self, client: ClientConnection, error: ProxyError, method: bytes) -> Exchange:
         """Return what answers something that never became a request."""
-        return Exchange(self.state, client, refused(self._frontend, error))
+        return Exchange(self.state, client, refused(self._frontend, error, method))

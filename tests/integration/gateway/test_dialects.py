@@ -84,6 +84,12 @@ async def test_a_message_is_asked_as_a_chat_and_answered_as_a_message(rig: WireR
     assert response.header(b"content-type") == b"application/json"
 
 
+async def test_an_engine_may_say_that_it_does_not_compress(rig: WireRig) -> None:
+    rig.backend.script = answer(ok(json.dumps(ANSWER).encode(), b"Content-Encoding: identity"))
+
+    assert (await ask(rig, "/v1/messages", **MESSAGES)).status == 200
+
+
 async def test_a_streamed_message_has_anthropics_events(rig: WireRig) -> None:
     rig.backend.script = answer_and_close(STREAM)
 

@@ -161,9 +161,48 @@ async def test_an_error_of_the_backend_passes_untouched(rig: WireRig) -> None:
 
     response = await rig.ask(build_request())
 
-    assert response.first_line == b"HTTP/1.1 503 Loading Model"
+    assert response.first_line == b"HTTP/1.1 503 Service Unavailable"
     assert response.body == b'{"error":"load"'
     assert response.error_code is None
+
+
+@pytest.mark.threat("a backend", "words of the proxy in its own answers")
+@pytest.mark.parametrize(
+    ("first_line", "passed_on"),
+    [
+        (b"HTTP/1.1 200 \x1b[2JAll is well", b"HTTP/1.1 200 OK"),
+        (b"HTTP/1.1 520 Whatever", b"HTTP/1.1 520 "),
+        (b"HTTP/1.0 404 nothing", b"HTTP/1.1 404 Not Found"),
+    ],
+)
+async def test_no_reason_phrase_of_a_backend_is_passed_on(
+    rig: WireRig, first_line: bytes, passed_on: bytes
+) -> None:
+    rig.backend.script = answer(first_line.replace(b"\x1b", b"\xff") + b"\r\nContent-Length: 0\r\n\r\n")
+    client = await rig.client()
+
+    for _ in range(3):
+        assert (await client.ask(build_request())).first_line == passed_on
+
+
+@pytest.mark.threat("a backend", "words of the proxy in its own answers")
+@pytest.mark.parametrize("status", [600, 999])
+async def test_a_status_that_http_does_not_have_is_502(rig: WireRig, status: int) -> None:
+    rig.backend.script = answer(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status)
+
+    assert (await rig.ask(build_request())).error_code == b"upstream_invalid_response"
+
+
+@pytest.mark.threat("a backend", "words of the proxy in its own answers")
+async def test_only_the_proxy_itself_says_what_only_the_proxy_says(rig: WireRig) -> None:
+    said = ok(b"hello", b"X-AI-Proxy-Error: rate_limited", b"x-ai-proxy-other: 1", b"X-AI: 2")
+    rig.backend.script = rig.management.script = answer(said)
+
+    backend, management = await rig.ask(build_request()), await rig.ask(build_request(b"/api/v1/services"))
+
+    assert (backend.error_code, backend.header(b"x-ai-proxy-other")) == (None, None)
+    assert backend.header(b"x-ai") == b"2"
+    assert management.error_code == b"rate_limited"
 
 
 async def test_an_error_of_the_proxy_is_a_problem_and_marked(rig: WireRig) -> None:

@@ -101,6 +101,15 @@ async def test_refuses_a_bad_head(rig: WireRig, request_bytes: bytes) -> None:
     assert rig.backend.requests == []
 
 
+async def test_a_head_request_that_cannot_be_read_is_refused_without_a_body(rig: WireRig) -> None:
+    client = await rig.client()
+
+    await client.send(b"HEAD /service/svc/x HTTP/1.1\r\nHost: test\r\nbad header\r\n\r\n")
+
+    assert (await client.response(b"HEAD")).status == 400
+    assert await client.until_closed() == b""
+
+
 @pytest.mark.parametrize("chunks", REFUSED_CHUNKS.values(), ids=REFUSED_CHUNKS)
 async def test_refuses_bad_chunks_of_a_buffered_body(rig: WireRig, chunks: bytes) -> None:
     json = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Type: application/json\r\n\r\n")

@@ -6,7 +6,6 @@ from ai_proxy.gateway.http.wire import (
     HOP_BY_HOP,
     nominated,
     origin_form,
-    status_line,
     tokens,
     without_nominated,
 )
@@ -60,8 +59,3 @@ def test_connection_options_are_no_nominations() -> None:
 
 def test_hop_by_hop_headers_are_in_lower_case() -> None:
     assert all(name == name.lower() for name in HOP_BY_HOP)
-
-
-def test_an_unknown_status_has_no_line() -> None:
-    with pytest.raises(ValueError, match="999"):
-        status_line(999)

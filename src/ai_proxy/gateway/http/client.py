@@ -220,7 +220,7 @@ class Server(Protocol):
     def plan(self, request: Request, headers: list[Header], peer: str) -> Any:
         """Decide, from its head, what becomes of a request."""
 
-    def refusal(self, client: "ClientConnection", error: ProxyError) -> RequestHandler:
+    def refusal(self, client: "ClientConnection", error: ProxyError, method: bytes) -> RequestHandler:
         """Return what answers something that never became a request."""
 
 
@@ -490,9 +490,10 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(cause)
 
     def _refuse(self, error: ProxyError) -> None:
-        """Queue the answer to something that never became a request."""
+        """Queue the answer to something that never became a request; a HEAD gets no body."""
+        is_head = self.reading is HEAD and self._parser.get_method() == b"HEAD"
         self.discard()
-        self._enqueue(self._server.refusal(self, error))
+        self._enqueue(self._server.refusal(self, error, b"HEAD" if is_head else b""))
         self._advance()
 
     def discard(self) -> None:

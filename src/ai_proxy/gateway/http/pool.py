@@ -13,12 +13,17 @@ MAX_IDLE = 30.0
 
 
 class Pool:
-    """Keep-alive connections to one upstream, the one used last first."""
+    """Keep-alive connections to one upstream, the one used last first.
 
-    __slots__ = ("__weakref__", "base_path", "host_line", "idle", "sweeps", "tls", "upstream")
+    Attributes:
+        is_own: Whether the upstream is the proxy itself: its management app.
+    """
+
+    __slots__ = ("__weakref__", "base_path", "host_line", "idle", "is_own", "sweeps", "tls", "upstream")
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
+        self.is_own = False
         self.sweeps = 0
         self.host_line = b" HTTP/1.1\r\nhost: %b\r\n" % authority(upstream)
         self.base_path = upstream.base_path.encode()

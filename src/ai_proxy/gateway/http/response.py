@@ -1,9 +1,15 @@
 """The head of a response: what is passed on of it, and how its body is framed."""
 
 from ai_proxy.core.service import Outcome
-from ai_proxy.gateway.http.wire import BUSY, HOP_BY_HOP, Header, without_nominated
+from ai_proxy.gateway.http.wire import BUSY, HOP_BY_HOP, Header, status_line, without_nominated
 
 UNSTATED, AMBIGUOUS = -1, -2
+
+STATUS_LINES = {status: b"%b\r\n" % status_line(status) for status in range(100, 600)}
+"""By status: what a backend calls it is not passed on."""
+
+OURS = b"x-ai-proxy-"
+"""How headers begin by which the proxy says something of its own."""
 
 _NOT_FORWARDED = HOP_BY_HOP | {b"x-request-id"}
 
@@ -14,8 +20,13 @@ INTERIM = b"HTTP/1.1 1"
 SWITCHING = b"HTTP/1.1 101"
 
 
-def filter_response(headers: list[Header], lines: list[bytes]) -> tuple[int, bool]:
+def filter_response(headers: list[Header], lines: list[bytes], *, is_own: bool = False) -> tuple[int, bool]:
     r"""Add to `lines` what may be passed on (RFC 9110 section 7.6.1), without an X-Request-ID but ours.
+
+    Args:
+        headers: Of the response.
+        lines: The head for the client.
+        is_own: Whether the proxy itself answers, and so may say what only the proxy says.
 
     Returns:
         The stated length, UNSTATED or AMBIGUOUS; and whether the body is chunked.
@@ -41,7 +52,9 @@ def filter_response(headers: list[Header], lines: list[bytes]) -> tuple[int, boo
                 chunked = True
             elif key == b"connection" and (rest := without_nominated(headers)) is not None:
                 del lines[kept:]
-                return filter_response(rest, lines)
+                return filter_response(rest, lines, is_own=is_own)
+            continue
+        elif key[:11] == OURS and not is_own:
             continue
         lines += (name, b": ", value, b"\r\n")
     return (AMBIGUOUS if chunked and length != UNSTATED else length), chunked

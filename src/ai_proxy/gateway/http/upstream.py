@@ -15,6 +15,7 @@ from ai_proxy.gateway.http.head_cache import MAX_MISSES, CachedResponseHead
 from ai_proxy.gateway.http.request import Request
 from ai_proxy.gateway.http.response import (
     AMBIGUOUS,
+    STATUS_LINES,
     ends_in_surplus,
     filter_response,
     is_within_line,
@@ -124,6 +125,10 @@ class Keeper(Protocol):
     @property
     def upstream(self) -> Upstream:
         """Where its connections lead."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether that is the proxy itself: its management app."""
 
     def put(self, connection: "UpstreamConnection") -> None:
         """Keep a connection for the next request."""
@@ -417,8 +422,11 @@ class UpstreamConnection(asyncio.Protocol):
         if status in BUSY and exchange.response_declined(retry_after(self.headers)):
             self.abort()
             return
-        head = [b"HTTP/1.1", data[8 : data.find(b"\r\n") + 2]]
-        length, chunked = filter_response(self.headers, head)
+        if status not in STATUS_LINES:
+            self._invalid(f"{status} is no status of HTTP")
+            return
+        head = [STATUS_LINES[status]]
+        length, chunked = filter_response(self.headers, head, is_own=self.pool.is_own)
         body = data[body_start:]
         if length == AMBIGUOUS:
             self._invalid("the length of the response is ambiguous")
@@ -502,8 +510,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._invalid("the backend switched protocols unasked")
             return
         self.framing = TUNNEL
-        head = [data[: data.find(b"\r\n") + 2]]
-        filter_response(self.headers, head)
+        head = [STATUS_LINES[101]]
+        filter_response(self.headers, head, is_own=self.pool.is_own)
         protocol = next(value for name, value in self.headers if name.lower() == b"upgrade")
         head.append(b"connection: upgrade\r\nupgrade: %b\r\n" % protocol)
         exchange.response_head(101, head, data[body_start:])

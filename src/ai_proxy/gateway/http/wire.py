@@ -37,6 +37,8 @@ _NOT_NOMINABLE = frozenset(
     {b"close", b"keep-alive", b"upgrade", b"content-length", b"transfer-encoding", b"host"}
 )
 
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+
 _CORS = re.compile(rb"^access-control-[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 
 
@@ -102,12 +104,12 @@ def without_cors(head: list[bytes]) -> bytes:
 
 
 def status_line(status: int) -> bytes:
-    """Return the first line of a response of the proxy's own.
+    """Return the first line of a response; without a reason where the status has none.
 
-    >>> status_line(502)
-    b'HTTP/1.1 502 Bad Gateway'
+    >>> status_line(502), status_line(520)
+    (b'HTTP/1.1 502 Bad Gateway', b'HTTP/1.1 520 ')
     """
-    return b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())
+    return b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b""))
 
 
 def reset(transport: asyncio.Transport) -> None:

@@ -1,5 +1,6 @@
 """Rewritten responses to model requests: a transcoder, bytes in and bytes out, without chunk framing."""
 
+import re
 from dataclasses import dataclass
 
 from ai_proxy.core.errors import ProxyError, UpstreamInvalidError
@@ -9,6 +10,9 @@ from ai_proxy.dialects.translation import Translation
 from ai_proxy.gateway.http.response import outcome_of
 
 EVENT_STREAM = b"text/event-stream"
+
+
+_CODING = re.compile(rb"\ncontent-encoding:(?!\s*identity\s*\r)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +147,10 @@ def is_encoded(head: list[bytes]) -> bool:
 
     >>> is_encoded([b"HTTP/1.1 200 OK\r\n", b"Content-Encoding", b": ", b"gzip", b"\r\n"])
     True
+    >>> is_encoded([b"HTTP/1.1 200 OK\r\n", b"Content-Encoding", b": ", b"identity", b"\r\n"])
+    False
     """
-    return b"\ncontent-encoding: " in b"".join(head).lower()
+    return _CODING.search(b"".join(head)) is not None
 
 
 def warning_line(warnings: tuple[str, ...]) -> bytes:
