@@ -26,6 +26,7 @@ from ai_proxy.config.build import (
 from ai_proxy.config.load import load_config
 from ai_proxy.config.schema import Config
 from ai_proxy.control.discovery import Discovery, forget_changed
+from ai_proxy.control.holds import Holds
 from ai_proxy.control.listen_addresses import own_addresses
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.detection import SocketAddress, socket_address
@@ -155,6 +156,7 @@ async def assemble(
         telemetry.recorder,
         background,
         max_held=settings.limits.max_waiting_bodies,
+        holds=Holds(opened.store.settings, context.owner) if opened is not None else None,
     )
     management = Upstream("localhost", 80, unix_path=str(folder / CLIENT_SOCKET))
     gateway = Gateway(plane.scheduler, telemetry.recorder, settings.limits, management, background)

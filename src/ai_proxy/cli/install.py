@@ -46,8 +46,9 @@ RuntimeDirectoryPreserve=yes
 Restart=on-failure
 RestartSec=5
 TimeoutStartSec={start}
-# Requests in flight finish, then backends stop; systemd kills whatever remains.
-KillMode=mixed
+# The proxy ends its backends itself, once the requests in flight have finished. One that crashes or is killed
+# leaves them running for the next one to adopt, so systemd must not end them.
+KillMode=process
 TimeoutStopSec={stop}
 # A backend that runs out of memory must not end the proxy.
 OOMPolicy=continue

@@ -9,6 +9,7 @@ from functools import partial
 from loguru import logger
 
 from ai_proxy.control.events import EventBus
+from ai_proxy.control.holds import Holds
 from ai_proxy.control.instance import Assignment
 from ai_proxy.control.listen_addresses import undeclared
 from ai_proxy.control.reconcile import classify, compare
@@ -81,6 +82,7 @@ class ControlPlane:
         recorder: Measures states and starts.
         background: Owns what goes on as long as the proxy does; by default of its own.
         max_held: Bytes of request bodies that may be held in memory while they wait; 0 for any number.
+        holds: Remembers what was stopped by hand; None for as long as the proxy runs only.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class ControlPlane:
         background: Background | None = None,
         *,
         max_held: int = 0,
+        holds: Holds | None = None,
     ) -> None:
         self.events = EventBus(clock.wall)
         self.offers_changed = Listeners[Sequence[Offer]]("offers")
@@ -109,6 +112,9 @@ class ControlPlane:
         self._declared: tuple[Service, ...] = ()
         self._found: tuple[Service, ...] = ()
         self._reloading = asyncio.Lock()
+        self._holds = holds
+        self._held: set[str] = set()
+        self._saving = asyncio.Lock()
         self._removed = Listeners[str]("removed services")
         self._removed.add(recorder.forget)
         self.events.listen(self._record)
@@ -134,6 +140,8 @@ class ControlPlane:
             InvalidConfigError: A service asks for a runtime or an engine that is not here.
         """
         self._declared = tuple(services)
+        if self._holds is not None:
+            self._held = await self._holds.load()
         for assignment in [self._assign(service) for service in self._declared]:
             self._add(assignment)
         self._publish()
@@ -285,6 +293,7 @@ class ControlPlane:
         """
         supervisor = self._supervisor(service_id)
         supervisor.start(Ask(service_id, origin=Origin.OPERATOR, reason="started by hand"))
+        await self._save_holds()
         return await self._until_ready(supervisor, wait)
 
     async def stop(self, service_id: str, wait: float = 0) -> ServiceView:
@@ -296,6 +305,7 @@ class ControlPlane:
         supervisor = self._supervisor(service_id)
         supervisor.stop()
         self.scheduler.reconsider(service_id)
+        await self._save_holds()
         return await self._until_at_rest(supervisor, wait)
 
     async def restart(self, service_id: str, wait: float = 0) -> ServiceView:
@@ -307,6 +317,7 @@ class ControlPlane:
         """
         supervisor = self._supervisor(service_id)
         supervisor.restart()
+        await self._save_holds()
         return await self._until_ready(supervisor, wait)
 
     async def unload(self, service_id: str, wait: float = 0) -> ServiceView:
@@ -366,6 +377,7 @@ class ControlPlane:
         for service_id in report.restarted:
             self._supervisors[service_id].replace(assignments[service_id])
         removals = [self._remove(self._supervisors.pop(i), farewell) for i in report.removed]
+        self._held.difference_update(report.removed)
         for service_id in report.added:
             self._add_or_revive(assignments[service_id])
         self._publish()
@@ -427,8 +439,19 @@ class ControlPlane:
         supervisor = Supervisor(
             assignment, self._clock, self.events, self._background, self.scheduler.decide, self._publish
         )
+        supervisor.held = supervisor.id in self._held
         self._supervisors[supervisor.id] = supervisor
         self.scheduler.add(supervisor)
+
+    async def _save_holds(self) -> None:
+        """Remember what was stopped by hand; that of services that are not known yet stays as it is."""
+        supervisors = self._supervisors.values()
+        held = {s.id for s in supervisors if s.held} | (self._held - self._supervisors.keys())
+        if held != self._held:
+            self._held = held
+            if self._holds is not None:
+                async with self._saving:
+                    await self._holds.save(self._held)
 
     def _supervisor(self, service_id: str) -> Supervisor:
         supervisor = self._supervisors.get(service_id)

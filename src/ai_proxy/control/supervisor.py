@@ -295,6 +295,8 @@ class Supervisor:
             self.retry_at = 0.0
 
     async def _unknown(self) -> tuple[Event, str]:
+        if self.held and (self._adopted is not None or self._outdated):
+            return Event.STOP, "found running, although it was stopped by hand"
         if self._adopted is not None:
             self._began = self._progressed = self.clock.now()
             self._adopt(self._adopted)

@@ -37,7 +37,7 @@ def test_the_unit_grants_the_time_that_a_graceful_stop_takes(
     unit = settings(printed(capsys, "--print", "--systemd", "--config", str(config)))
 
     assert unit["TimeoutStopSec"] == "50"
-    assert unit["KillMode"] == "mixed"
+    assert unit["KillMode"] == "process", "the next proxy adopts what a crash leaves running"
     assert f'serve --config "{config}"' in unit["ExecStart"]
 
 

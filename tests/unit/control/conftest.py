@@ -4,6 +4,7 @@ from dataclasses import dataclass
 import pytest
 from tests.rigs.recorder import NullRecorder
 
+from ai_proxy.control.holds import Holds
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.service import ProcessLaunch, RuntimeKind, Service, StartPolicy
@@ -37,11 +38,13 @@ class Stage:
     plane: ControlPlane
 
 
-def build(clock: FakeClock, machine: Machine | None = None, max_held: int = 0) -> Stage:
+def build(
+    clock: FakeClock, machine: Machine | None = None, max_held: int = 0, holds: Holds | None = None
+) -> Stage:
     runtime = FakeRuntime(clock, machine)
     engine = FakeProbeEngine("fake")
     runtimes: dict[str, Runtime] = {RuntimeKind.PROCESS: runtime, RuntimeKind.EXTERNAL: ExternalRuntime()}
-    plane = ControlPlane(clock, runtimes, {"fake": engine}, NullRecorder(), max_held=max_held)
+    plane = ControlPlane(clock, runtimes, {"fake": engine}, NullRecorder(), max_held=max_held, holds=holds)
     return Stage(clock, runtime, engine, plane)
 
 

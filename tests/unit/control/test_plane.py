@@ -6,6 +6,7 @@ import pytest
 from loguru import logger
 from tests.unit.control.conftest import Stage, build, close, declare
 
+from ai_proxy.control.holds import Holds
 from ai_proxy.core.errors import (
     InvalidConfigError,
     QueueFullError,
@@ -13,6 +14,7 @@ from ai_proxy.core.errors import (
     ServiceStoppedError,
     ShuttingDownError,
     StartTimeoutError,
+    StoreError,
     UnknownServiceError,
 )
 from ai_proxy.core.events import ServiceEvent
@@ -120,6 +122,86 @@ async def test_a_stop_by_hand_holds_until_a_start_by_hand(stage: Stage) -> None:
     assert view.state is State.STOPPED
     assert view.held
     assert (await starting).state is State.READY
+
+
+class KeptSettings:
+    """A store of settings that outlives a plane."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, object] = {}
+        self.fails = False
+
+    async def all(self) -> dict[str, object]:
+        return self.values
+
+    async def get(self, name: str) -> object | None:
+        return self.values.get(name)
+
+    async def put(self, name: str, value: object) -> None:
+        if self.fails:
+            raise StoreError("the disk is full")
+        self.values[name] = value
+
+    async def drop(self, name: str) -> None:
+        del self.values[name]
+
+
+async def test_what_was_stopped_by_hand_stays_so_when_the_proxy_is_restarted() -> None:
+    clock, machine, settings = FakeClock(), Machine(), KeptSettings()
+    before = build(clock, machine, holds=Holds(settings, "me"))
+    services = [declare("always", start=StartPolicy.ALWAYS), declare("svc")]
+    await before.plane.open(services)
+    await clock.advance(1)
+    for name in ("always", "svc"):
+        await before.plane.stop(name)
+    await clock.advance(5)
+    await close(before)
+
+    after = build(clock, machine, holds=Holds(settings, "me"))
+    await after.plane.open(services)
+    await clock.advance(5)
+    with pytest.raises(ServiceStoppedError):
+        await after.plane.scheduler.admit(Ask("svc"))
+    states = {view.id: (view.state, view.held) for view in after.plane.services()}
+    await after.plane.start("svc")
+    kept = list(settings.values.values())
+    await close(after)
+
+    assert states == dict.fromkeys(("always", "svc"), (State.STOPPED, True))
+    assert kept == [["always"]]
+
+
+async def test_what_was_to_be_stopped_when_the_proxy_died_is_ended_by_the_next() -> None:
+    clock, machine, settings = FakeClock(), Machine(), KeptSettings()
+    before = build(clock, machine, holds=Holds(settings, "me"))
+    await ready(before, declare())
+    before.runtime.behave("svc", Behaviour.IGNORES_STOP)
+    await before.plane.stop("svc")
+    assert machine.running("svc")
+
+    after = build(clock, machine, holds=Holds(settings, "me"))
+    await after.plane.open([declare()])
+    await clock.advance(5)
+    view = after.plane.service("svc")
+    await close(after)
+    await close(before)
+
+    assert (view.state, view.held) == (State.STOPPED, True)
+    assert not machine.running("svc")
+
+
+async def test_a_stop_by_hand_holds_although_it_cannot_be_saved() -> None:
+    clock, settings = FakeClock(), KeptSettings()
+    settings.fails = True
+    stage = build(clock, holds=Holds(settings, "me"))
+    await ready(stage, declare())
+
+    await stage.plane.stop("svc")
+    await clock.advance(5)
+    view = stage.plane.service("svc")
+    await close(stage)
+
+    assert (view.state, view.held) == (State.STOPPED, True)
 
 
 async def test_an_unload_does_not_hold(stage: Stage) -> None:
