@@ -106,6 +106,7 @@ class FakePlane:
             context_length=model.context_length if model else None,
             kind=model.kind if model else "",
             since=one.since,
+            names=route.names,
         )
 
     def set(self, service_id: str, event: Event, **facts: object) -> ServiceView:

@@ -218,6 +218,7 @@ EXAMPLES: dict[str, object] = {
         "context_length": 8192,
         "kind": "chat",
         "since": 1700000000.0,
+        "names": ["llama3", "llama3//models/llama3.gguf"],
     },
     "OpenAIModel": {
         "id": "llama3",

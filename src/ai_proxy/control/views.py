@@ -78,6 +78,7 @@ class ModelView:
         context_length: In tokens; None when the engine has not said.
         kind: `chat`, `embeddings`, ...; empty when the engine has not said.
         since: When the service was first known, in seconds since the epoch.
+        names: By which a key may allow it, as in `core.routing.ModelRoute`.
     """
 
     name: str
@@ -88,11 +89,7 @@ class ModelView:
     context_length: int | None
     kind: str
     since: float
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """By which a key may be allowed to ask for it, as `core.routing.ModelRoute.names`."""
-        return self.name, self.target, f"{self.service_id}/{self.target}"
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,4 +173,5 @@ def model_view(route: ModelRoute, supervisor: Supervisor) -> ModelView:
         context_length=model.context_length if model else None,
         kind=model.kind if model else "",
         since=supervisor.added,
+        names=route.names,
     )

@@ -167,15 +167,16 @@ def presented_keys(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Presented, .
 
 
 def presented_key(name: bytes, value: bytes) -> bytes:
-    """Return the proxy's key in one header; empty when it holds none.
+    r"""Return the proxy's key in one header; empty when it holds none.
 
-    >>> presented_key(b"authorization", b"bearer  aip_1"), presented_key(b"cookie", b"aip_1")
+    >>> presented_key(b"authorization", b"bearer \t aip_1"), presented_key(b"cookie", b"aip_1")
     (b'aip_1', b'')
     """
     if name == b"authorization":
-        scheme, _, value = value.partition(b" ")
-        if scheme.lower() != b"bearer":
+        words = value.split(None, 1)
+        if len(words) < 2 or words[0].lower() != b"bearer":
             return b""
+        value = words[1]
     elif name not in (b"x-api-key", b"api-key"):
         return b""
     value = value.strip()

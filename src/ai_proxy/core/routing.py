@@ -8,7 +8,7 @@ from typing import Self
 from ai_proxy.core.abilities import Abilities, Modality
 from ai_proxy.core.errors import UnknownModelError
 from ai_proxy.core.ports import Model
-from ai_proxy.core.service import Service
+from ai_proxy.core.service import ExternalLaunch, Service
 
 SCHEME = "flm://"
 """Prefix of a name that selects an engine: `flm://ollama/llama3`."""
@@ -106,8 +106,11 @@ class Offer:
         return not (self.listed or self.service.models or self.service.aliases)
 
     def may_know(self, name: str) -> bool:
-        """Return whether `name` may be one of its models; an engine that never ran has listed none."""
-        return not self.listed or self.knows(name)
+        """Return whether `name` may be one of its models; an engine that somebody else runs need list none.
+
+        A name that nobody lists starts no service: anything could be asked for so.
+        """
+        return self.knows(name) or (not self.listed and isinstance(self.service.launch, ExternalLaunch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +121,14 @@ class ModelRoute:
         name: Name of the model, as clients know it.
         offer: The service that has it.
         target: Name of the model in its engine.
+        names: The names by which a key may allow the model. The target alone is one of them only where it
+            leads to the same service: an engine that answers to any name has every other's models, else.
     """
 
     name: str
     offer: Offer
     target: str
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names by which a key may allow the model."""
-        return self.name, self.target, f"{self.offer.service.id}/{self.target}"
+    names: tuple[str, ...]
 
     @property
     def model(self) -> Model | None:
@@ -198,8 +199,9 @@ class ModelTable:
                 if claim >= Claim.ID or not names_another(name, offer.service.id, by_id):
                     claimed.setdefault(name, {}).setdefault(claim, []).append(offer)
         best = {name: by_claim[max(by_claim)] for name, by_claim in claimed.items()}
+        sole = {name: found[0] for name, found in best.items() if len(found) == 1}
         return cls(
-            {n: ModelRoute(n, found[0], found[0].target(n)) for n, found in best.items() if len(found) == 1},
+            {n: _route(n, one, n, leads_here=sole.get(one.target(n)) is one) for n, one in sole.items()},
             {n: tuple(offer.service.id for offer in found) for n, found in best.items() if len(found) > 1},
             by_id,
         )
@@ -220,7 +222,7 @@ class ModelTable:
         service_id, slash, rest = name.partition("/")
         offer = self.offers.get(service_id)
         if slash and rest and offer is not None and offer.may_know(rest):
-            return ModelRoute(name, offer, offer.target(rest))
+            return self._route(name, offer, rest)
         raise self._unknown(name)
 
     def _find_by_engine(self, name: str) -> ModelRoute:
@@ -232,13 +234,33 @@ class ModelTable:
             or [o for o in meant if rest and (o.is_unknown or o.knows(rest))]
             or [o for o in meant if rest and o.may_know(rest)]
         )
-        if len(offers) == 1:
-            return ModelRoute(name, offers[0], offers[0].target(rest))
-        if offers:
+        if len(offers) == 1 and offers[0].may_know(rest):
+            return self._route(name, offers[0], rest)
+        if len(offers) > 1:
             raise UnknownModelError(name, among=[f"{offer.service.id}/{rest}" for offer in offers])
         raise self._unknown(name)
+
+    def _route(self, name: str, offer: Offer, rest: str) -> ModelRoute:
+        sole = self.routes.get(offer.target(rest))
+        return _route(name, offer, rest, leads_here=sole is not None and sole.offer is offer)
 
     def _unknown(self, name: str) -> UnknownModelError:
         if name in self.contested:
             return UnknownModelError(name, among=[f"{service}/{name}" for service in self.contested[name]])
         return UnknownModelError(name, near=near_names(name, [*self.routes, *self.contested]))
+
+
+def _route(name: str, offer: Offer, model: str, *, leads_here: bool) -> ModelRoute:
+    """Return a route.
+
+    Args:
+        name: As clients say it.
+        offer: The service.
+        model: The part of the name that the service is asked for.
+        leads_here: Whether its target, as a name of its own, leads to the same service.
+    """
+    target = offer.target(model)
+    names = [name, f"{offer.service.id}/{target}"]
+    if leads_here or offer.declares(target):
+        names.append(target)
+    return ModelRoute(name, offer, target, tuple(names))

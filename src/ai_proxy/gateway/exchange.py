@@ -70,7 +70,9 @@ STREAM_AHEAD = 256 * 1024
 """Bytes of a streamed body that are held while there is no connection to send them on."""
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie"})
 """Headers by which a client of a model proves who it is: to the proxy, never to a backend."""
-REPLACED = CREDENTIALS | {b"content-type", b"accept-encoding"}
+FORWARDED_FOR = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})
+"""Headers that say where a request comes from."""
+REPLACED = CREDENTIALS | FORWARDED_FOR | {b"content-type", b"accept-encoding"}
 """Headers that a request to a model loses: a compressed answer could not be read for its usage."""
 COMPRESSED = frozenset({b"accept-encoding"})
 """The header that a request loses whose tokens are counted."""
@@ -171,7 +173,10 @@ def make_plan(
         if shared.tracing is not None:
             plan.traceparent = request.header(b"traceparent")
             dropped |= {b"traceparent"}
+        says_whence = any(map(request.header, FORWARDED_FOR))
         request.drop(dropped)
+        if says_whence and (address := plan.principal.address.encode("latin-1", "replace")):
+            request.lines += (b"x-forwarded-for", b": ", address, b"\r\n")  # as the guard has judged it
         request.lines += (b"content-type", b": ", content_type if plan.is_form else JSON, b"\r\n")
         plan.backend_credentials = True
 

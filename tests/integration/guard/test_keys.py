@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.integration.gateway.models import CHAT, JSON, offer
 from tests.integration.guard.conftest import House, bearer, guarded
 from tests.rigs.raw_backend import by_hand
 from tests.rigs.raw_http import build_request
@@ -48,7 +49,9 @@ async def test_once_there_is_a_key_one_is_needed(house: House) -> None:
     assert with_it.status == 200
 
 
-@pytest.mark.parametrize("name", [b"X-Api-Key: ", b"api-key: ", b"AUTHORIZATION: bearer "])
+@pytest.mark.parametrize(
+    "name", [b"X-Api-Key: ", b"api-key: ", b"AUTHORIZATION: bearer ", b"authorization: Bearer\t"]
+)
 async def test_a_key_is_taken_from_each_header_that_may_carry_one(house: House, name: bytes) -> None:
     key, _ = await house.key()
 
@@ -56,6 +59,35 @@ async def test_a_key_is_taken_from_each_header_that_may_carry_one(house: House, 
 
     assert response.status == 200
     assert key not in b"".join(value for _, value in house.rig.backend.requests[0].headers)
+
+
+@pytest.mark.threat("an ordinary key", "the trust that a backend has in addresses")
+async def test_only_the_proxy_tells_the_backend_of_a_model_where_a_request_comes_from(
+    house: House,
+) -> None:
+    house.rig.gateway.publish([offer(listed=("m",))])
+    key, _ = await house.key()
+    claims = [b"X-Forwarded-For: 10.0.0.1", b"Forwarded: for=10.0.0.1", b"X-Real-IP: 10.0.0.1"]
+
+    await house.ask(CHAT, bearer(key), JSON, *claims, body=b'{"model":"m"}')
+    await house.ask(CHAT, bearer(key), JSON, body=b'{"model":"m"}')
+
+    told, untold = (
+        [v for n, v in sent.headers if b"forwarded" in n or b"real" in n]
+        for sent in house.rig.backend.requests
+    )
+    assert (told, untold) == ([b"127.0.0.1"], [])
+
+
+@pytest.mark.threat("an ordinary key", "the trust that a backend has in addresses")
+async def test_what_a_trusted_proxy_says_of_that_is_passed_on(house: House) -> None:
+    house.rig.gateway.publish([offer(listed=("m",))])
+    await house.policy(trusted_proxies=["127.0.0.0/8"])
+    key, _ = await house.key()
+
+    await house.ask(CHAT, bearer(key), JSON, b"X-Forwarded-For: 192.0.2.7", body=b'{"model":"m"}')
+
+    assert (b"x-forwarded-for", b"192.0.2.7") in house.rig.backend.requests[0].headers
 
 
 async def test_what_else_is_in_such_a_header_is_the_backends(house: House) -> None:

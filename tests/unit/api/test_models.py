@@ -138,6 +138,7 @@ async def test_our_own_listing_has_every_fact(api: Api) -> None:
         "engine": "llamacpp",
         "state": "ready",
         "target": "qwen",
+        "names": ["coder", "coder/qwen"],
         "context_length": 8192,
         "kind": "chat",
         "since": 1_700_000_000.0,

@@ -11,7 +11,7 @@ from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.errors import UnknownModelError
 from ai_proxy.core.ports import Model
 from ai_proxy.core.routing import ModelTable, Offer, near_names
-from ai_proxy.core.service import ExternalLaunch, Service
+from ai_proxy.core.service import ExternalLaunch, ProcessLaunch, Service
 
 NAMES = st.sampled_from(["a", "b", "c", "a/b", "org/a", "a:7b"])
 
@@ -170,6 +170,47 @@ def test_an_engine_in_the_name_that_two_services_have_is_not_enough() -> None:
 
     with pytest.raises(UnknownModelError, match="one/phi or two/phi"):
         table.find("flm://plain/phi")
+
+
+PROCESS = ProcessLaunch(("serve",))
+
+
+@pytest.mark.threat("an ordinary key", "a start of a service by a name that nobody lists")
+@pytest.mark.parametrize("name", ["box/m1", "flm://plain/m1", "flm://box/m1"])
+def test_a_name_that_nobody_lists_leads_to_no_service_that_would_have_to_start(name: str) -> None:
+    table = ModelTable.of([offer("box", launch=PROCESS)])
+
+    with pytest.raises(UnknownModelError):
+        table.find(name)
+
+
+@pytest.mark.parametrize("name", ["box", "box/box", "flm://plain/box"])
+def test_a_service_that_has_listed_nothing_yet_answers_to_its_own_name(name: str) -> None:
+    assert ModelTable.of([offer("box", launch=PROCESS)]).find(name).offer.service.id == "box"
+
+
+@pytest.mark.threat("a limited key", "another model's answers")
+@pytest.mark.parametrize("name", ["box/m1", "flm://box/m1"])
+def test_the_name_of_a_model_allows_no_other_service_that_takes_any_name(name: str) -> None:
+    table = ModelTable.of([offer("box"), offer("real", ("m1",))])
+
+    assert "m1" not in table.find(name).names
+    assert "m1" in table.find("real/m1").names
+
+
+@pytest.mark.threat("a limited key", "another model's answers")
+def test_a_name_that_two_services_list_allows_neither() -> None:
+    table = ModelTable.of([offer("one", ("m1",)), offer("two", ("m1",))])
+
+    assert table.find("one/m1").names == ("one/m1", "one/m1")
+
+
+def test_the_name_of_a_model_allows_a_service_that_declares_it() -> None:
+    table = ModelTable.of(
+        [offer("box", aliases={"fast": "m1"}, models=("m1",)), offer("two", models=("m1",))]
+    )
+
+    assert "m1" in table.find("box/fast").names
 
 
 def test_an_unknown_name_is_told_with_near_ones() -> None:

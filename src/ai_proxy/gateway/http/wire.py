@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
 
 type Header = tuple[bytes, bytes]
 
@@ -38,6 +39,9 @@ _NOT_NOMINABLE = frozenset(
 )
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_DOT_SEGMENT = re.compile(rb"[/\\]\.\.(?=[/\\;?#\0]|\Z)")
+_MAX_ENCODINGS = 3
+"""How often a path may have been encoded so that some server between still decodes all of it."""
 
 _CORS = re.compile(rb"^access-control-[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 
@@ -92,6 +96,24 @@ def origin_form(target: bytes) -> bytes:
     if start < 0:
         return b"/"
     return rest[start:] if rest[start : start + 1] == b"/" else b"/" + rest[start:]
+
+
+def leads_up(target: bytes) -> bool:
+    r"""Tell whether a path has a segment that leads up (RFC 3986 section 3.3), plain or encoded.
+
+    >>> [leads_up(b"/a" + rest) for rest in (b"/../b", b"/%2e%2E", b"/..%2fb", b"/%252e./b", b"\\..")]
+    [True, True, True, True, True]
+    >>> [leads_up(b"/a" + rest) for rest in (b"/..b", b"/.well-known", b"/b?x=/../", b"/b%2e")]
+    [False, False, False, False]
+    """
+    path = target.partition(b"?")[0]
+    for _ in range(_MAX_ENCODINGS):
+        if _DOT_SEGMENT.search(path):
+            return True
+        if b"%" not in path:
+            return False
+        path = unquote_to_bytes(path)
+    return _DOT_SEGMENT.search(path) is not None
 
 
 def without_cors(head: list[bytes]) -> bytes:

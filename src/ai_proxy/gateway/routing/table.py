@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from ai_proxy.core.abilities import Modality
-from ai_proxy.core.errors import UnknownPathError, UnknownServiceError
+from ai_proxy.core.errors import MalformedRequestError, UnknownPathError, UnknownServiceError
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer, near_names
 from ai_proxy.core.service import Service, Upstream
 from ai_proxy.gateway.http.pool import Pool
-from ai_proxy.gateway.http.wire import origin_form
+from ai_proxy.gateway.http.wire import leads_up, origin_form
 
 SERVICE_PREFIX = b"/service/"
 MANAGEMENT = (
@@ -140,9 +140,14 @@ class RoutingTable:
 
         Raises:
             UnknownServiceError: `/service/{id}` names none that is declared.
+            MalformedRequestError: The path may lead out of the service's own.
             UnknownPathError: Nothing answers there.
         """
         if target[:9] == SERVICE_PREFIX:
+            if leads_up(target):
+                raise MalformedRequestError(
+                    "no segment of a path below a service may be .., plain or encoded"
+                )
             slash = target.find(b"/", 9)
             destination = self.services.get(target[9:slash])
             if destination is not None and slash > 0:
