@@ -28,6 +28,7 @@ from ai_proxy.core.settings import (
     DockerSettings,
     EngineSettings,
     Limits,
+    Retention,
     SecuritySettings,
     ServerSettings,
     TelemetrySettings,
@@ -105,6 +106,14 @@ def tls_settings(config: Config) -> TlsSettings:
 def security_settings(config: Config) -> SecuritySettings:
     """Return what the proxy allows while no API key exists."""
     return SecuritySettings(config.security.allow_unauthenticated, config.security.hosts)
+
+
+def retention_settings(config: Config) -> Retention:
+    """Return how much of the audit log and of usage is kept."""
+    store = config.store
+    return Retention(
+        store.audit_retention, store.audit_max_entries, store.usage_retention, store.usage_max_rows
+    )
 
 
 def store_url(config: Config) -> str | None:

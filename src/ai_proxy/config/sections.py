@@ -26,6 +26,7 @@ from ai_proxy.core.settings import (
     MB,
     EngineSettings,
     Limits,
+    Retention,
     SecuritySettings,
     ServerSettings,
     TelemetrySettings,
@@ -37,6 +38,7 @@ _SERVER = ServerSettings()
 _TELEMETRY = TelemetrySettings()
 _ENGINES = EngineSettings()
 _SECURITY = SecuritySettings()
+_RETENTION = Retention()
 
 
 class LimitsConfig(Model):
@@ -252,13 +254,32 @@ class TlsConfig(Model):
 
 
 class StoreConfig(Model):
-    """The database of keys, policy and audit log. Changes take effect after a restart."""
+    """The database of keys, policy, audit log and usage. Changes take effect after a restart."""
 
     url: ApiKey | None = Field(
         default=None,
         description="URL of a database that several proxies share, `postgresql://user:password@host/name`; "
         "only `${env:NAME}` or `${file:PATH}`. Default: an SQLite file in the data directory.",
         examples=["${env:AI_PROXY_STORE_URL}"],
+    )
+    audit_retention: Duration = Field(
+        default=_RETENTION.audit,
+        description="How long entries of the audit log are kept; 0 keeps them for ever.",
+        examples=["365d"],
+    )
+    audit_max_entries: Count = Field(
+        default=_RETENTION.audit_entries,
+        description="Most entries of actions in the audit log, and as many again of refused requests; the "
+        "oldest are removed first.",
+    )
+    usage_retention: Duration = Field(
+        default=_RETENTION.usage,
+        description="How long the daily counts of requests and tokens are kept; 0 keeps them for ever.",
+        examples=["730d"],
+    )
+    usage_max_rows: Count = Field(
+        default=_RETENTION.usage_rows,
+        description="Most counts, one for each day, key and model; the oldest are removed first.",
     )
 
 

@@ -167,6 +167,23 @@ class TlsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of the audit log and of usage is kept. Durations in seconds; 0 means for ever.
+
+    Attributes:
+        audit: Age of the oldest entry of the audit log.
+        audit_entries: Number of entries of actions, and as many again of refused requests.
+        usage: Age of the oldest count of requests.
+        usage_rows: Number of counts, one for each day, key and model.
+    """
+
+    audit: float = 365 * 86_400.0
+    audit_entries: int = 200_000
+    usage: float = 730 * 86_400.0
+    usage_rows: int = 200_000
+
+
+@dataclass(frozen=True, slots=True)
 class SecuritySettings:
     """What the proxy allows while no API key exists.
 

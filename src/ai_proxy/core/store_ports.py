@@ -74,6 +74,7 @@ class AuditEntry:
         detail: Details; empty for none.
         count: Of equal refusals in this entry.
         seq: Its place in the log, from 1; 0 before it is written.
+        refused: Whether it is a refused request, and no action.
     """
 
     at: float
@@ -84,6 +85,7 @@ class AuditEntry:
     detail: str = ""
     count: int = 1
     seq: int = 0
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ class PolicyStore(Protocol):
 
 
 class AuditStore(Protocol):
-    """The audit log, which is append-only."""
+    """The audit log: entries are added, and the oldest go when their time is over."""
 
     async def append(self, entries: Sequence[AuditEntry]) -> None:
         """Add entries, all or none; on return they are on disk."""
@@ -201,6 +203,17 @@ class AuditStore(Protocol):
     async def last_seq(self) -> int:
         """Return the place of the last entry; 0 when there is none."""
 
+    async def trim(self, before: float, most: int, limit: int, *, refused: bool) -> int:
+        """Remove the oldest entries of a kind; return how many.
+
+        Args:
+            before: Those older than the oldest that is as young as this.
+            most: Those beyond this number; refusals and actions are counted apart, so that a flood of
+                refusals displaces no action.
+            limit: How many at most.
+            refused: Refused requests, or actions.
+        """
+
 
 class UsageStore(Protocol):
     """Counts of requests and tokens."""
@@ -215,6 +228,9 @@ class UsageStore(Protocol):
             since_day: ISO date; empty for all.
             key_id: Of one key only; None for all.
         """
+
+    async def trim(self, since_day: str, most: int) -> None:
+        """Remove the counts from before a day, and the oldest beyond a number of rows."""
 
 
 class ChangeFeed(Protocol):

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_proxy.config.build import engine_settings, store_url
+from ai_proxy.config.build import engine_settings, retention_settings, store_url
 from ai_proxy.config.schema import Config
 from ai_proxy.control.run_settings import SettingsHolder
 from ai_proxy.core.errors import InvalidRequestError, StoreDamagedError
@@ -67,12 +67,13 @@ async def open_state(
         claim_data_folder(folder)
     url = store_url(config) or file_url(folder)
     _check_not_emptied(database_file(url, folder), folder / FILE_NAME)
+    retention = None if background is None else retention_settings(config)
     async with open_store(url, mark=SecuredMark(folder)) as store:
         settings = SettingsHolder(store.settings, RunSettings(engine_settings(config)))
         await settings.load()
         loads = {SETTINGS: settings.load}
         pepper = load_pepper(folder, may_make=await store.keys.count() == 0)
-        async with open_security(store, pepper, clock, loads, background) as security:
+        async with open_security(store, pepper, clock, loads, background, retention) as security:
             yield ProxyState(folder, store, security, settings, clock)
 
 

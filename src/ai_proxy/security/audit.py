@@ -72,7 +72,11 @@ class AuditLog:
         if name not in self._refused and not self._has_room():
             name, detail = (EVERYBODY, EVERYTHING, EVERYBODY, result), ""
         known = self._refused.get(name)
-        self._refused[name] = replace(known, count=known.count + 1) if known else self._entry(*name, detail)
+        self._refused[name] = (
+            replace(known, count=known.count + 1)
+            if known
+            else replace(self._entry(*name, detail), refused=True)
+        )
         self._changed()
 
     def _has_room(self) -> bool:

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from ai_proxy.core.ports import Clock
+from ai_proxy.core.settings import Retention
 from ai_proxy.core.store_ports import (
     KEYS,
     POLICY,
@@ -23,6 +25,7 @@ from ai_proxy.security.keys import KeyRing
 from ai_proxy.security.limiter import Limiter
 from ai_proxy.security.pepper import check_pepper
 from ai_proxy.security.policy import PolicyHolder
+from ai_proxy.security.retention import keep_within
 from ai_proxy.security.sync import Step, flush_all, follow_changes, write_batches
 from ai_proxy.security.usage import UsageLedger
 
@@ -81,6 +84,7 @@ async def open_security(
     clock: Clock,
     loads: Mapping[str, Step] | None = None,
     background: Background | None = None,
+    retention: Retention | None = None,
 ) -> AsyncIterator[Security]:
     """Load keys and policy, and keep them and the store in step until the end.
 
@@ -90,6 +94,7 @@ async def open_security(
         clock: Tells the time.
         loads: Load what else another instance on the store may change, by its name.
         background: Runs what keeps them in step; None for one of their own.
+        retention: What is kept of audit log and usage; None for everything, as in a command.
 
     Raises:
         StoreError: They cannot be read, or were made with another pepper.
@@ -115,9 +120,13 @@ async def open_security(
         follower = background.run(
             lambda: follow_changes(store.changes, followed, clock), "following of keys, policy and settings"
         )
+        tasks = [writer, follower]
+        if retention is not None:
+            keep = partial(keep_within, retention, store.audit, store.usage, clock)
+            tasks.append(background.run(keep, "retention of audit log and usage"))
         try:
             yield Security(keys, policy, Limiter(lambda: policy.current, clock.now), audit, usage)
         finally:
             async with writing:
-                await cancel(writer, follower)
+                await cancel(*tasks)
             await flush_all(flushes)

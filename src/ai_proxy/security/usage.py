@@ -15,6 +15,8 @@ MAX_NAME = 200
 """Longest name of a model that is kept, in characters."""
 MAX_TOKENS = 10**9
 """Most tokens that are counted for one request: a backend may report any number."""
+MAX_A_DAY = 10_000
+"""Such pairs in a day, likewise; those beyond are counted as other models."""
 OTHER_MODELS = "(other)"
 
 
@@ -32,6 +34,8 @@ class UsageLedger:
         self._clock = clock
         self._changed = changed
         self._pending: dict[tuple[str, str, str], list[int]] = {}
+        self._today = ""
+        self._seen: set[tuple[str, str, str]] = set()
 
     def __repr__(self) -> str:
         return f"<UsageLedger [{len(self._pending)} pending]>"
@@ -44,13 +48,24 @@ class UsageLedger:
         day = datetime.fromtimestamp(self._clock.wall(), UTC).date().isoformat()
         for one in counted:
             name = (one.key_id, storable(one.model, MAX_NAME), day)
-            if name not in self._pending and len(self._pending) >= MAX_PENDING:
+            if not self._has_room(name, day):
                 name = (one.key_id, OTHER_MODELS, day)
             counts = self._pending.setdefault(name, [0, 0, 0])
             counts[0] += 1
             for place, tokens in enumerate((one.tokens_in, one.tokens_out), 1):
                 counts[place] += min(max(0, tokens), MAX_TOKENS)
         self._changed()
+
+    def _has_room(self, name: tuple[str, str, str], day: str) -> bool:
+        """Tell whether a pair may be counted apart."""
+        if day != self._today:
+            self._today, self._seen = day, set()
+        if name in self._seen:
+            return name in self._pending or len(self._pending) < MAX_PENDING
+        if len(self._pending) >= MAX_PENDING or len(self._seen) >= MAX_A_DAY:
+            return False
+        self._seen.add(name)
+        return True
 
     async def flush(self) -> None:
         """Write the counts since the last flush.

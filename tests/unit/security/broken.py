@@ -63,6 +63,9 @@ class FaultyUsage:
     async def totals(self, since_day: str = "", key_id: str | None = None) -> Sequence[Usage]:
         return await self._store.totals(since_day, key_id)
 
+    async def trim(self, since_day: str, most: int) -> None:
+        await self._store.trim(since_day, most)
+
 
 class FaultyAudit:
     """Implements `core.store_ports.AuditStore`."""
@@ -87,3 +90,7 @@ class FaultyAudit:
 
     async def last_seq(self) -> int:
         return await self._store.last_seq()
+
+    async def trim(self, before: float, most: int, limit: int, *, refused: bool) -> int:
+        self._fault.strike()
+        return await self._store.trim(before, most, limit, refused=refused)

@@ -6,7 +6,7 @@ from ai_proxy.core.errors import StoreFullError
 from ai_proxy.core.store_ports import Usage
 from ai_proxy.core.usage import UNKNOWN
 from ai_proxy.persistence.store import Store
-from ai_proxy.security.usage import MAX_PENDING, OTHER_MODELS, UsageLedger
+from ai_proxy.security.usage import MAX_A_DAY, MAX_PENDING, OTHER_MODELS, UsageLedger
 from ai_proxy.testing.fakes import FakeClock
 
 DAY = "2023-11-14"
@@ -83,3 +83,15 @@ async def test_finished_requests_count_for_the_keys_they_came_with(store: Store,
 
     (row,) = await store.usage.totals()
     assert (row.key_id, row.model, row.requests, row.tokens_in, row.tokens_out) == ("k1", "llama3", 2, 18, 21)
+
+
+async def test_a_key_that_invents_names_all_day_fills_no_disk(store: Store, clock: FakeClock) -> None:
+    ledger = UsageLedger(store.usage, clock)
+
+    for batch in range(12):
+        ledger.note_all([finished(key_id="k1", model=f"m{batch}-{n}") for n in range(1000)])
+        await ledger.flush()
+
+    totals = await store.usage.totals()
+    assert len(totals) == MAX_A_DAY + 1
+    assert sum(one.requests for one in totals) == 12_000
