@@ -1,8 +1,14 @@
 # The proxy as an image: docker build -t ai-proxy . (see docs/docker.md for how to run it).
-# Every package is checked against its hash in requirements.lock, and so is what builds our own.
+# Every package is checked against its hash, and so is what installs them and what builds our own.
+#
+# A tag can be given to another image at any time. To build on one that cannot change, look up the digest
+# with `docker buildx imagetools inspect python:3.12-slim`, and name it:
+#   docker build --build-arg BASE=python:3.12-slim@sha256:... -t ai-proxy .
+ARG BASE=python:3.12-slim
 
-FROM python:3.12-slim AS build
-RUN pip install --no-cache-dir uv==0.13.8
+FROM $BASE AS build
+COPY requirements-uv.lock /
+RUN pip install --no-cache-dir --require-hashes --no-deps --requirement /requirements-uv.lock
 ENV VIRTUAL_ENV=/opt/ai-proxy \
     UV_COMPILE_BYTECODE=1 \
     UV_NO_CACHE=1 \
@@ -16,7 +22,7 @@ COPY README.md LICENSE ./
 COPY src src
 RUN uv pip install --no-deps --build-constraints requirements.lock .
 
-FROM python:3.12-slim
+FROM $BASE
 LABEL org.opencontainers.image.title="ai-proxy" \
       org.opencontainers.image.description="One HTTP endpoint in front of every inference backend." \
       org.opencontainers.image.licenses="Apache-2.0"

@@ -51,6 +51,18 @@ async def test_a_challenge_is_answered(port: int) -> None:
     assert answer.endswith(b"\r\n\r\ntoken.thumbprint")
 
 
+@pytest.mark.threat("somebody on the network", "the renewal of the certificate")
+async def test_a_challenge_is_answered_beside_hundreds_of_connections_that_say_nothing(port: int) -> None:
+    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(300)]
+    try:
+        answer = await ask(port, CLOSING.replace(b"/v1/models", b"/.well-known/acme-challenge/token"))
+    finally:
+        for _, writer in silent:
+            writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 async def test_a_head_is_read_byte_by_byte(port: int) -> None:
     answer = await ask(port, *(bytes([byte]) for byte in CLOSING))
 

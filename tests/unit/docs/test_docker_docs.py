@@ -39,7 +39,8 @@ def instructions() -> list[list[tuple[str, str]]]:
         name, _, rest = line.partition(" ")
         if name == "FROM":
             stages.append([])
-        stages[-1].append((name, rest.strip()))
+        if stages:  # ARG stands before them
+            stages[-1].append((name, rest.strip()))
     return stages
 
 
@@ -97,7 +98,17 @@ def test_all_that_is_installed_in_the_image_is_checked_against_the_lock() -> Non
         "uv pip install --require-hashes --constraints requirements.lock --requirements pyproject.toml",
         "uv pip install --no-deps --build-constraints requirements.lock .",
     ]
+    assert [rest for rest in said(build, "RUN") if rest.startswith("pip")] == [
+        "pip install --no-cache-dir --require-hashes --no-deps --requirement /requirements-uv.lock"
+    ]
     assert not any("pip" in rest for rest in said(final, "RUN"))
+
+
+def test_what_installs_it_is_checked_by_hash() -> None:
+    text = (ROOT / "requirements-uv.lock").read_text(encoding="utf-8")
+
+    assert re.findall(r"^[a-z]\S*==", text, re.MULTILINE) == ["uv=="]
+    assert len(re.findall(r"--hash=sha256:[0-9a-f]{64}", text)) >= 10
 
 
 def test_the_image_runs_without_privileges_and_says_how_it_is() -> None:
@@ -114,7 +125,9 @@ def test_the_image_runs_without_privileges_and_says_how_it_is() -> None:
 def test_both_stages_are_of_one_base() -> None:
     bases = [said(stage, "FROM")[0].split()[0] for stage in instructions()]
 
-    assert bases == ["python:3.12-slim"] * 2
+    assert bases == ["$BASE"] * 2
+    assert "\nARG BASE=python:3.12-slim\n" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert COMPOSE["services"]["proxy"]["build"]["args"]["BASE"].endswith(":-python:3.12-slim}")
 
 
 def test_compose_publishes_on_loopback_only_and_takes_every_power_away() -> None:
@@ -124,6 +137,7 @@ def test_compose_publishes_on_loopback_only_and_takes_every_power_away() -> None
     assert proxy["read_only"] is True
     assert proxy["cap_drop"] == ["ALL"]
     assert proxy["security_opt"] == ["no-new-privileges:true"]
+    assert {"mem_limit", "cpus", "pids_limit", "ulimits"} <= proxy.keys()
 
 
 def test_compose_mounts_what_the_image_looks_for() -> None:
