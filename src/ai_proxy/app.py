@@ -103,11 +103,12 @@ async def _serve_until_stopped(
     # Before anything is adopted: a failure must not end it.
     port = await _listen(stack, parts, certificates)
     await gateway.listen_to_owner(listen_private(folder / run_folder.MODELS))
+    # Before anything is started: from here on a signal ends what runs as well.
+    stop = _handle_signals(plane, gateway, background)
     await plane.open(build_services(config))
     await gateway.accept()
     owner_socket = serve_unix(folder / "control.sock", app, owner_principal, background)
     await stack.enter_async_context(owner_socket)
-    stop = _handle_signals(plane, gateway, background)
     settle_memory()
     if parts.settings.watch and path is not None:
         background.run(partial(_watch, path, plane), "watch the configuration")

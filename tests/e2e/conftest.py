@@ -79,6 +79,11 @@ class Proxy:
 
     def serve(self, *options: str) -> None:
         """Start it and wait until it answers."""
+        self.launch(*options)
+        eventually(self._answers)
+
+    def launch(self, *options: str) -> None:
+        """Start it."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [PROGRAM, "serve", "--config", self.config, "--run-dir", self.run_dir, *options],
@@ -87,7 +92,6 @@ class Proxy:
                 stderr=log,
                 env={**os.environ, **self.environment},
             )
-        eventually(self._answers)
 
     def _answers(self) -> bool:
         assert self.process is not None

@@ -47,6 +47,22 @@ def test_a_taken_port_is_told(proxy: Proxy) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_a_signal_while_a_docker_engine_holds_up_the_start_leaves_nothing(proxy: Proxy) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(proxy.run_dir / "docker.sock"))
+        silent.listen()
+        proxy.environment["DOCKER_HOST"] = f"unix://{proxy.run_dir}/docker.sock"
+        proxy.configure(
+            quick=fake(Behaviour.OK, start="always"), slow={"type": "generic", "image": "none", "port": 80}
+        )
+        proxy.launch()
+        eventually(proxy.backends)
+
+        code = proxy.end()
+
+    assert (code, proxy.backends()) == (0, [])
+
+
 def test_a_second_proxy_on_the_same_port_is_told_who_has_it(proxy: Proxy) -> None:
     proxy.configure()
     proxy.serve()

@@ -139,12 +139,13 @@ class ControlPlane:
         Raises:
             InvalidConfigError: A service asks for a runtime or an engine that is not here.
         """
-        self._declared = tuple(services)
-        if self._holds is not None:
-            self._held = await self._holds.load()
-        for assignment in [self._assign(service) for service in self._declared]:
-            self._add(assignment)
-        self._publish()
+        async with self._reloading:
+            self._declared = tuple(services)
+            if self._holds is not None:
+                self._held = await self._holds.load()
+            for assignment in [self._assign(service) for service in self._declared]:
+                self._add(assignment)
+            self._publish()
         until, recoveries = self._clock.now() + OPEN_WAIT, [self._recovery(name) for name in self._runtimes]
         await asyncio.gather(*(wait_event(self._clock, one.asked, until=until) for one in recoveries))
 

@@ -8,6 +8,7 @@ from ai_proxy.control.events import EventBus
 from ai_proxy.control.supervisor import Supervisor
 from ai_proxy.core.errors import ProxyError, ShuttingDownError, StartTimeoutError, UnknownServiceError
 from ai_proxy.core.events import ServiceEvent
+from ai_proxy.core.lifecycle import State
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.routing import near_names
 from ai_proxy.core.scheduling import (
@@ -25,8 +26,10 @@ from ai_proxy.core.scheduling import (
 from ai_proxy.core.service import Lease, Outcome
 from ai_proxy.platform.clock import wait_any
 
-WAIT_SLACK = 1.0
+WAIT_SLACK = 2.0
 """Seconds a request waits beyond the start's own limit, since the error of the start says more."""
+STARTS = frozenset({State.STARTING, State.LOADING})
+"""States whose length the supervisor limits itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,17 +125,22 @@ class Scheduler:
             self._held -= ask.held
 
     async def _wait(self, supervisor: Supervisor, waiter: Waiter) -> Lease:
-        now, limit, deadline = self._clock.now(), supervisor.service.start_timeout, waiter.ask.deadline
-        until = now + limit + WAIT_SLACK
-        if deadline is not None and deadline < until:
-            until, limit = deadline, max(0.0, deadline - now)
-        await wait_any(self._clock, waiter.lease, until=until)
-        if not waiter.lease.done():
-            raise StartTimeoutError(
-                f"{supervisor.id} did not become ready within {limit:g} s; it is {supervisor.state}: "
-                f"{supervisor.reason}",
-                retry_after=supervisor.load_time or 5,
-            )
+        """Wait for a lease: as long as a start makes progress, and `start_timeout` for everything else."""
+        arrived, deadline = self._clock.now(), waiter.ask.deadline
+        limit = supervisor.service.start_timeout
+        while not waiter.lease.done():
+            now = self._clock.now()
+            until = max(arrived, supervisor.progressed) + limit + WAIT_SLACK
+            if supervisor.state in STARTS:
+                until = max(until, now + WAIT_SLACK)
+            until = until if deadline is None else min(until, deadline)
+            if now >= until:
+                raise StartTimeoutError(
+                    f"{supervisor.id} did not become ready within {now - arrived:.0f} s; it is "
+                    f"{supervisor.state}: {supervisor.reason}",
+                    retry_after=supervisor.load_time or 5,
+                )
+            await wait_any(self._clock, waiter.lease, until=until)
         return waiter.lease.result()
 
     def _give_back(self, waiter: Waiter) -> None:

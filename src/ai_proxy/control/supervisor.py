@@ -28,6 +28,10 @@ PROBE_INTERVALS = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between the probes of a loading service: often at first, since small models load at once."""
 PROBE_LIMIT = 5.0
 """Longest wait for one probe, in seconds."""
+LAST_PROBE = 1.0
+"""Longest wait for one more probe, in seconds, after the proxy itself was stopped past the end of a start."""
+LATE = 0.5
+"""Seconds after the end of a start's time from which on the proxy must have been stopped meanwhile."""
 WATCH_INTERVAL = 10.0
 """Seconds between two health checks of a service that runs by itself."""
 WATCH_FAILURES = 3
@@ -103,7 +107,7 @@ class Supervisor:
         self._learned = learned
         self._intent = Intent()
         self._began = clock.now()
-        self._progressed = 0.0
+        self.progressed = 0.0
         self._placement = AS_DECLARED
         self._adopted: Handle | None = None
         self._outdated = False
@@ -298,7 +302,7 @@ class Supervisor:
         if self.held and (self._adopted is not None or self._outdated):
             return Event.STOP, "found running, although it was stopped by hand"
         if self._adopted is not None:
-            self._began = self._progressed = self.clock.now()
+            self._began = self.progressed = self.clock.now()
             self._adopt(self._adopted)
             return Event.ADOPTED, f"found running ({self._adopted.ref})"
         if self._outdated:
@@ -338,7 +342,7 @@ class Supervisor:
     async def _starting(self) -> tuple[Event, str]:
         service, runtime = self.service, self.assignment.runtime
         self.starts += 1
-        self._began = self._progressed = self.clock.now()
+        self._began = self.progressed = self.clock.now()
         starting = runtime.start(service, self._placement, self._take_progress)
         launching = self._launching = spawn(starting, f"start {self.id}")
         while True:
@@ -352,7 +356,7 @@ class Supervisor:
                 except ProxyError as error:
                     return self._fault(error.detail, unavailable=isinstance(error, RuntimeUnavailableError))
                 return Event.LAUNCHED, f"runs ({launching.result().ref}), not ready yet"
-            deadline = self._progressed + service.start_timeout  # a pull takes what it takes
+            deadline = self.progressed + service.start_timeout  # a pull takes what it takes
             if self.clock.now() >= deadline:
                 busy = f", busy with: {self.progress}" if self.progress else ""
                 return self._fault(f"the start did not end within {service.start_timeout:g} s{busy}")
@@ -361,19 +365,21 @@ class Supervisor:
     def _take_progress(self, words: str) -> None:
         if self.state is State.STARTING:
             self.progress = self.reason = words
-            self._progressed = self.clock.now()
+            self.progressed = self.clock.now()
 
     async def _loading(self) -> tuple[Event, str]:
         # What runs by itself loads nothing for us: once it has failed, one probe shows whether it is back.
         patience = self.service.start_timeout if self.is_owned or not self.failures else 0.0
-        deadline = self._progressed + patience
+        deadline = self.progressed + patience
         intervals = iter(PROBE_INTERVALS)
+        last_limit = LAST_PROBE if patience else PROBE_LIMIT
         detail = "no answer"
         while True:
             self._intent.news.clear()
             if ended := self._ended():
                 return ended
-            limit = deadline if patience else self.clock.now() + PROBE_LIMIT
+            is_last = self.clock.now() >= deadline
+            limit = self.clock.now() + last_limit if is_last else deadline
             probe = await self._unless_news(self._probe(), until=limit)
             if probe is None and (self._intent.news.is_set() or self._has_exited):
                 continue
@@ -382,8 +388,9 @@ class Supervisor:
                 self.load_time = took if self.starts else None
                 return Event.PROBE_OK, f"ready after {took:.1f} s"
             if probe is not None:
-                detail = probe.detail  # the last probe is cut off at the deadline, and says nothing
-            if self.clock.now() >= deadline:
+                detail = probe.detail  # one that is cut off says nothing
+            overdue = self.clock.now() - deadline
+            if is_last or 0 <= overdue < LATE:
                 if not patience:
                     return self._fault(f"not reached: {detail}")
                 return self._fault(f"not ready within {patience:g} s of its start: {detail}")

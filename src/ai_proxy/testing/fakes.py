@@ -58,6 +58,11 @@ class FakeClock:
         self._now = end
         await settle()
 
+    async def leap(self, seconds: float) -> None:
+        """Move time on at once, as for a program that was stopped meanwhile: everything wakes late."""
+        self._now += seconds
+        await self.advance(0)
+
 
 async def settle(rounds: int = 50) -> None:
     """Let every task that can run do so."""

@@ -172,6 +172,18 @@ class TestCrash:
         assert (await exit_of(runtime, handle)).detail == "killed by SIGKILL"
         assert session.members(int(handle.ref)) == []
 
+    async def test_one_that_the_kernel_killed_for_memory_is_told_as_that(self, state_dir: Path) -> None:
+        kills = [4]
+        fresh = ProcessRuntime(state_dir, str(state_dir), Background(), oom_kills=lambda: kills[0])
+        async with aclosing(fresh) as runtime:
+            details = []
+            for killed_by_kernel in (True, False):
+                handle = await start(runtime, service(SLEEP))
+                kills[0] += killed_by_kernel
+                os.kill(int(handle.ref), signal.SIGKILL)
+                details.append((await exit_of(runtime, handle)).detail)
+        assert details == ["killed: out of memory", "killed by SIGKILL"]
+
     async def test_children_that_left_the_session_are_ended(self, runtime: ProcessRuntime) -> None:
         handle = await start(runtime, service(ESCAPING))
         await heard(runtime.logs("svc"), "away")
@@ -239,8 +251,11 @@ class TestListener:
         assert re.fullmatch(rf"another program .*\(pid {os.getpid()}\) listens on its port {port}", fault)
 
     async def test_one_that_takes_the_port_later_is_noticed(self, runtime: ProcessRuntime) -> None:
-        handle = await listening(runtime, "time.sleep(0.1); s.close(); print('closed'); time.sleep(60)")
+        close = "signal.signal(signal.SIGUSR1, lambda *_: (s.close(), print('closed', flush=True)))"
+        handle = await listening(runtime, f"import signal; {close}; print('set', flush=True); time.sleep(60)")
+        await heard(runtime.logs("svc"), "set")
         before = runtime.listener_fault(handle)
+        os.kill(int(handle.ref), signal.SIGUSR1)
         await heard(runtime.logs("svc"), "closed")
         with socket.create_server(("127.0.0.1", handle.upstreams[0].port)):
             fault = runtime.listener_fault(handle)

@@ -327,6 +327,49 @@ async def test_every_start_says_who_asked_for_it(stage: Stage) -> None:
     }
 
 
+# The proxy itself may be stopped, as by SIGSTOP or by the sleep of the machine.
+
+
+async def test_what_got_ready_while_the_proxy_was_stopped_is_ready(stage: Stage) -> None:
+    stage.engine.set_ready("svc", ready=False)
+    await stage.plane.open([declare()])
+    request = ask(stage)
+    await stage.clock.advance(5)
+
+    stage.engine.set_ready("svc", ready=True)
+    await stage.clock.leap(60)
+
+    assert stage.plane.scheduler.stands(await request)
+
+
+async def test_what_hangs_while_the_proxy_was_stopped_is_given_up(stage: Stage) -> None:
+    stage.engine.set_ready("svc", ready=False)
+    await stage.plane.open([declare()])
+    request = ask(stage)
+    await stage.clock.advance(5)
+
+    stage.engine.hangs.add("svc")
+    await stage.clock.leap(60)
+    await stage.clock.advance(1)
+
+    with pytest.raises(ServiceFailedError, match="not ready within 30 s of its start: loading model"):
+        await request
+
+
+async def test_a_request_waits_for_as_long_as_a_pull_makes_progress(stage: Stage) -> None:
+    stage.runtime.delay = 300.0
+    stage.runtime.behave("svc", Behaviour.PULLS)
+    await stage.plane.open([declare()])
+
+    request = ask(stage)
+    await stage.clock.advance(299)
+    waits = not request.done()
+    await stage.clock.advance(5)
+
+    assert waits
+    assert stage.plane.scheduler.stands(await request)
+
+
 # Another program may have the address of a service.
 
 

@@ -8,6 +8,7 @@ left its session.
 import asyncio
 import math
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -51,8 +52,20 @@ EXECUTING_CHECKS = 20
 """How often it is looked for within that time."""
 STRANGER_KNOWN = 1.0
 """Seconds between two looks at the program that listens in place of a backend: each takes milliseconds."""
+KILLED = (-9, 137, None)
+"""Exit codes of what was killed: 137 by way of a shell; None for what was adopted."""
 UNFIT = 0
 """Version of the handle of a process that cannot be adopted, only ended."""
+
+
+def count_oom_kills() -> int:
+    """Return how many processes the kernel has killed since its boot for lack of memory; 0 where unknown."""
+    try:
+        counters = Path("/proc/vmstat").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    found = re.search(r"^oom_kill (\d+)$", counters, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +79,8 @@ class Tracked:
         listeners: What is known of sockets that listen on its port, by number: why one is another program's,
             empty where it is its own, and until when (monotonic seconds) that holds.
         code: Exit code of the leader; None before it was reaped.
+        killed: Whether we have killed it.
+        oom_kills: How many processes the kernel had killed for memory before this one ended.
         end: The task.
     """
 
@@ -74,6 +89,8 @@ class Tracked:
     reports: Reports = field(default_factory=Reports)
     listeners: dict[int, tuple[str, float]] = field(default_factory=dict)
     code: int | None = None
+    killed: bool = False
+    oom_kills: int = 0
     end: asyncio.Task[None] = field(init=False)
 
 
@@ -85,17 +102,24 @@ class ProcessRuntime:
         owner: Mark that distinguishes this proxy's processes from those of others.
         background: Owns the tasks that wait for exits.
         wall: Returns seconds since the epoch.
+        oom_kills: Returns how many processes the kernel has killed for lack of memory.
     """
 
     capabilities = RuntimeCapabilities()
 
     def __init__(
-        self, state_dir: Path, owner: str, background: Background, wall: Callable[[], float] = time.time
+        self,
+        state_dir: Path,
+        owner: str,
+        background: Background,
+        wall: Callable[[], float] = time.time,
+        oom_kills: Callable[[], int] = count_oom_kills,
     ) -> None:
         self._records = Records(state_dir)
         self._owner = owner
         self._background = background
         self._wall = wall
+        self._oom_kills = oom_kills
         self._rings: dict[str, LogRing] = {}
         self._tracked: dict[Handle, Tracked] = {}
         self._has_looked = False
@@ -131,6 +155,7 @@ class ProcessRuntime:
         tracked.session.signal(signal.SIGCONT)
         await asyncio.wait({tracked.end}, timeout=grace)
         if not tracked.end.done():
+            tracked.killed = True
             tracked.session.kill()
             await asyncio.wait({tracked.end}, timeout=FORCE_TIMEOUT)
         if not tracked.end.done():
@@ -291,7 +316,7 @@ class ProcessRuntime:
         return Session.find(pid, handle.started, partial(self._marked_as, handle)) if pid else None
 
     def _track(self, handle: Handle, session: Session, output: Output) -> Tracked:
-        tracked = self._tracked[handle] = Tracked(session, output)
+        tracked = self._tracked[handle] = Tracked(session, output, oom_kills=self._oom_kills())
         tracked.end = self._background.run(partial(self._follow, handle, tracked), "processes")
         return tracked
 
@@ -303,7 +328,21 @@ class ProcessRuntime:
         await tracked.session.end()
         await tracked.output.finish()
         self._records.remove(handle)
-        tracked.reports.publish(Exit(tracked.code, describe_exit(tracked.code)))
+        out_of_memory = not tracked.killed and self._memory_ran_out(tracked)
+        tracked.reports.publish(Exit(tracked.code, describe_exit(tracked.code, out_of_memory=out_of_memory)))
+
+    def _memory_ran_out(self, tracked: Tracked) -> bool:
+        """Return whether the kernel has killed a process for memory that can be this one.
+
+        It counts them, and tells nobody but root which they were.
+        """
+        if tracked.code not in KILLED:
+            return False
+        count = self._oom_kills()
+        ran_out = count > tracked.oom_kills
+        for other in self._tracked.values():
+            other.oom_kills = count  # a kill accounts for one end only
+        return ran_out
 
     def _marked(self) -> Iterator[Handle]:
         """Yield every live process that carries our marks; what leads no session is unfit to be adopted."""
@@ -367,12 +406,16 @@ def environment(pid: int) -> Mapping[str, str]:
         return {}
 
 
-def describe_exit(code: int | None) -> str:
+def describe_exit(code: int | None, *, out_of_memory: bool = False) -> str:
     """Return how a process ended, in words.
 
     >>> describe_exit(3), describe_exit(-9), describe_exit(None)
     ('exit code 3', 'killed by SIGKILL', 'ended (exit code unknown: adopted)')
+    >>> describe_exit(-9, out_of_memory=True)
+    'killed: out of memory'
     """
+    if out_of_memory:
+        return "killed: out of memory"
     if code is None:
         return "ended (exit code unknown: adopted)"
     if code >= 0:
