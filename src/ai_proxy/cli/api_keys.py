@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_proxy.cli.output import ConfigOption, FormatOption, UserError, show
+from ai_proxy.cli.output import ConfigOption, FormatOption, UserError, say, show
 
 if TYPE_CHECKING:
     from ai_proxy.core.key_facts import KeyFacts, MadeKey
@@ -103,7 +103,7 @@ def revoke(
             return key_facts(await state.security.keys.revoke(found.id), now)
 
     ended = with_state(config, end)
-    show(ctx, output, asdict(ended), lambda: typer.echo(f"API key {ended.id} ({ended.label}) is revoked"))
+    show(ctx, output, asdict(ended), lambda: say(f"API key {ended.id} ({ended.label}) is revoked"))
 
 
 @app.command()
@@ -228,7 +228,7 @@ def _day(text: str) -> str:
 
 def _print_key(made: "MadeKey", *, first: bool = False, ends: str = "") -> None:
     """Print a new key to standard output, and its use to standard error."""
-    typer.echo(made.plain)
+    say(made.plain)
     lines = [
         f"This is the API key {made.key.id} ({made.key.label}). It is shown only once: keep it safe.",
         "Clients send it as 'Authorization: Bearer aip_...'; many read it from OPENAI_API_KEY.",
@@ -237,4 +237,4 @@ def _print_key(made: "MadeKey", *, first: bool = False, ends: str = "") -> None:
         lines.append("It is the first key: from now on every request to ai-proxy needs one.")
     if ends:
         lines.append(f"{made.key.rotated_from} stays valid until {ends}; replace it by then.")
-    typer.echo("\n".join(lines), err=True)
+    say("\n".join(lines), err=True)

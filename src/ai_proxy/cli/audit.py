@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_proxy.cli.output import ConfigOption, Format, FormatOption, UserError, output_format, show
+from ai_proxy.cli.output import ConfigOption, Format, FormatOption, UserError, output_format, say, show
 from ai_proxy.platform.private_files import private_opener
 
 if TYPE_CHECKING:
@@ -58,21 +58,21 @@ def audit(
     async def go_on(state: "ProxyState") -> None:
         entries = await read(state)
         for entry in entries:
-            typer.echo(as_line(entry) if as_json else as_text(entry))
+            say(as_line(entry) if as_json else as_text(entry))
         last = entries[-1].seq if entries else await state.store.audit.last_seq()
         async for entry in state.security.audit.follow(last):
-            typer.echo(as_line(entry) if as_json else as_text(entry))
+            say(as_line(entry) if as_json else as_text(entry))
 
     if export is not None:
         with _opened(export) as file:
             count = with_state(config, lambda state: _write(state.security.audit.export(begin(state)), file))
-        typer.echo(f"wrote {count} entries", err=True)
+        say(f"wrote {count} entries", err=True)
     elif follow:
         with_state(config, go_on)
     else:
         found = with_state(config, read)
         text = "\n".join(map(as_text, found)) or NOTHING
-        show(ctx, output, [asdict(one) for one in found], lambda: typer.echo(text))
+        show(ctx, output, [asdict(one) for one in found], lambda: say(text))
 
 
 def as_line(entry: "AuditEntry") -> str:

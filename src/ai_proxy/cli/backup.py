@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_proxy.cli.output import ConfigOption, FormatOption, RunDirOption, UserError, show
+from ai_proxy.cli.output import ConfigOption, FormatOption, RunDirOption, UserError, say, show
 
 if TYPE_CHECKING:
     from ai_proxy.persistence.backup import Restored
@@ -54,7 +54,7 @@ def create(
     lines += [f"  {name}" for name in manifest.files]
     lines += [NOT_INCLUDED if database else f"{NOT_INCLUDED}, {ELSEWHERE}"]
     lines += ["it holds secrets that let anyone impersonate this proxy; keep it private"]
-    show(ctx, output, data, lambda: typer.echo("\n".join(lines)))
+    show(ctx, output, data, lambda: say("\n".join(lines)))
 
 
 @app.command()
@@ -90,7 +90,7 @@ def restore(
         "files": list(done.files),
         "aside": str(done.replaced) if done.replaced else None,
     }
-    show(ctx, output, data, lambda: typer.echo(_report(done, folder, local=database is not None)))
+    show(ctx, output, data, lambda: say(_report(done, folder, local=database is not None)))
 
 
 def _report(done: "Restored", folder: Path, *, local: bool) -> str:

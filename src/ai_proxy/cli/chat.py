@@ -17,8 +17,10 @@ from ai_proxy.cli.output import (
     RunDirOption,
     UserError,
     output_format,
+    say,
     show,
 )
+from ai_proxy.core.terminal import visible
 
 if TYPE_CHECKING:
     from ai_proxy.cli.answer import Answer, Piece
@@ -157,22 +159,22 @@ class Screen:
     def __call__(self, piece: "Piece") -> None:
         """Show a piece of the answer."""
         if self._live and piece.note:
-            typer.echo(f"{CLEAR_LINE}{piece.note}", err=True, nl=False)
+            typer.echo(f"{CLEAR_LINE}{visible(piece.note)}", err=True, nl=False)
             self._noted = True
         elif self._noted and (piece.text or piece.thinking):
             typer.echo(CLEAR_LINE, err=True, nl=False)
             self._noted = False
         if self._live and piece.thinking:
-            typer.secho(piece.thinking, err=True, nl=False, dim=True)
+            typer.secho(visible(piece.thinking), err=True, nl=False, dim=True)
         if piece.text:
-            typer.echo(piece.text, nl=False)
+            say(piece.text, nl=False)
 
 
 def _say(talk: Conversation, prompt: str) -> "Answer":
     """Send a prompt; show the answer, tokens and times."""
     answer = talk.say(prompt, Screen())
-    typer.echo()
-    typer.echo(answer.summary(), err=True)
+    say()
+    say(answer.summary(), err=True)
     return answer
 
 
@@ -180,13 +182,13 @@ def _converse(talk: Conversation) -> None:
     """Send what the user types until end of file; Ctrl-C ends an answer, not the conversation."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() a history and line editing
-    typer.echo(f"chatting with {talk.model}; Ctrl-C stops an answer, Ctrl-D ends the conversation", err=True)
+    say(f"chatting with {talk.model}; Ctrl-C stops an answer, Ctrl-D ends the conversation", err=True)
     while (line := _typed()) is not None:
         try:
             if line.strip():
                 _say(talk, line)
         except UserError as error:
-            typer.echo(f"Error: {error}", err=True)
+            say(f"Error: {error}", err=True)
 
 
 def _typed() -> str | None:
@@ -194,5 +196,5 @@ def _typed() -> str | None:
     try:
         return input("> ")
     except EOFError:
-        typer.echo(err=True)
+        say(err=True)
         return None

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ai_proxy.cli.output import OK, USER_ERROR, ConfigOption, FormatOption, RunDirOption, show
+from ai_proxy.cli.output import OK, USER_ERROR, ConfigOption, FormatOption, RunDirOption, say, show
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -58,10 +58,10 @@ def check(
         for one in findings:
             level = typer.style(f"{one.level:7}", fg=COLOURS[one.level])
             fix = f" -> {one.fix}" if one.fix else ""
-            typer.echo(f"{level}  {one.subject:{width}}  {one.text}{fix}")
+            say(f"{level}  {one.subject:{width}}  {one.text}{fix}")
         for done in fixed:
-            typer.echo(f"fixed the mode of {done}")
-        typer.echo(_summary(problems, warnings))
+            say(f"fixed the mode of {done}")
+        say(_summary(problems, warnings))
 
     show(ctx, output, data, tell)
     raise typer.Exit(USER_ERROR if problems else OK)

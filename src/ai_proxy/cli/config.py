@@ -17,6 +17,7 @@ from ai_proxy.cli.output import (
     RunDirOption,
     UserError,
     output_format,
+    say,
     show,
 )
 
@@ -43,8 +44,8 @@ def check(ctx: typer.Context, config: ConfigOption = None, output: FormatOption 
 
     def tell() -> None:
         for text in missing:
-            typer.echo(f"warning: {text}", err=True)
-        typer.echo(_valid(path, len(services)))
+            say(f"warning: {text}", err=True)
+        say(_valid(path, len(services)))
 
     show(ctx, output, data, tell)
 
@@ -56,7 +57,7 @@ def show_effective(ctx: typer.Context, config: ConfigOption = None, output: Form
 
     _, loaded = _load(config, output_format(ctx, output))
     data = effective.show(loaded)
-    show(ctx, output, data, lambda: typer.echo(effective.to_yaml(data), nl=False))
+    show(ctx, output, data, lambda: say(effective.to_yaml(data), nl=False))
 
 
 @app.command()
@@ -64,7 +65,7 @@ def schema() -> None:
     """Print the JSON Schema of the configuration file, for editors."""
     from ai_proxy.config.jsonschema import json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    say(json.dumps(json_schema(), indent=2))
 
 
 @app.command()
@@ -76,7 +77,7 @@ def types(ctx: typer.Context, config: ConfigOption = None, output: FormatOption 
     templates = list(resolve_types(loaded.config.types).values())
     width = max(len(template.name) for template in templates)
     lines = [f"{template.name:{width}}  {template.description}" for template in templates]
-    show(ctx, output, [asdict(template) for template in templates], lambda: typer.echo("\n".join(lines)))
+    show(ctx, output, [asdict(template) for template in templates], lambda: say("\n".join(lines)))
 
 
 @app.command()
@@ -101,7 +102,7 @@ def init(
     next_steps = (
         f"wrote {path}; edit it, then run 'ai-proxy config check{chosen}' and 'ai-proxy serve{chosen}'"
     )
-    show(ctx, output, {"file": str(path)}, lambda: typer.echo(next_steps))
+    show(ctx, output, {"file": str(path)}, lambda: say(next_steps))
 
 
 @app.command()
@@ -115,7 +116,7 @@ def reload(
         return await server.post("/api/v1/config/reload")
 
     report = ask(run_dir, port, post)
-    show(ctx, output, report, lambda: typer.echo(summary(report)))
+    show(ctx, output, report, lambda: say(summary(report)))
 
 
 def summary(report: dict[str, list[str]]) -> str:
@@ -154,7 +155,7 @@ def _load(explicit: Path | None, wanted: Format) -> "tuple[Path | None, Loaded]"
         if wanted is Format.JSON:
             problems = [asdict(problem) for problem in error.problems]
             text = json.dumps({"error": {"code": error.code, "message": text, "problems": problems}})
-        typer.echo(text, err=True)
+        say(text, err=True)
         raise typer.Exit(USER_ERROR) from None
 
 

@@ -16,10 +16,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-import typer
 
 from ai_proxy.cli.answer import Answer, Piece, receive
-from ai_proxy.cli.output import OK, UserError
+from ai_proxy.cli.output import OK, UserError, say
 from ai_proxy.data import demo_model_path
 from ai_proxy.platform.tasks import spawn
 
@@ -55,7 +54,7 @@ async def run_demo(*, model: Path | None, port: int | None, once: bool) -> int:
             await _until_healthy(session, server, folder / "log")
             await _show(session, port, folder / "log")
             if not once:
-                typer.echo(invitation(_url(port), port))
+                say(invitation(_url(port), port))
                 with contextlib.suppress(asyncio.CancelledError):
                     await server.wait()
     return OK
@@ -176,15 +175,15 @@ def _tail(log: Path) -> str:
 
 async def _show(session: aiohttp.ClientSession, port: int, log: Path) -> None:
     """Chat twice, and print the measurements."""
-    typer.echo(f"POST {_url(port)}{CHAT_PATH}\n")
-    cold = await _chat(session, log, lambda piece: typer.echo(piece.text, nl=False))
-    typer.echo()
+    say(f"POST {_url(port)}{CHAT_PATH}\n")
+    cold = await _chat(session, log, lambda piece: say(piece.text, nl=False))
+    say()
     warm = await _chat(session, log, lambda _: None)
     async with session.get("/api/v1/service/demo") as response:
         service = await response.json()
     added = await _added_by_proxy(session, service["upstreams"][0])
     first_cold, first_warm = cold.first or 0.0, warm.first or 0.0
-    typer.echo(
+    say(
         f"""
 first token: {first_cold * 1000:.0f} ms including the backend's start, {first_warm * 1000:.1f} ms when it runs
 speed: {warm.tokens_per_second or 0:.0f} tokens per second

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ai_proxy.cli.output import ConfigOption, FormatOption, UserError, show
+from ai_proxy.cli.output import ConfigOption, FormatOption, UserError, say, show
 
 app = typer.Typer(help="Run the proxy under systemd or launchd.", no_args_is_help=True)
 
@@ -100,7 +100,7 @@ def install(
         text = launchd_plist(_plan(config, Path.home() / "Library/Logs/ai-proxy.log"))
     else:
         text = systemd_unit(_plan(config, None))
-    show(ctx, output, text, lambda: typer.echo(text.rstrip()))
+    show(ctx, output, text, lambda: say(text.rstrip()))
 
 
 @dataclass(frozen=True, slots=True)

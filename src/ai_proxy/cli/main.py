@@ -27,7 +27,7 @@ from ai_proxy.cli import (
     services,
     tls,
 )
-from ai_proxy.cli.output import INTERRUPTED, OK, Format, Globals, show_error
+from ai_proxy.cli.output import INTERRUPTED, OK, Format, Globals, say, show_error
 from ai_proxy.core.options import LogLevel
 
 app = typer.Typer(
@@ -65,7 +65,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"ai-proxy {version('ai-inference-proxy')}")
+        say(f"ai-proxy {version('ai-inference-proxy')}")
         raise typer.Exit
 
 

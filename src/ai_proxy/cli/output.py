@@ -15,6 +15,7 @@ import typer
 
 from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.options import LogLevel
+from ai_proxy.core.terminal import IN_JSON, visible
 from ai_proxy.platform.run_folder import RunDirError
 
 OK, USER_ERROR, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 130
@@ -76,6 +77,18 @@ class UserError(Exception):
         self.code = code
 
 
+def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a text, which may come from elsewhere: at a terminal, it cannot control that.
+
+    Args:
+        text: The text.
+        err: Whether to print to standard error.
+        nl: Whether to end the line.
+    """
+    stream = sys.stderr if err else sys.stdout
+    typer.echo(visible(text) if stream.isatty() else text, err=err, nl=nl)
+
+
 def show(ctx: typer.Context, chosen: Format | None, data: object, text: Callable[[], None]) -> None:
     """Print a command's result.
 
@@ -86,7 +99,8 @@ def show(ctx: typer.Context, chosen: Format | None, data: object, text: Callable
         text: Prints the result as text.
     """
     if output_format(ctx, chosen) is Format.JSON:
-        typer.echo(json.dumps({"version": FORMAT_VERSION, "data": data}, ensure_ascii=False))
+        line = json.dumps({"version": FORMAT_VERSION, "data": data}, ensure_ascii=False)
+        say(line.translate(IN_JSON))
     else:
         text()
 
@@ -112,9 +126,9 @@ def show_error(error: Exception, argv: Sequence[str]) -> int:
         traceback.print_exception(error)
     if option_value(argv, "--format") == Format.JSON:
         message = json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False)
-        typer.echo(message, file=sys.stderr)
+        say(message.translate(IN_JSON), err=True)
     else:
-        typer.echo(f"Error: {message}", file=sys.stderr)
+        say(f"Error: {message}", err=True)
     return exit_code
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ai_proxy.cli.client import Server, service_path
+from ai_proxy.core.terminal import visible
 from ai_proxy.platform.tasks import cancel, spawn
 
 INTERVAL = 0.2
@@ -59,7 +60,7 @@ def describe(view: dict[str, Any]) -> str:
     'llama3 is loading: loading model'
     """
     reason = f": {view['reason']}" if view["reason"] else ""
-    return f"{view['id']} is {view['state']}{reason}"
+    return visible(f"{view['id']} is {view['state']}{reason}")
 
 
 async def act(server: Server, action: str, service_id: str, wait: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ai_proxy.cli.output import ConfigOption, FormatOption, RunDirOption, UserError, show, spinner
+from ai_proxy.cli.output import ConfigOption, FormatOption, RunDirOption, UserError, say, show, spinner
 from ai_proxy.cli.serve import (
     AcmeDomainsOption,
     AcmeEmailOption,
@@ -73,7 +73,7 @@ def start(
         raise typer.Exit(serve(options))
     instance, log = _start(options, timeout)
     data = {**as_data(instance, "running"), "log": str(log)}
-    show(ctx, output, data, lambda: typer.echo(started(instance, log)))
+    show(ctx, output, data, lambda: say(started(instance, log)))
 
 
 def _start(options: ServeOptions, patience: float) -> tuple[Instance, Path]:
@@ -133,7 +133,7 @@ def stop(
 
     with spinner("stopping when requests in flight have finished"):
         ended = asyncio.run(end())
-    show(ctx, output, ended, lambda: typer.echo("\n".join(map(stopped, ended)) or none_runs(port, proxy_id)))
+    show(ctx, output, ended, lambda: say("\n".join(map(stopped, ended)) or none_runs(port, proxy_id)))
 
 
 def choose(

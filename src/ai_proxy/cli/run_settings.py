@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_proxy.cli.output import ConfigOption, FormatOption, show
+from ai_proxy.cli.output import ConfigOption, FormatOption, say, show
 
 if TYPE_CHECKING:
     from ai_proxy.control.run_settings import Setting
@@ -49,7 +49,7 @@ def set_setting(
         return setting
 
     setting = with_state(config, put)
-    show(ctx, output, asdict(setting), lambda: typer.echo(f"{name} is {written(setting)}"))
+    show(ctx, output, asdict(setting), lambda: say(f"{name} is {written(setting)}"))
 
 
 def unset_setting(
@@ -64,7 +64,7 @@ def unset_setting(
             return await state.settings.drop(name)
 
     setting = with_state(config, drop)
-    show(ctx, output, asdict(setting), lambda: typer.echo(f"{name} is {written(setting)} again"))
+    show(ctx, output, asdict(setting), lambda: say(f"{name} is {written(setting)} again"))
 
 
 def get_setting(
@@ -78,7 +78,7 @@ def get_setting(
         return state.settings.get(name)
 
     setting = with_state(config, get)
-    show(ctx, output, asdict(setting), lambda: typer.echo(written(setting)))
+    show(ctx, output, asdict(setting), lambda: say(written(setting)))
 
 
 def list_settings(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:

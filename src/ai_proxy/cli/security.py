@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ai_proxy.cli.output import ConfigOption, FormatOption, UserError, explain, show
+from ai_proxy.cli.output import ConfigOption, FormatOption, UserError, explain, say, show
 
 if TYPE_CHECKING:
     from ai_proxy.core.store_ports import PolicyRevision
@@ -42,7 +42,7 @@ def accept_the_loss(ctx: typer.Context, *, config: ConfigOption = None, output: 
             pass
 
     with_state(config, note)
-    show(ctx, output, None, lambda: typer.echo("the store is empty; 'ai-proxy api-keys create' makes a key"))
+    show(ctx, output, None, lambda: say("the store is empty; 'ai-proxy api-keys create' makes a key"))
 
 
 @policy.command("show")
@@ -55,7 +55,7 @@ def show_policy(ctx: typer.Context, *, config: ConfigOption = None, output: Form
         return dict(state.security.policy.document())
 
     document = with_state(config, read)
-    show(ctx, output, document, lambda: typer.echo(to_yaml(document), nl=False))
+    show(ctx, output, document, lambda: say(to_yaml(document), nl=False))
 
 
 @policy.command("set")
@@ -77,7 +77,7 @@ def set_policy(
     except UnicodeDecodeError:
         raise UserError(f"{file} is not UTF-8 text", "not_readable") from None
     revision = _put(config, read_policy(text, name))
-    show(ctx, output, _facts(revision), lambda: typer.echo(f"policy {revision.number} is in force"))
+    show(ctx, output, _facts(revision), lambda: say(f"policy {revision.number} is in force"))
 
 
 @policy.command()
@@ -85,9 +85,9 @@ def edit(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOptio
     """Open the policy in $EDITOR and apply what you save. Errors are shown, and you can edit again."""
     revision = _edit(config)
     if revision is None:
-        show(ctx, output, None, lambda: typer.echo("nothing was changed"))
+        show(ctx, output, None, lambda: say("nothing was changed"))
     else:
-        show(ctx, output, _facts(revision), lambda: typer.echo(f"policy {revision.number} is in force"))
+        show(ctx, output, _facts(revision), lambda: say(f"policy {revision.number} is in force"))
 
 
 @policy.command()
@@ -95,7 +95,7 @@ def schema() -> None:
     """Print the JSON Schema of a policy, for editors."""
     from ai_proxy.core.policy_document import POLICY_SCHEMA
 
-    typer.echo(json.dumps(POLICY_SCHEMA, indent=2))
+    say(json.dumps(POLICY_SCHEMA, indent=2))
 
 
 @policy.command()
@@ -118,7 +118,7 @@ def history(
 
     revisions = with_state(config, read)
     lines = "\n".join(map(line, revisions)) or "no policy is set: every client has access without limits"
-    show(ctx, output, [_facts(one) for one in revisions], lambda: typer.echo(lines))
+    show(ctx, output, [_facts(one) for one in revisions], lambda: say(lines))
 
 
 def read_policy(text: str, name: str) -> Mapping[str, object]:
@@ -186,7 +186,7 @@ def _edit(config: Path | None) -> "PolicyRevision | None":
     try:
         revision = _edit_until_valid(config, file, before, number)
     except KeyboardInterrupt:
-        typer.echo(f"your text is in {file}", err=True)
+        say(f"your text is in {file}", err=True)
         raise
     except Exception as error:
         _, code, message = explain(error)
@@ -219,7 +219,7 @@ def _edit_until_valid(config: Path | None, file: Path, before: str, number: int)
         except (UserError, InvalidPolicyError) as error:
             if isinstance(error, UserError) and error.code != InvalidPolicyError.code:
                 raise
-            typer.echo(f"Error: {explain(error)[2]}\nEdit it again? [Y/n] ", err=True, nl=False)
+            say(f"Error: {explain(error)[2]}\nEdit it again? [Y/n] ", err=True, nl=False)
             answer = sys.stdin.readline()  # end of file means no
             if not answer or answer.strip().lower() not in ("", "y", "yes"):
                 raise

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ai_proxy.cli.output import Format, FormatOption, PortOption, RunDirOption, output_format, show
+from ai_proxy.cli.output import Format, FormatOption, PortOption, RunDirOption, output_format, say, show
 
 ServiceArgument = Annotated[
     str, typer.Argument(metavar="SERVICE", help="The service's id, as in the configuration.")
@@ -74,7 +74,7 @@ def _action_command(action: str, longest: float) -> Callable[..., None]:
             return await act(server, action, service, timeout if wait else 0)
 
         result = ask(run_dir, port, perform)
-        show(ctx, output, result, lambda: typer.echo(result["message"]))
+        show(ctx, output, result, lambda: say(result["message"]))
 
     return command
 
@@ -102,7 +102,7 @@ def logs(
     async def print_new(server: Server) -> None:
         as_json = output_format(ctx, output) is Format.JSON
         async for data in server.follow(path, tail=tail, follow=1):
-            typer.echo(data.decode() if as_json else text_of(data))
+            say(data.decode() if as_json else text_of(data))
 
     if follow:
         ask(run_dir, port, print_new)
@@ -112,7 +112,7 @@ def logs(
             ctx,
             output,
             answer["lines"],
-            lambda: typer.echo("".join(f"{line['text']}\n" for line in answer["lines"]), nl=False),
+            lambda: say("".join(f"{line['text']}\n" for line in answer["lines"]), nl=False),
         )
 
 

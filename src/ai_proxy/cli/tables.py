@@ -5,7 +5,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from ai_proxy.core.durations import format_duration
 from ai_proxy.core.key_facts import KeyFacts, limits
 from ai_proxy.core.limits import Allowance
 from ai_proxy.core.store_ports import Usage
+from ai_proxy.core.terminal import visible
 
 COLOURS = {
     "ready": "green",
@@ -41,9 +43,27 @@ def span(seconds: float) -> str:
     return " ".join(re.findall(r"\d+\D+", format_duration(max(0, int(seconds))))[:2]) or "0s"
 
 
+class _SafeTable(Table):
+    """A table whose cells show what they hold, and control nothing."""
+
+    def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, **layout: bool) -> None:
+        """Add a row."""
+        super().add_row(*map(_shown, cells), style=style, **layout)
+
+
+def _shown(cell: RenderableType | None) -> RenderableType | None:
+    match cell:
+        case str():
+            return Text(visible(cell))
+        case Text():
+            return Text(visible(cell.plain), style=cell.style)
+        case _:
+            return cell
+
+
 def _table(*columns: str) -> Table:
     """Return an empty table; a column ends in `>` when it is right-aligned, in `~` when it wraps."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = _SafeTable(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(
             column.rstrip(">~"),

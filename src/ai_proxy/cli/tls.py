@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ai_proxy.cli.output import FormatOption, UserError, show
+from ai_proxy.cli.output import FormatOption, UserError, say, show
 
 app = typer.Typer(help="Trust the local CA of tls.mode dev-selfsigned.", no_args_is_help=True)
 
@@ -39,10 +39,10 @@ def trust(
     store = trust_store(authority, fingerprint, sys.platform)
     data = {"certificate": str(authority), "sha256": fingerprint, "system": store.name if store else None}
     if not install and not uninstall:
-        show(ctx, output, data, lambda: typer.echo(instructions(authority, fingerprint, store)))
+        show(ctx, output, data, lambda: say(instructions(authority, fingerprint, store)))
         return
     if store is None:
         raise UserError("cannot install a CA on this system; install it by hand", "unknown_system")
     change_trust(store.install if install else store.uninstall, privileged=os.geteuid() == 0)
     done = "trusts" if install else "no longer trusts"
-    show(ctx, output, data, lambda: typer.echo(f"{store.name}: this system {done} the local CA"))
+    show(ctx, output, data, lambda: say(f"{store.name}: this system {done} the local CA"))

@@ -17,6 +17,7 @@ from loguru import logger
 from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.options import LogFormat, LogLevel
+from ai_proxy.core.terminal import IN_JSON, visible
 from ai_proxy.platform.private_files import private_opener
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ def _is_stderr(log_file: Path | None) -> bool:
 
 
 def _text_shape(record: "Record") -> str:
+    record["message"] = visible(record["message"])
+    record["extra"] = {name: visible(str(value)) for name, value in record["extra"].items()}
     bound = "".join(f" <dim>{name}={{extra[{name}]}}</dim>" for name in record["extra"])
     return f"{_HEAD}{bound}\n{{exception}}"
 
@@ -128,7 +131,7 @@ def to_json(record: "Record") -> str:
     }
     if (error := record["exception"]) is not None:
         line["exception"] = "".join(traceback.format_exception(error.type, error.value, error.traceback))
-    return json.dumps(line, ensure_ascii=False, default=str)
+    return json.dumps(line, ensure_ascii=False, default=str).translate(IN_JSON)
 
 
 class _Intercept(logging.Handler):

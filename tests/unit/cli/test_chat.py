@@ -255,6 +255,17 @@ async def test_at_a_terminal_it_is_a_conversation_that_remembers(base: Path, pro
     ]
 
 
+@pytest.mark.threat("a backend", "the terminal of an operator")
+async def test_at_a_terminal_an_answer_controls_nothing(base: Path, proxy: Proxy) -> None:
+    proxy.events = [word("\x1b]0;a title\x07 \x1b[2J \x9b2J"), *finish()]
+
+    async with terminal("chat", "hello", "--run-dir", str(base)) as (process, screen, _):
+        shown = await screen.readuntil(b"\n")
+        assert await process.wait() == 0
+
+    assert shown == rb"\x1b]0;a title\x07 \x1b[2J \x9b2J" + b"\r\n"
+
+
 @pytest.mark.usefixtures("interruptible")
 async def test_ctrl_c_ends_an_answer_but_not_the_conversation(base: Path, proxy: Proxy) -> None:
     proxy.events, proxy.hold = [word("the quick")], True

@@ -35,6 +35,15 @@ def test_text_tells_when_where_what_and_what_is_bound(console: io.StringIO) -> N
     assert line.endswith("starting <b>it</b> service=llama3 request_id=r1\n")
 
 
+@pytest.mark.threat("a backend", "the terminal of an operator")
+def test_what_a_backend_says_controls_no_terminal(console: io.StringIO) -> None:
+    logs.configure(console=console)
+
+    logger.bind(service="\x1b[2J").info("it said {}", "\x1b]0;a title\x07\x9b2J")
+
+    assert console.getvalue().endswith("it said \\x1b]0;a title\\x07\\x9b2J service=\\x1b[2J\n")
+
+
 def test_json_is_one_object_per_line(console: io.StringIO) -> None:
     logs.configure(log_format=LogFormat.JSON, console=console)
 
