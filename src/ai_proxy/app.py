@@ -7,6 +7,7 @@ import signal
 import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from ai_proxy.core.errors import ProxyError
 from ai_proxy.core.options import LogLevel, ServeOptions, overridden
 from ai_proxy.core.settings import TlsSettings
 from ai_proxy.gateway.guard import KeyGuard
+from ai_proxy.gateway.http.respond import STRICT_TRANSPORT
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.gateway.routing.endpoints import OLLAMA, OPENAI, Frontend
 from ai_proxy.platform import run_folder
@@ -144,22 +146,23 @@ async def _listen(stack: AsyncExitStack, parts: Parts, certificates: TlsSettings
             gateway.redirect,
         )
     )
-    port = await _bind(gateway, host, settings.port, OPENAI, tls)
+    lines = STRICT_TRANSPORT if certificates.is_public else b""
+    openai, ollama = replace(OPENAI, lines=lines), replace(OLLAMA, lines=lines)
+    port = await _bind(gateway, host, settings.port, openai, tls, "--host and --port")
     addresses.http = local_url(host, port, tls=tls is not None)
     if settings.ollama_port is not None:
-        ollama_port = await _bind(gateway, host, settings.ollama_port, OLLAMA, tls)
+        ollama_port = await _bind(gateway, host, settings.ollama_port, ollama, tls, "server.ollama_port")
         addresses.ollama = local_url(host, ollama_port, tls=tls is not None)
         logger.info("in the place of Ollama on {}", addresses.ollama)
     return port
 
 
 async def _bind(
-    gateway: Gateway, host: str, port: int, frontend: Frontend, tls: ssl.SSLContext | None
+    gateway: Gateway, host: str, port: int, frontend: Frontend, tls: ssl.SSLContext | None, setting: str
 ) -> int:
     try:
         return await gateway.listen(host, port, tls, frontend)
     except OSError as error:
-        setting = "--host and --port" if frontend is OPENAI else "server.ollama_port"
         raise ListenError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with {setting}"
         ) from error

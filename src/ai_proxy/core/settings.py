@@ -165,6 +165,12 @@ class TlsSettings:
     redirect_port: int | None = None
     acme: AcmeSettings = AcmeSettings()
 
+    @property
+    def is_public(self) -> bool:
+        """Whether clients trust the certificate of themselves: it is no local CA's, nor for a trial."""
+        staging = self.mode is TlsMode.HTTPS_ACME and self.acme.staging
+        return self.mode in (TlsMode.FILES, TlsMode.HTTPS_ACME) and not staging
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:

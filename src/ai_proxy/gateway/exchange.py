@@ -94,6 +94,7 @@ class Plan:
         destination: Where a request to any other path goes; None where the body decides.
         path: To ask there.
         error: Why the request is refused; None when it is not.
+        lines: Header lines on every response.
         answer: The response to a request that is answered from its head; None for any other.
         max_body: Most bytes of the body that the policy allows; 0 for any number.
         backend_credentials: Whether the backend gets the service's own key.
@@ -113,6 +114,7 @@ class Plan:
     destination: Destination | None = None
     path: bytes = b""
     error: ProxyError | None = None
+    lines: bytes = b""
     answer: LocalResponse | None = None
     max_body: int = 0
     backend_credentials: bool = False
@@ -146,6 +148,7 @@ def make_plan(
         access.principal,
         endpoint=frontend.endpoint(target) if request.method == b"POST" else None,
         error=request.error or access.error,
+        lines=access.principal.cors + frontend.lines,
         answer=access.preflight,
         max_body=access.max_body,
         backend_credentials=access.backend_credentials,
@@ -190,7 +193,7 @@ def refused(frontend: Frontend, error: ProxyError, method: bytes) -> Plan:
     """Return the plan for something that never became a request, though it may have begun with a method."""
     nothing = Request(method, b"")
     nothing.close = True
-    return Plan(frontend, nothing, NOBODY, error=error)
+    return Plan(frontend, nothing, NOBODY, error=error, lines=frontend.lines)
 
 
 class Phase(IntEnum):
@@ -715,9 +718,10 @@ class Exchange:
         if (self.close or shared.closing or request.upgrade) and status != 101:
             self.close = True
             end = b"\r\nconnection: close\r\n\r\n"
-        cors = self.plan.principal.cors
-        if cors:
-            head[:] = without_cors(head), cors
+        if lines := self.plan.lines:
+            if self.plan.principal.cors:
+                head[:] = (without_cors(head),)
+            head.append(lines)
         self.id = self.id or shared.next_request_id()
         head += (b"x-request-id: ", self.id, end, body)
         client.transport.write(b"".join(head))
@@ -791,7 +795,7 @@ class Exchange:
         self.head_sent = True
         self.status = 200
         self.close = self.close or self.shared.closing or self.request.is_http10
-        extra = self.plan.principal.cors
+        extra = self.plan.lines
         if self.resolver is not None and self.resolver.warnings:
             extra += self._warning(self.resolver)
         head = stream_head(
@@ -910,7 +914,7 @@ class Exchange:
         principal = self.plan.principal
         self.shared.guard.refused(principal, self.request, error)
         dialect = self.plan.frontend.dialect(self.request.target)
-        extra = principal.cors
+        extra = self.plan.lines
         if isinstance(error, RateLimitedError):
             extra = rate_limit_headers(principal.meters, self.shared.now()) + extra
         return error_response(

@@ -1,11 +1,15 @@
 """What passes from side to side of the heads, and what does not."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from tests.rigs.raw_backend import answer, ok
 from tests.rigs.raw_http import Message, build_request
 from tests.rigs.wire_rig import WireRig
+
+from ai_proxy.gateway.http.respond import STRICT_TRANSPORT
+from ai_proxy.gateway.routing.endpoints import OPENAI
 
 HOP_BY_HOP = (
     b"Keep-Alive: timeout=5",
@@ -183,6 +187,23 @@ async def test_no_reason_phrase_of_a_backend_is_passed_on(
 
     for _ in range(3):
         assert (await client.ask(build_request())).first_line == passed_on
+
+
+@pytest.mark.threat("somebody on the network", "prompts and keys over old or weak TLS")
+async def test_every_response_over_public_tls_asks_for_https_from_now_on(rig: WireRig) -> None:
+    port = await rig.gateway.listen("127.0.0.1", 0, frontend=replace(OPENAI, lines=STRICT_TRANSPORT))
+    await rig.gateway.accept()
+    requests = [
+        build_request(),
+        build_request(b"/health"),
+        build_request(b"/nowhere"),
+        b"GET / HTTP/1.1\r\nbad\r\n\r\n",
+    ]
+
+    for request in requests:
+        over_tls = await (await rig.client(port)).ask(request)
+        assert over_tls.header(b"strict-transport-security") == b"max-age=31536000"
+        assert (await rig.ask(request)).header(b"strict-transport-security") is None
 
 
 @pytest.mark.threat("a backend", "words of the proxy in its own answers")

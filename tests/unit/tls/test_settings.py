@@ -74,3 +74,19 @@ def test_every_mode_can_be_written(tmp_path: Path, mode: TlsMode, files: PemFile
     text = f"tls: {{mode: {mode}, certificate: cert.pem, key: key.pem, acme: {{domains: [a.example]}}}}"
 
     assert tls_settings(load(written(tmp_path, text), {}).config).mode is mode
+
+
+@pytest.mark.parametrize(
+    ("settings", "public"),
+    [
+        (TlsSettings(), False),
+        (TlsSettings(TlsMode.DEV_SELFSIGNED), False),
+        (TlsSettings(TlsMode.FILES), True),
+        (TlsSettings(TlsMode.HTTPS_ACME), True),
+        (TlsSettings(TlsMode.HTTPS_ACME, acme=AcmeSettings(staging=True)), False),
+    ],
+)
+def test_only_certificates_that_clients_trust_of_themselves_are_public(
+    settings: TlsSettings, public: bool
+) -> None:
+    assert settings.is_public is public

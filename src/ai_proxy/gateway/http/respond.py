@@ -11,6 +11,8 @@ from ai_proxy.core.http import PROBLEM, problem
 from ai_proxy.gateway.http.wire import status_line
 
 JSON = b"application/json"
+STRICT_TRANSPORT = b"strict-transport-security: max-age=31536000\r\n"
+"""Has browsers use https alone for a year (RFC 6797 section 6.1)."""
 
 
 @dataclass(frozen=True, slots=True)

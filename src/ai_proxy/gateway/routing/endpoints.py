@@ -91,6 +91,7 @@ class Frontend:
         scope: Returns the scope that a key needs for a target; None where no key is needed.
         errors: How errors are written outside of the APIs; None for problems (RFC 9457).
         answer: Answers every request from its head and headers; None where requests go to a destination.
+        lines: Header lines on every response, each with its line end.
     """
 
     endpoints: Mapping[bytes, ModelEndpoint] = field(default_factory=dict)
@@ -98,6 +99,7 @@ class Frontend:
     scope: Callable[[bytes], Scope | None] = scope_of
     errors: Dialect | None = None
     answer: Callable[[Request, list[Header]], LocalResponse] | None = None
+    lines: bytes = b""
 
     def endpoint(self, target: bytes) -> ModelEndpoint | None:
         """Return the endpoint that a target names; None for any other path."""
