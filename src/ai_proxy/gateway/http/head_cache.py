@@ -1,7 +1,8 @@
 """Heads that come again: a kept connection repeats the same one, but for the digits of its Content-Length.
 
 A head is parsed and checked once. While the same bytes come again on the same connection, what was decided
-about them still holds, as long as the generation of keys, policy and routes is the same.
+about them still holds, as long as the generation of keys, policy and routes is the same. A body of the same
+length as the one before it has the very same head, which one comparison finds.
 """
 
 MAX_MISSES = 4
@@ -38,17 +39,20 @@ class CachedRequestHead[Plan]:
         generation: What it was decided by; another one makes it void.
     """
 
-    __slots__ = ("_after", "_before", "_limit", "_size", "_tail", "generation", "plan")
+    __slots__ = ("_after", "_before", "_last", "_length", "_limit", "_size", "_tail", "generation", "plan")
 
     def __init__(self, head: bytes, plan: Plan, generation: object, limit: int) -> None:
         self._before, self._after = split_at_length(head)
         self._size, self._tail = len(self._before), len(self._after)
         self._limit = limit
+        self._last, self._length = head, -1  # of the request before, and all its bytes
         self.plan = plan
         self.generation = generation
 
     def match(self, data: bytes) -> bytes | None:
         """Return the body when `data` is the same head and a whole body within the limit; else None."""
+        if len(data) == self._length and data.startswith(self._last):
+            return data[len(self._last) :]
         if not self._tail:
             return b"" if data == self._before else None
         if not data.startswith(self._before):
@@ -58,8 +62,10 @@ class CachedRequestHead[Plan]:
         if end < 0 or not data.startswith(self._after, end):
             return None
         body = data[end + self._tail :]
-        length = len(body)
-        return body if data[start:end] == b"%d" % length and length <= self._limit else None
+        if data[start:end] != b"%d" % len(body) or len(body) > self._limit:
+            return None
+        self._last, self._length = data[: end + self._tail], len(data)
+        return body
 
 
 class CachedResponseHead:
@@ -67,24 +73,29 @@ class CachedResponseHead:
 
     Attributes:
         status: HTTP status.
-        head_before: What the client gets before the digits of the length.
-        head_after: And after them.
     """
 
-    __slots__ = ("_after", "_before", "_size", "_tail", "head_after", "head_before", "status")
+    __slots__ = (
+        *("_after", "_before", "_last", "_length", "_passed_after", "_passed_before", "_passed_on"),
+        *("_size", "_tail", "status"),
+    )
 
     def __init__(self, head: bytes, status: int, passed_on: bytes) -> None:
         self._before, self._after = split_at_length(head)
         self._size, self._tail = len(self._before), len(self._after)
-        self.head_before, self.head_after = split_at_length(passed_on)
+        self._passed_before, self._passed_after = split_at_length(passed_on)
+        self._last, self._length = head, -1  # of the whole response before, and all its bytes
+        self._passed_on = passed_on
         self.status = status
 
     def match(self, data: bytes) -> tuple[bytes, bytes, int] | None:
         """Take `data` apart when it begins with the same head; else return None.
 
         Returns:
-            The digits of the length, what has come of the body, and how many bytes of it have not.
+            What to pass on of the head, what has come of the body, and how many bytes of it have not.
         """
+        if len(data) == self._length and data.startswith(self._last):
+            return self._passed_on, data[len(self._last) :], 0
         if not data.startswith(self._before):
             return None
         start = self._size
@@ -92,7 +103,9 @@ class CachedResponseHead:
         if end < 0 or not data.startswith(self._after, end):
             return None
         digits, body = data[start:end], data[end + self._tail :]
+        passed_on = self._passed_before + digits + self._passed_after
         if digits == b"%d" % len(body):
-            return digits, body, 0
+            self._last, self._length, self._passed_on = data[: end + self._tail], len(data), passed_on
+            return passed_on, body, 0
         missing = int(digits) - len(body) if digits.isdigit() else -1
-        return (digits, body, missing) if missing > 0 else None
+        return (passed_on, body, missing) if missing > 0 else None

@@ -397,12 +397,12 @@ class UpstreamConnection(asyncio.Protocol):
         found = cached.match(data)
         if found is None:
             return False
-        digits, body, missing = found
+        head, body, missing = found
         self.keep_alive = True
         self.misses = 0
         self.framing = LENGTH
         self.remaining = missing
-        exchange.response_head(cached.status, [cached.head_before, digits, cached.head_after], body)
+        exchange.response_head(cached.status, [head], body)
         if not missing:
             self._done(exchange)
         return True
