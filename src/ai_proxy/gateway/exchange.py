@@ -1003,7 +1003,12 @@ class Exchange:
             task.cancel()
         shared = self.shared
         now = shared.now()
-        tokens = self._tokens() if self.usage is not None else NO_TOKENS
+        tokens = NO_TOKENS
+        if self.usage is not None:
+            try:
+                tokens = self.usage.tokens()
+            except Exception as error:  # noqa: BLE001 - an engine's strange answer must not keep a lease or a limit
+                logger.opt(exception=error).error("the tokens of a response could not be counted")
         if self.meters:
             leave(self.meters, now, self._charge(tokens) if self.plan.principal.counts_tokens else 0)
         if self.lease is not None:
@@ -1027,29 +1032,23 @@ class Exchange:
         path = self.plan.path if self.resolver is None else self.resolver.path
         return charged(tokens, path, self.received, self.sent)
 
-    def _tokens(self) -> tuple[int, int]:
-        try:
-            return self.usage.tokens() if self.usage is not None else NO_TOKENS
-        except Exception as error:  # noqa: BLE001 - an engine's strange answer must not keep a lease or a limit
-            logger.opt(exception=error).error("the tokens of a response could not be counted")
-            return NO_TOKENS
-
     def _record(self, seconds: float, tokens: tuple[int, int]) -> None:
-        service_id = self.destination.service_id if self.destination is not None else ""
-        resolver, recorder = self.resolver, self.shared.recorder
+        destination, resolver, recorder = self.destination, self.resolver, self.shared.recorder
+        service_id, engine = (destination.service_id, destination.engine) if destination is not None else ("", "")
         if resolver is None:
             recorder.exchange(service_id, self.status, seconds, self.first_byte, self.received, self.sent)
             return
-        destination, traceparent = self.destination, self.traceparent
-        waited = seconds if self.waited < 0 else self.waited
+        plan, traceparent, waited = self.plan, self.traceparent, self.waited
+        if waited < 0:
+            waited = seconds
         recorder.finished(
-            RequestRecord(
-                self.request_id().decode("latin-1"),
-                self.plan.principal.key_id,
+            tuple.__new__(RequestRecord, (
+                (self.id or self.request_id()).decode(),
+                plan.principal.key_id,
                 resolver.endpoint.path,
                 resolver.model,
                 service_id,
-                destination.engine if destination is not None else "",
+                engine,
                 resolver.streaming,
                 self.status,
                 self.error.code if self.error is not None else "",
@@ -1064,6 +1063,6 @@ class Exchange:
                 self.received,
                 self.sent,
                 traceparent[13:-2].decode("latin-1") if traceparent else "",
-                self.plan.traceparent.decode("latin-1") if traceparent else "",
-            )
+                plan.traceparent.decode("latin-1") if traceparent else "",
+            ))
         )
