@@ -299,7 +299,9 @@ class Exchange:
             self.resolver = FormResolver(endpoint, plan.principal, plan.path, form)
             self.error = self.error or form.error
         else:
-            self.resolver = PromptResolver(endpoint, plan.principal, plan.path)
+            self.resolver = PromptResolver(
+                endpoint, plan.principal, plan.path, plan.path, endpoint.streams_by_default
+            )
 
     def __repr__(self) -> str:
         return f"<Exchange [{self.request!r}, {self.phase.name.lower()}, {self.sent} bytes sent]>"

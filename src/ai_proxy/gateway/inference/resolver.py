@@ -1,7 +1,9 @@
 """Which model a request is for, and how the request is fitted to the engine that is to answer it."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+import msgspec
 
 from ai_proxy.core.abilities import Endpoint
 from ai_proxy.core.errors import UnsupportedEndpointError
@@ -96,7 +98,7 @@ class Resolver(Protocol):
         """
 
 
-class PromptResolver:
+class PromptResolver(msgspec.Struct, gc=False, eq=False):
     """Finds the model of a request whose body is JSON; attributes as in `Resolver`.
 
     Args:
@@ -105,33 +107,18 @@ class PromptResolver:
         path: To ask the engine on.
     """
 
-    __slots__ = (
-        "_path",
-        "_principal",
-        "endpoint",
-        "found",
-        "model",
-        "path",
-        "streaming",
-        "translation",
-        "unload",
-        "warnings",
-    )
-
-    beginning = b""
-    growth = 0
-
-    def __init__(self, endpoint: ModelEndpoint, principal: Principal, path: bytes) -> None:
-        self.endpoint = endpoint
-        self.model = ""
-        self.streaming = endpoint.streams_by_default
-        self.found: ModelDestination | None = None
-        self.path = path
-        self.translation: Translation | None = None
-        self.warnings: tuple[str, ...] = ()
-        self.unload: Unload | None = None
-        self._path = path
-        self._principal = principal
+    endpoint: ModelEndpoint
+    principal: Principal
+    asked: bytes
+    path: bytes
+    streaming: bool
+    model: str = ""
+    found: ModelDestination | None = None
+    translation: Translation | None = None
+    warnings: tuple[str, ...] = ()
+    unload: Unload | None = None
+    beginning: ClassVar[bytes] = b""
+    growth: ClassVar[int] = 0
 
     def resolve(self, context: Context, payload: Payload, request_id: Callable[[], bytes]) -> Payload:
         """Read just the model's name where the request can be passed on as it is, else all of it."""
@@ -149,8 +136,8 @@ class PromptResolver:
             or (plain.stream and self._principal.counts_tokens)
         ):
             return self._resolve_fully(context, payload, request_id)
-        if self._principal.limited:
-            self._principal.check_model(*found.route.names)
+        if self.principal.limited:
+            self.principal.check_model(*found.route.names)
         self.model = found.route.name
         self.streaming = plain.stream is True
         self.found = found
@@ -162,7 +149,7 @@ class PromptResolver:
         """Resolve the original body again if the model's route is another by now."""
         if not _has_moved(context.table, self.endpoint, self.found, self.model):
             return None
-        self.path, self.translation, self.warnings = self._path, None, ()
+        self.path, self.translation, self.warnings = self.asked, None, ()
         return self.resolve(context, payload, request_id)
 
     def _resolve_fully(self, context: Context, body: Payload, request_id: Callable[[], bytes]) -> Payload:
@@ -202,7 +189,7 @@ class PromptResolver:
     def _find(self, table: RoutingTable, model: str) -> ModelDestination:
         self.model = model[:MAX_NAME]
         self.found = found = _look_up(table, self.endpoint, model)
-        self._principal.check_model(*found.route.names)
+        self.principal.check_model(*found.route.names)
         return found
 
 

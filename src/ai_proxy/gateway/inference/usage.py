@@ -52,24 +52,21 @@ class Answer(msgspec.Struct, gc=False):
 _read_answer = msgspec.json.Decoder(Answer).decode
 
 
-class UsageMeter:
+class UsageMeter(msgspec.Struct, gc=False, eq=False):
     """Keeps the two ends of a response as it passes, and reads the tokens from them once it is over.
 
     Args:
         counts_events: Whether to count the events of a stream, for engines that report no tokens.
     """
 
-    __slots__ = ("_counts_events", "_events", "_first", "_last")
-
-    def __init__(self, *, counts_events: bool) -> None:
-        self._counts_events = counts_events
-        self._events = 0
-        self._first = b""
-        self._last: deque[bytes] | None = None  # the last pieces, when there are several
+    counts_events: bool
+    _events: int = 0
+    _first: bytes = b""
+    _last: deque[bytes] | None = None  # the last pieces, when there are several
 
     def see(self, data: bytes) -> None:
         """Take note of a piece of the response's body, which is not empty."""
-        if self._counts_events:
+        if self.counts_events:
             self._events += data.count(EVENT)
         if self._last is not None:
             self._last.append(data)
