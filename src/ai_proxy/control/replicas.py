@@ -64,7 +64,11 @@ class Replicas:
 
     def give_back(self, lease: Lease, outcome: Outcome) -> None:
         """Count how the request of a lease ended."""
-        if len(self._replicas) > 1 and not lease.classified:
+        replicas = self._replicas
+        if len(replicas) == 1 and replicas[0].upstream is lease.upstream:
+            replicas[0].in_flight -= 1
+            return
+        if len(replicas) > 1 and not lease.classified:
             self._classify(lease, outcome, 0.0)
         self._leave(lease)
 

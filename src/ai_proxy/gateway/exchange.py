@@ -105,6 +105,8 @@ class Plan:
         rendered_pool: The pool that it was rendered for,
         rendered_destination: the destination,
         rendered_path: and the path.
+        framing: What ends the head of a request whose body is held,
+        framed: and has this length.
     """
 
     frontend: Frontend
@@ -125,6 +127,8 @@ class Plan:
     rendered_pool: Pool | None = None
     rendered_destination: Destination | None = None
     rendered_path: bytes = b""
+    framing: bytes = b""
+    framed: int = -1
 
 
 def make_plan(
@@ -639,7 +643,9 @@ class Exchange:
             plan.rendered_pool, plan.rendered_destination, plan.rendered_path = pool, destination, path
         payload = self.payload
         if not plan.streams_body:
-            return b"".join((plan.rendered, self.traceparent, request.framing(len(payload)), payload))
+            if plan.framed != len(payload):
+                plan.framed, plan.framing = len(payload), request.framing(len(payload))
+            return b"".join((plan.rendered, self.traceparent, plan.framing, payload))
         beginning, growth = (b"", 0) if resolver is None else (resolver.beginning, resolver.growth)
         framing = request.framing(-1 if request.chunked else request.length + growth)
         return b"".join((plan.rendered, self.traceparent, framing, beginning, payload))
@@ -1036,7 +1042,9 @@ class Exchange:
 
     def _record(self, seconds: float, tokens: tuple[int, int]) -> None:
         destination, resolver, recorder = self.destination, self.resolver, self.shared.recorder
-        service_id, engine = (destination.service_id, destination.engine) if destination is not None else ("", "")
+        service_id, engine = (
+            (destination.service_id, destination.engine) if destination is not None else ("", "")
+        )
         if resolver is None:
             recorder.exchange(service_id, self.status, seconds, self.first_byte, self.received, self.sent)
             return
@@ -1044,27 +1052,30 @@ class Exchange:
         if waited < 0:
             waited = seconds
         recorder.finished(
-            tuple.__new__(RequestRecord, (
-                (self.id or self.request_id()).decode(),
-                plan.principal.key_id,
-                resolver.endpoint.path,
-                resolver.model,
-                service_id,
-                engine,
-                resolver.streaming,
-                self.status,
-                self.error.code if self.error is not None else "",
-                self.shared.epoch + self.started,
-                seconds,
-                waited,
-                self.first_byte,
-                self.first_token,
-                tokens[0],
-                tokens[1],
-                waited > 0,
-                self.received,
-                self.sent,
-                traceparent[13:-2].decode("latin-1") if traceparent else "",
-                plan.traceparent.decode("latin-1") if traceparent else "",
-            ))
+            tuple.__new__(
+                RequestRecord,
+                (
+                    (self.id or self.request_id()).decode(),
+                    plan.principal.key_id,
+                    resolver.endpoint.path,
+                    resolver.model,
+                    service_id,
+                    engine,
+                    resolver.streaming,
+                    self.status,
+                    self.error.code if self.error is not None else "",
+                    self.shared.epoch + self.started,
+                    seconds,
+                    waited,
+                    self.first_byte,
+                    self.first_token,
+                    tokens[0],
+                    tokens[1],
+                    waited > 0,
+                    self.received,
+                    self.sent,
+                    traceparent[13:-2].decode("latin-1") if traceparent else "",
+                    plan.traceparent.decode("latin-1") if traceparent else "",
+                ),
+            )
         )

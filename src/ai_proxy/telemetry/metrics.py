@@ -6,9 +6,10 @@ render the counts on demand.
 """
 
 from bisect import bisect_left, bisect_right
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 from ai_proxy.core.lifecycle import State
@@ -29,6 +30,10 @@ SPEED_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 75.0, 100.0, 150.0, 200.
 
 TOKEN_BUCKETS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0)
 """Upper bounds in tokens: those of OpenTelemetry's `gen_ai.client.token.usage`, up to a million."""
+
+_model_of: Callable[[RequestRecord], tuple[str, str]] = itemgetter(
+    RequestRecord._fields.index("service_id"), RequestRecord._fields.index("model")
+)
 
 OTHER = ""
 """Label of requests that belong to no declared service."""
@@ -252,11 +257,12 @@ class Metrics:
         unsettled, self._unsettled = self._unsettled, []
         if not unsettled:
             return
-        by_model: defaultdict[tuple[str, str], list[RequestRecord]] = defaultdict(list)
-        for one in unsettled:
-            by_model[one.service_id, one.model].append(one)
-        for (service_id, model), requests in by_model.items():
-            self._count(service_id, model, _batch(requests))
+        models = set(map(_model_of, unsettled))
+        for service_id, model in models:
+            same = unsettled
+            if len(models) > 1:
+                same = [one for one in same if one.model == model and one.service_id == service_id]
+            self._count(service_id, model, _batch(same))
         self._listeners.publish(unsettled)
 
     def _count(self, service_id: str, model: str, batch: Batch) -> None:

@@ -1,7 +1,7 @@
 """Which model a request is for, and how the request is fitted to the engine that is to answer it."""
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -99,12 +99,11 @@ class Resolver(Protocol):
 
 
 class PromptResolver(msgspec.Struct, gc=False, eq=False):
-    """Finds the model of a request whose body is JSON; attributes as in `Resolver`.
+    """Finds the model of a request whose body is JSON; attributes as in `Resolver`, and two more.
 
-    Args:
-        endpoint: The path that was asked.
+    Attributes:
         principal: Who asks.
-        path: To ask the engine on.
+        asked: The path that was asked, with its query.
     """
 
     endpoint: ModelEndpoint
@@ -117,8 +116,8 @@ class PromptResolver(msgspec.Struct, gc=False, eq=False):
     translation: Translation | None = None
     warnings: tuple[str, ...] = ()
     unload: Unload | None = None
-    beginning: ClassVar[bytes] = b""
-    growth: ClassVar[int] = 0
+    beginning: bytes = b""
+    growth: int = 0
 
     def resolve(self, context: Context, payload: Payload, request_id: Callable[[], bytes]) -> Payload:
         """Read just the model's name where the request can be passed on as it is, else all of it."""
