@@ -132,7 +132,7 @@ class PromptResolver(msgspec.Struct, gc=False, eq=False):
             found is None
             or self.endpoint.path not in found.unchanged
             or (found.text_only and prompts.may_have_parts(payload))
-            or (plain.stream and self._principal.counts_tokens)
+            or (plain.stream and self.principal.counts_tokens)
         ):
             return self._resolve_fully(context, payload, request_id)
         if self.principal.limited:
@@ -183,7 +183,7 @@ class PromptResolver(msgspec.Struct, gc=False, eq=False):
     def _counts_usage(self) -> bool:
         """Whether the tokens of a stream are limited, and its engine reports them only when asked to."""
         passed_on = self.streaming and self.translation is None
-        return passed_on and self._principal.counts_tokens and self.endpoint.path in COMPLETIONS
+        return passed_on and self.principal.counts_tokens and self.endpoint.path in COMPLETIONS
 
     def _find(self, table: RoutingTable, model: str) -> ModelDestination:
         self.model = model[:MAX_NAME]
