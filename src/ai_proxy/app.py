@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import ssl
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -35,12 +36,15 @@ from ai_proxy.gateway.guard import KeyGuard
 from ai_proxy.gateway.http.respond import STRICT_TRANSPORT
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.gateway.routing.endpoints import OLLAMA, OPENAI, Frontend
+from ai_proxy.instances.background import drain_time
 from ai_proxy.platform import run_folder
 from ai_proxy.platform.addresses import local_url
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.data_folder import data_folder
 from ai_proxy.platform.process import raise_file_limit, settle_memory
 from ai_proxy.platform.tasks import Background, cancel
+from ai_proxy.platform.watchdog import give_signs_of_life
+from ai_proxy.telemetry.console import console
 from ai_proxy.telemetry.logs import configure
 from ai_proxy.tls.serve import serve_certificates
 
@@ -53,10 +57,11 @@ def serve(options: ServeOptions) -> int:
         RunDirError: The run directory cannot be used.
         ListenError: The address cannot be had.
     """
-    set_level = configure(options.log_level, options.log_format, options.log_file)
-    path, config = configuration(options.config, os.environ)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(options, path, config, set_level))
+    with console(sys.stderr) as out:
+        set_level = configure(options.log_level, options.log_format, options.log_file, out)
+        path, config = configuration(options.config, os.environ)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(options, path, config, set_level))
     return 0
 
 
@@ -114,7 +119,9 @@ async def _serve_until_stopped(
     settle_memory()
     if parts.settings.watch and path is not None:
         background.run(partial(_watch, path, plane), "watch the configuration")
-    await parts.announcement.serving(parts.settings.host, port, certificates)
+    stop_within = drain_time(parts.settings.limits, build_services(config))
+    await parts.announcement.serving(parts.settings.host, port, certificates, stop_within)
+    background.run(give_signs_of_life, "watchdog of the service manager")
     _announce(parts, path)
     discovering = background.run(parts.discovery.run, "discover engines")
     await stop.wait()

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -43,6 +43,7 @@ from ai_proxy.engines.http import create_engines
 from ai_proxy.gateway.guard import ClosedGuard, KeyGuard
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.instances.announcement import Announcement, announced
+from ai_proxy.instances.background import drain_time
 from ai_proxy.instances.kept_state import RETRY, KeptState
 from ai_proxy.instances.state import ProxyState, open_state
 from ai_proxy.platform.addresses import Addresses
@@ -166,7 +167,7 @@ async def assemble(
     plane.offers_changed.add(gateway.publish)
     plane.events.listen(EventLog())
     telemetry.watch(plane.services, plane.events.listen)
-    plane.load = _loader(path, config, options)
+    plane.load = _loader(path, config, options, announcement)
     addresses = Addresses()
     detector = _detector(session, plane, addresses, config, opened)
     looking = _engine_settings(engine_settings(config), options)
@@ -303,8 +304,8 @@ async def _open_runtimes(context: RuntimeContext, stack: AsyncExitStack) -> Mapp
 
 
 def _loader(
-    path: Path | None, config: Config, options: ServeOptions
-) -> Callable[[], "asyncio.Future[tuple[Sequence[Service], tuple[str, ...]]]"] | None:
+    path: Path | None, config: Config, options: ServeOptions, announcement: Announcement
+) -> Callable[[], Awaitable[tuple[Sequence[Service], tuple[str, ...]]]] | None:
     """Return what reads the configuration again, for a reload; None without a file."""
     if path is None:
         return None
@@ -317,4 +318,9 @@ def _loader(
         sections = [name for name in RESTART if getattr(fresh, name) != getattr(config, name)]
         return build_services(fresh), (*(f"server.{name}" for name in changed), *sections)
 
-    return lambda: asyncio.get_running_loop().run_in_executor(None, load)
+    async def load_in_thread() -> tuple[Sequence[Service], tuple[str, ...]]:
+        services, sections = await asyncio.to_thread(load)
+        announcement.ends_within(drain_time(running.limits, services))
+        return services, sections
+
+    return load_in_thread

@@ -80,7 +80,7 @@ class Proxy:
     def serve(self, *options: str) -> None:
         """Start it and wait until it answers."""
         self.launch(*options)
-        eventually(self._answers)
+        eventually(self.answers)
 
     def launch(self, *options: str) -> None:
         """Start it."""
@@ -93,9 +93,14 @@ class Proxy:
                 env={**os.environ, **self.environment},
             )
 
-    def _answers(self) -> bool:
+    def told(self) -> str:
+        """Return its log."""
+        return self.log.read_text() if self.log.exists() else ""
+
+    def answers(self) -> bool:
+        """Tell whether it answers."""
         assert self.process is not None
-        assert self.process.poll() is None, f"it ended:\n{self.log.read_text()}"
+        assert self.process.poll() is None, f"it ended:\n{self.told()}"
         try:
             return self.ask("/health").status == 200
         except OSError:

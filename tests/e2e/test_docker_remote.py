@@ -43,7 +43,7 @@ def test_services_of_a_remote_engine_are_reached_at_its_address(
         environment = {**os.environ, **proxy.environment}
         proxy.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
-    eventually(proxy._answers)
+    eventually(proxy.answers)
     answer = proxy.ask(CHAT, chat())
 
     (upstream,) = proxy.service("tiny")["upstreams"]

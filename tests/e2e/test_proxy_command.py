@@ -141,6 +141,37 @@ def test_a_proxy_that_hangs_does_not_answer_and_is_killed(background: Background
     assert background.states == {}
 
 
+def test_one_whose_configuration_was_broken_meanwhile_is_shown_and_stopped(background: Background) -> None:
+    background.start()
+    background.proxy.config.write_text("services: [")
+
+    status = background("status")
+    stopped = background("stop")
+
+    assert (status.returncode, "running" in status.stdout) == (0, True)
+    assert "warning: the configuration has errors" in status.stderr
+    assert (stopped.returncode, "has stopped" in stopped.stdout) == (0, True)
+
+
+def test_one_is_given_its_own_time_to_end_whatever_configuration_the_command_finds(
+    background: Background, tmp_path: Path
+) -> None:
+    proxy = background.proxy
+    slow = {"server": {"port": proxy.port, "limits": {"shutdown_timeout": "100s"}}}
+    other = tmp_path / "other.yaml"
+    other.write_text(json.dumps(slow))
+    background.start("--config", str(other))
+
+    (before,) = background.json("stop")
+    background.start("--config", str(other))
+    other.write_text(json.dumps({**slow, "services": {"a": fake(Behaviour.OK, stop_grace="50s")}}))
+    reloaded = proxy.cli("config", "reload")
+
+    assert before["limit"] == 105.0
+    assert reloaded.returncode == 0, reloaded.stderr
+    assert eventually(lambda: background.json("stop"))[0]["limit"] == 155.0
+
+
 def test_several_run_at_once_and_are_stopped_one_by_one_or_together(background: Background) -> None:
     ports = [free_port(), free_port()]
     ids = [background.start("--port", str(port))["id"] for port in ports]

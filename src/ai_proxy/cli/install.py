@@ -50,6 +50,8 @@ TimeoutStartSec={start}
 # leaves them running for the next one to adopt, so systemd must not end them.
 KillMode=process
 TimeoutStopSec={stop}
+# A proxy whose event loop is stuck serves nobody: it is restarted, and finds its services running.
+WatchdogSec=60
 # A backend that runs out of memory must not end the proxy.
 OOMPolicy=continue
 LimitNOFILE=65536

@@ -124,12 +124,12 @@ def stop(
     from ai_proxy.config.build import build_services, server_settings
     from ai_proxy.instances.background import drain_time
 
-    settings = _configuration(config)
+    settings = _configuration_or_default(config)
     store = _instances(settings)
-    patience = drain_time(server_settings(settings).limits, build_services(settings))
+    otherwise = drain_time(server_settings(settings).limits, build_services(settings))
 
     async def end() -> list[dict[str, Any]]:
-        return await _end_all(store, choose(await store.all(), port, proxy_id, every=every), patience)
+        return await _end_all(store, choose(await store.all(), port, proxy_id, every=every), otherwise)
 
     with spinner("stopping when requests in flight have finished"):
         ended = asyncio.run(end())
@@ -161,20 +161,22 @@ def choose(
 
 
 async def _end_all(
-    store: InstanceStore, instances: Sequence[Instance], patience: float
+    store: InstanceStore, instances: Sequence[Instance], otherwise: float
 ) -> list[dict[str, Any]]:
+    """End proxies, each within its own time; those of earlier versions within another, in seconds."""
     import asyncio
 
     from ai_proxy.instances.background import end
 
-    outcomes = await asyncio.gather(*(end(instance, patience) for instance in instances))
+    limits = [instance.stop_within or otherwise for instance in instances]
+    outcomes = await asyncio.gather(*map(end, instances, limits))
     left = {instance.id for instance in await store.all()}  # a proxy that stops drops its own record
     for instance in instances:
         if instance.id in left:
             await store.drop(instance.id)
     return [
-        {"id": instance.id, "pid": instance.pid, "port": instance.port, "outcome": outcome, "limit": patience}
-        for instance, outcome in zip(instances, outcomes, strict=True)
+        {"id": instance.id, "pid": instance.pid, "port": instance.port, "outcome": outcome, "limit": limit}
+        for instance, outcome, limit in zip(instances, outcomes, limits, strict=True)
     ]
 
 
@@ -210,7 +212,7 @@ def status(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOpt
 
     from ai_proxy.cli.tables import print_proxies
 
-    found = asyncio.run(_list_proxies(_instances(_configuration(config))))
+    found = asyncio.run(_list_proxies(_instances(_configuration_or_default(config))))
     show(ctx, output, found, lambda: print_proxies(found))
 
 
@@ -249,6 +251,22 @@ def _configuration(chosen: Path | None) -> "Config":
     from ai_proxy.config.load import configuration
 
     return configuration(chosen, os.environ)[1]
+
+
+def _configuration_or_default(chosen: Path | None) -> "Config":
+    """Return the configuration for a command that must work whatever somebody made of the file meanwhile."""
+    from ai_proxy.config.schema import Config
+    from ai_proxy.core.errors import InvalidConfigError
+
+    try:
+        return _configuration(chosen)
+    except InvalidConfigError:
+        typer.echo(
+            "warning: the configuration has errors, which 'ai-proxy config check' names; this command looks"
+            " at the store in the data directory",
+            err=True,
+        )
+        return Config()
 
 
 def _instances(config: "Config") -> InstanceStore:

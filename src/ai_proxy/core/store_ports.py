@@ -30,6 +30,7 @@ class Instance:
         last_error: The last error; empty for none.
         birth: Tells that process from every other that ever had its pid, whatever the system's clock says;
             empty in entries of earlier versions.
+        stop_within: Seconds it may take to end once it is told to; 0 in entries of earlier versions.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Instance:
     endpoints: tuple[str, ...] = ()
     last_error: str = ""
     birth: str = ""
+    stop_within: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,18 +39,27 @@ class Announcement:
         self._error = ""
         self._noted = asyncio.Event()
 
-    async def serving(self, host: str, port: int, tls: TlsSettings) -> None:
+    async def serving(self, host: str, port: int, tls: TlsSettings, stop_within: float = 0.0) -> None:
         """Announce that this instance takes requests: in the store, and to the service manager.
 
         Args:
             host: Address it listens on.
             port: Port it listens on.
             tls: How it serves.
+            stop_within: Seconds it may take to end.
         """
-        self._instance = own_instance(host, port, ProxyMode.of(tls.mode), endpoints(host, port, tls))
+        urls = endpoints(host, port, tls)
+        instance = own_instance(host, port, ProxyMode.of(tls.mode), urls)
+        self._instance = replace(instance, stop_within=stop_within)
         await self._drop_dead(port)
         await self._put()
         notify(READY)
+
+    def ends_within(self, seconds: float) -> None:
+        """Announce how long this instance may take to end from now on."""
+        if self._instance is not None:
+            self._instance = replace(self._instance, stop_within=seconds)
+            self._noted.set()
 
     def keep_in(self, instances: InstanceStore) -> None:
         """Keep the entry there from now on; until then, only the service manager is notified."""

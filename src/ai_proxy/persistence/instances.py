@@ -11,12 +11,16 @@ from ai_proxy.persistence.rows import UNREADABLE, decode, encode, fact, skip
 ALL = "SELECT * FROM proxy_handles ORDER BY port"
 """Returns what `read_rows` takes."""
 _PUT = """
-INSERT INTO proxy_handles (id, machine, pid, started, host, port, mode, endpoints, last_error, birth)
-VALUES (:id, :machine, :pid, :started, :host, :port, :mode, :endpoints, :last_error, :birth)
+INSERT INTO proxy_handles (
+    id, machine, pid, started, host, port, mode, endpoints, last_error, birth, stop_within
+) VALUES (
+    :id, :machine, :pid, :started, :host, :port, :mode, :endpoints, :last_error, :birth, :stop_within
+)
 ON CONFLICT (id) DO UPDATE SET
     machine = excluded.machine, pid = excluded.pid, started = excluded.started, host = excluded.host,
     port = excluded.port, mode = excluded.mode, endpoints = excluded.endpoints,
-    last_error = excluded.last_error, birth = excluded.birth
+    last_error = excluded.last_error, birth = excluded.birth,
+    stop_within = excluded.stop_within
 """
 
 

@@ -19,6 +19,7 @@ from ai_proxy.core.lifecycle import Event, State
 from ai_proxy.core.options import LogFormat, LogLevel
 from ai_proxy.core.terminal import IN_JSON, visible
 from ai_proxy.platform.private_files import private_opener
+from ai_proxy.telemetry.console import Console
 
 if TYPE_CHECKING:
     from loguru import FormatFunction, Record
@@ -39,7 +40,7 @@ def configure(
     level: LogLevel = LogLevel.INFO,
     log_format: LogFormat = LogFormat.TEXT,
     log_file: Path | None = None,
-    console: TextIO | None = None,
+    console: TextIO | Console | None = None,
 ) -> Callable[[LogLevel], None]:
     """Set up logging, also for records of the standard library.
 
@@ -52,7 +53,9 @@ def configure(
             none when it is redirected to this file.
         console: Receives every record; standard error when None.
     """
-    if console is None and not _is_stderr(log_file):
+    if _is_stderr(log_file):
+        console = None
+    elif console is None:
         console = sys.stderr
     ours: list[int] = []
 
@@ -68,7 +71,7 @@ def configure(
 
 
 def _add_sinks(
-    level: LogLevel, log_format: LogFormat, log_file: Path | None, console: TextIO | None
+    level: LogLevel, log_format: LogFormat, log_file: Path | None, console: TextIO | Console | None
 ) -> Iterator[int]:
     as_json = log_format is LogFormat.JSON
     shape: FormatFunction = _json_shape if as_json else _text_shape
