@@ -5,6 +5,24 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+MAX_VALUES = 200_000
+"""Most values in an answer that is read as JSON: no engine says as much, and reading more takes long."""
+
+
+def read_json(body: bytes) -> object:
+    """Return JSON as Python has it; None when it is none, nests too deeply, or holds too many values.
+
+    >>> read_json(b'{"a":1}'), read_json(b"<html>"), read_json(b"[" + b"0," * MAX_VALUES + b"0]")
+    ({'a': 1}, None, None)
+    """
+    if sum(map(body.count, (b",", b"{", b"["))) > MAX_VALUES:
+        return None
+    try:
+        value: object = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    return value
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -15,25 +33,17 @@ class Answer:
         body: Its beginning, up to a limit.
         headers: By name in lower case.
         seconds: From the request to the end of the body.
+        json: The body as JSON, as `read_json` returns it.
     """
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    json: object = field(init=False, repr=False, compare=False)
 
-    @property
-    def json(self) -> object:
-        """The body as JSON; None when it is not, or nests too deeply.
-
-        >>> Answer(200, b'{"a":1}').json, Answer(200, b"<html>").json is None
-        ({'a': 1}, True)
-        """
-        try:
-            value: object = msgspec.json.decode(self.body)
-        except (ValueError, RecursionError):
-            return None
-        return value
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "json", read_json(self.body))
 
     @property
     def complaint(self) -> str:

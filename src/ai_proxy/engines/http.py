@@ -64,6 +64,10 @@ class HttpEngine:
                 models = read_models((listing,), {listing.path: answer})
                 if models is not None:
                     return models
+                logger.bind(service=service.id).debug(
+                    "{} does not list its models on {}: {} bytes that are no list, or one too long",
+                    *(self.name, listing.path, len(answer.body)),
+                )
         except Exception as error:  # noqa: BLE001 - the port promises an answer, whatever is wrong
             logger.bind(service=service.id).debug(
                 "{} does not list its models: {}", self.name, explain(error)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_proxy.core.ports import Model
-from ai_proxy.engines.answers import Answer
+from ai_proxy.engines.answers import MAX_VALUES, Answer
 from ai_proxy.engines.listing import MAX_READ, read_openai
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "engines"
@@ -39,6 +39,14 @@ def test_no_answer_is_too_odd_to_be_read(body: bytes) -> None:
 
 def test_lm_studio_answers_unknown_paths_with_status_200_and_lists_nothing() -> None:
     assert read_openai({"error": "Unexpected endpoint or method. (GET /v1/models)"}) is None
+
+
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.parametrize("entry", [b"{}", b"[]", b"0", b'{"id":"a","x":[{}]}'])
+def test_a_list_of_too_many_values_is_not_read(entry: bytes) -> None:
+    body = b'{"data":[' + b",".join([entry] * (MAX_VALUES + 1)) + b"]}"
+
+    assert read_openai(Answer(200, body).json) is None
 
 
 def test_a_list_without_end_is_cut() -> None:
