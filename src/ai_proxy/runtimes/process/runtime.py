@@ -31,7 +31,7 @@ from ai_proxy.platform.process import began
 from ai_proxy.platform.tasks import Background
 from ai_proxy.runtimes.base import Reports
 from ai_proxy.runtimes.process.command import Command, build_command, explain_failure
-from ai_proxy.runtimes.process.listener import belongs, find_holdings, find_listener, kernel_tells
+from ai_proxy.runtimes.process.listener import Listeners, belongs, find_holdings
 from ai_proxy.runtimes.process.logs import Output, create_fifo, find_fifo, has_reader
 from ai_proxy.runtimes.process.ports import find_free_port, holder, require_free_port
 from ai_proxy.runtimes.process.records import HOST, Records, make_handle
@@ -123,6 +123,7 @@ class ProcessRuntime:
         self._rings: dict[str, LogRing] = {}
         self._tracked: dict[Handle, Tracked] = {}
         self._has_looked = False
+        self._listeners = Listeners()
 
     def __repr__(self) -> str:
         return f"<ProcessRuntime {self._owner} [{len(self._running())} running]>"
@@ -223,10 +224,10 @@ class ProcessRuntime:
     def listener_fault(self, handle: Handle) -> str:
         """Return why what listens on the process's port is neither it nor a descendant of it."""
         tracked = self._tracked.get(handle)
-        if tracked is None or not kernel_tells():
+        if tracked is None or not self._listeners.kernel_tells:
             return ""
         port = handle.upstreams[0].port
-        listener = find_listener(port)
+        listener = self._listeners.find(port)
         if listener is None:
             return "connection refused"
         fault, until = tracked.listeners.get(listener.inode, ("", 0.0))
@@ -246,6 +247,7 @@ class ProcessRuntime:
         for tracked in self._tracked.values():
             tracked.output.close()
         self._tracked.clear()
+        self._listeners.close()
 
     def _choose_port(self, launch: ProcessLaunch) -> int:
         if launch.port is not None:
