@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, cast
 
@@ -12,6 +12,7 @@ from msgspec import Meta, Raw
 from ai_proxy.core.abilities import Modality, Rule, Treatment
 from ai_proxy.core.errors import InvalidRequestError, UnsupportedModalitiesError, UnsupportedParameterError
 from ai_proxy.core.routing import ModelRoute
+from ai_proxy.gateway.routing.table import PlainReader
 
 type Fields = dict[str, Raw]
 """The members of a JSON object, each as it was sent: what is not changed is passed on byte for byte."""
@@ -62,22 +63,6 @@ UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 """What reading a body may raise."""
 
 
-class Plain(msgspec.Struct, frozen=True, gc=False):
-    """A request that may be passed on as it is: all that has to be known of it.
-
-    Attributes:
-        model: As the client named it.
-        stream: Whether it asks for a stream; None where it does not say so.
-    """
-
-    model: str
-    stream: bool | None = None
-
-
-type PlainReader = Callable[[bytes | bytearray], Plain]
-"""Reads a request that no rule for parameters applies to; raises one of UNREADABLE at any other."""
-
-
 def plain_reader(engines: Iterable[Mapping[str, Rule]]) -> PlainReader:
     """Return what reads a body in one go, since most need no change: `read` and `fit` are for the others.
 
@@ -85,8 +70,8 @@ def plain_reader(engines: Iterable[Mapping[str, Rule]]) -> PlainReader:
         engines: The rules for parameters of each engine that may be meant; all are applied.
 
     >>> plain = plain_reader([{"temperature": Rule(Treatment.CLAMP, 0, 2), "seed": Rule(Treatment.DROP)}])
-    >>> plain(b'{"model": "llama3", "stream": true, "messages": [], "temperature": 0.5}').model
-    'llama3'
+    >>> plain(b'{"model": "llama3", "stream": true, "messages": [], "temperature": 0.5}')
+    ('llama3', True)
     >>> plain(b'{"model": "llama3", "seed": 1}')
     Traceback (most recent call last):
     msgspec.ValidationError: Expected `null`, got `int` - at `$.seed`
@@ -95,6 +80,20 @@ def plain_reader(engines: Iterable[Mapping[str, Rule]]) -> PlainReader:
         (name, rule.treatment, rule.low, rule.high) for engine in engines for name, rule in engine.items()
     }
     return _plain_reader(frozenset(rules))
+
+
+class _Name:
+    """The type of `model`: one of its own, so that the decoder shows each one that there is."""
+
+
+class _Plain(msgspec.Struct, frozen=True, gc=False):
+    """A request that needs no change."""
+
+    model: _Name
+    stream: bool | None = None
+
+
+_NAME = _Name()
 
 
 @cache
@@ -109,12 +108,27 @@ def _plain_reader(rules: frozenset[tuple[str, Treatment, float, float]]) -> Plai
     shape = msgspec.defstruct(
         "Plain",
         [(field, allowed[name], None) for field, name in fields.items()],
-        bases=(Plain,),
+        bases=(_Plain,),
         rename=fields,
         frozen=True,
         gc=False,
     )
-    return msgspec.json.Decoder(cast("type[Plain]", shape)).decode
+    names: list[str] = []
+
+    def see(_: type, name: object) -> object:
+        if names or not isinstance(name, str):
+            raise TypeError("one text was expected")  # of two models, engines take the first or the last
+        names.append(name)
+        return _NAME
+
+    decode = msgspec.json.Decoder(cast("type[_Plain]", shape), dec_hook=see).decode
+
+    def read_plain(body: bytes | bytearray) -> tuple[str, bool | None]:
+        names.clear()
+        stream = decode(body).stream
+        return names[0], stream
+
+    return read_plain
 
 
 class Prompt(msgspec.Struct):

@@ -122,23 +122,24 @@ class PromptResolver(msgspec.Struct, gc=False, eq=False):
     def resolve(self, context: Context, payload: Payload, request_id: Callable[[], bytes]) -> Payload:
         """Read just the model's name where the request can be passed on as it is, else all of it."""
         table = context.table
-        prompts.check_one_model(payload)
+        if len(payload) > prompts.LARGE:
+            return self._resolve_fully(context, payload, request_id)
         try:
-            plain = table.read_plain(payload)
+            model, streaming = table.read_plain(payload)
         except prompts.UNREADABLE:
             return self._resolve_fully(context, payload, request_id)
-        found = table.by_model.get(plain.model)
+        found = table.by_model.get(model)
         if (
             found is None
             or self.endpoint.path not in found.unchanged
             or (found.text_only and prompts.may_have_parts(payload))
-            or (plain.stream and self.principal.counts_tokens)
+            or (streaming and self.principal.counts_tokens)
         ):
             return self._resolve_fully(context, payload, request_id)
         if self.principal.limited:
             self.principal.check_model(*found.route.names)
         self.model = found.route.name
-        self.streaming = plain.stream is True
+        self.streaming = streaming is True
         self.found = found
         return payload
 
@@ -153,6 +154,7 @@ class PromptResolver(msgspec.Struct, gc=False, eq=False):
 
     def _resolve_fully(self, context: Context, body: Payload, request_id: Callable[[], bytes]) -> Payload:
         endpoint = self.endpoint
+        prompts.check_one_model(body)
         if endpoint.unload is not None:
             unload = endpoint.unload(endpoint.path, bytes(body), context.clock)
             if unload is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Self
 
 from ai_proxy.core.abilities import Modality
 from ai_proxy.core.errors import MalformedRequestError, UnknownPathError, UnknownServiceError
@@ -68,20 +68,11 @@ class ModelDestination:
         return cls(route, destination, understood, unchanged, len(route.modalities) < len(Modality))
 
 
-class PlainPrompt(Protocol):
-    """A request to a model that no engine needs changed."""
+type PlainReader = Callable[[bytes | bytearray], tuple[str, bool | None]]
+"""Reads a small body that needs no change: its model, and whether it asks for a stream, if it says so.
 
-    @property
-    def model(self) -> str:
-        """As the client named it."""
-
-    @property
-    def stream(self) -> bool | None:
-        """Whether it asks for a stream; None where it does not say so."""
-
-
-type PlainReader = Callable[[bytes | bytearray], PlainPrompt]
-"""Reads a body in one go; raises one of `inference.prompt.UNREADABLE` at one that is not plain."""
+Raises one of `inference.prompt.UNREADABLE` at any other. Only one thread may use it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
