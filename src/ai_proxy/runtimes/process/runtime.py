@@ -80,7 +80,7 @@ class Tracked:
             empty where it is its own, and until when (monotonic seconds) that holds.
         code: Exit code of the leader; None before it was reaped.
         killed: Whether we have killed it.
-        oom_kills: How many processes the kernel had killed for memory before this one ended.
+        oom_kills: How many of the kernel's kills for lack of memory cannot have been of this process.
         end: The task.
     """
 
@@ -227,7 +227,10 @@ class ProcessRuntime:
         if tracked is None or not self._listeners.kernel_tells:
             return ""
         port = handle.upstreams[0].port
-        listener = self._listeners.find(port)
+        try:
+            listener = self._listeners.find(port)
+        except OSError as error:
+            return f"cannot find out who listens on its port {port}: {error.strerror}"
         if listener is None:
             return "connection refused"
         fault, until = tracked.listeners.get(listener.inode, ("", 0.0))
