@@ -12,6 +12,7 @@ from types import FrameType
 
 import psutil
 import pytest
+from hypothesis import settings
 from tests.rigs.docker_engine import DockerEngine, private_engine, reason_for_none
 
 IMAGE = "ai-proxy/test"
@@ -19,6 +20,10 @@ IMAGE = "ai-proxy/test"
 
 SHARED = frozenset({"docker_engine", "pebble"})
 """Fixtures that start something costly, which the tests of a folder share."""
+
+
+settings.register_profile("long", max_examples=4000)
+"""With `--hypothesis-profile=long`, what draws examples draws forty times as many."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,11 +4,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 import uvloop
+from hypothesis import settings
 from tests.rigs.wire_rig import WireRig, wire_rig
 
 from ai_proxy.core.settings import Limits
 
 LONG, SOON = 60.0, 0.1
+
+
+def examples(usual: int) -> int:
+    """Return how many examples to draw: more where the profile of hypothesis says so."""
+    assert settings.default is not None
+    return max(1, usual * settings.default.max_examples // 100)
 
 
 def limits(seconds: float) -> Limits:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.fuzz.conftest import impatiently
+from tests.fuzz.conftest import examples, impatiently
 from tests.fuzz.test_requests import (
     indices,
     mutate,
@@ -69,7 +69,9 @@ REQUESTS = (
     build_request(b"/service/svc/x", ID, body=b"between"),
 )
 
-slow = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+slow = settings(
+    max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def said(body: bytes) -> bytes:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.fuzz.conftest import impatiently
+from tests.fuzz.conftest import examples, impatiently
 from tests.rigs.raw_backend import echo
 from tests.rigs.raw_http import Message, RawClient, build_request, read_response
 from tests.rigs.wire_rig import WireRig
@@ -54,7 +54,9 @@ TOKENS = (
     b"x" * 3000,
 )
 
-slow = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+slow = settings(
+    max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 indices = st.lists(st.integers(0, 10_000), max_size=12)
 mutations = st.lists(
     st.tuples(

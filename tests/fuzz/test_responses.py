@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.fuzz.conftest import impatiently
+from tests.fuzz.conftest import examples, impatiently
 from tests.rigs.raw_backend import BackendConnection, Script, answer_and_close, ok
 from tests.rigs.raw_http import Message, TruncatedError, build_request
 from tests.rigs.wire_rig import WireRig
@@ -42,7 +42,9 @@ TOKENS = (
     b"x" * 3000,
 )
 
-slow = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+slow = settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 mutations = st.lists(
     st.tuples(
         st.sampled_from(["insert", "replace", "delete"]), st.integers(0, 5000), st.sampled_from(TOKENS)
