@@ -3,4 +3,4 @@
 `docs/testing.md` shows how to use it; it needs the extra `testing`.
 """
 
-__all__ = ["contracts", "fake_engine", "fakes"]
+__all__ = ["contracts", "fake_engine", "fakes", "relay"]

@@ -7,7 +7,7 @@ from ai_proxy.core.ports import Runtime
 from ai_proxy.engines.catalog import GROUP as ENGINES
 from ai_proxy.engines.profile import EngineDescriptor
 from ai_proxy.runtimes.catalog import GROUP as RUNTIMES
-from ai_proxy.testing import contracts, fake_engine, fakes
+from ai_proxy.testing import contracts, fake_engine, fakes, relay
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
@@ -17,13 +17,13 @@ def test_the_page_names_all_of_the_kit() -> None:
     prose = re.sub("```.*?```", "", PAGE, flags=re.DOTALL)
     named = {word for code in re.findall("`([^`]+)`", prose) for word in re.findall(r"\w+", code)}
 
-    for module in (contracts, fakes, fake_engine):
+    for module in (contracts, fakes, fake_engine, relay):
         missing = [name for name in module.__all__ if name not in named]
         assert missing == [], module.__name__
 
 
 def test_everything_that_is_public_exists() -> None:
-    for module in (contracts, fakes, fake_engine):
+    for module in (contracts, fakes, fake_engine, relay):
         assert [name for name in module.__all__ if not hasattr(module, name)] == []
 
 
