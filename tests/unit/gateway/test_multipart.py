@@ -152,3 +152,62 @@ BAD_TYPES = (
 def test_a_boundary_that_is_none_is_refused(content_type: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         boundary_of(content_type)
+
+
+def test_a_boundary_among_the_headers_of_a_part_is_refused() -> None:
+    form = b'--b\r\nContent-Disposition: form-data; name="model"\r\n--b\r\n\r\nm\r\n--b--\r\n'
+
+    with pytest.raises(InvalidRequestError, match="colon"):
+        ModelField(b"b").feed(form)
+
+
+@pytest.mark.threat("a limited key", "another model's answers")
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\n", b"\n\r\n", b"\r\r", b"\n", b"\r\nno header\r\n"])
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_second_model_behind_headers_that_end_otherwise_is_refused_before_it_passes(
+    end: bytes, size: int
+) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="model"'
+    form = head + b"\r\n\r\nm\r\n" + head + end + b"other\r\n--b--\r\n"
+    field, passed = ModelField(b"b"), bytearray()
+
+    def upload() -> None:
+        for start in range(0, len(form), size):
+            field.feed(form[start : start + size])
+            passed.extend(form[start : start + size])
+
+    with pytest.raises(InvalidRequestError, match=r"CR LF|colon"):
+        upload()
+    assert b"other" not in passed
+
+
+def test_a_form_that_ends_among_headers_is_refused() -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="model"'
+    field = ModelField(b"b")
+    field.feed(head + b"\r\n\r\nm\r\n" + head)
+
+    with pytest.raises(InvalidRequestError, match="headers"):
+        field.end()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'Content-Disposition: name="model"',
+        b'Content-Disposition: form-data; x"; filename="; name="model"',
+        b'Content-Disposition: form-data; name="model',
+        b'Content-Disposition: form-data; name="language"\r\n; name="model": x',
+        b'Content-Disposition: form-data; name="language"\r\n--b',
+    ],
+)
+def test_headers_that_could_be_read_in_two_ways_are_refused(head: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        ModelField(b"b").feed(b"--b\r\n" + head + b"\r\n\r\nm\r\n--b--\r\n")
+
+
+def test_spaces_around_the_sign_of_a_parameter_hide_no_name() -> None:
+    field = ModelField(b"b")
+
+    field.feed(b'--b\r\nContent-Disposition: form-data; name = "model"\r\n\r\nm\r\n--b--\r\n')
+
+    assert field.model == "m"

@@ -15,7 +15,12 @@ MAX_AHEAD = 64 * 1024
 MAX_PART_HEAD = 16 * 1024
 """Bytes of the headers of one part."""
 
-_PARAMETER = re.compile(rb';[ \t]*([^\s;="]+)=("(?:[^"\\]|\\.)*"|[^\s;"]*)')
+_ONE = rb';[ \t]*([^\s;="]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^\s;"]*)'
+_PARAMETER = re.compile(_ONE)
+_FIELD = re.compile(rb"[ \t]*form-data[ \t]*(?:%b[ \t]*)*;?[ \t]*" % _ONE, re.IGNORECASE)
+"""A Content-Disposition all of whose parameters are found, whoever looks for them."""
+_HEADERS = re.compile(rb"(?:(?:\A|\r\n)[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r]*)*")
+"""Lines that are headers to everybody."""
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _FOLD = re.compile(rb"\r\n[ \t]+")
 _STRAY = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
@@ -60,6 +65,25 @@ def boundary_of(content_type: bytes) -> bytes:
     return boundary
 
 
+def check_lines(head: bytes, *, begun: bool = False) -> None:
+    r"""See that everybody takes the lines of a part's headers for headers, and for the same ones.
+
+    Args:
+        head: The lines, without the end of the last one.
+        begun: Whether it is the beginning of a line.
+
+    Raises:
+        InvalidRequestError: One has no name or no colon, or contains what some take for its end.
+
+    >>> check_lines(b"A: b\r\n c\r\nD: e")
+    >>> check_lines(b"A", begun=True)
+    """
+    if _STRAY.search(head):
+        raise InvalidRequestError("the headers of a form's part must end their lines with CR LF")
+    if not begun and not _HEADERS.fullmatch(_FOLD.sub(b" ", head)):
+        raise InvalidRequestError("every header of a form's part must have a name and a colon")
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """What the headers of one part of a form say.
@@ -82,14 +106,15 @@ class Part:
         >>> Part.of(b'X: name="b"\r\nContent-Disposition: form-data; name="a"')
         Part(name=b'a', is_file=False)
         """
-        if _STRAY.search(head):
-            raise InvalidRequestError("the headers of a form's part must end their lines with CR LF")
+        check_lines(head)
         lines = [line.partition(b":") for line in _FOLD.sub(b" ", head).split(b"\r\n")]
         told = [value for name, _, value in lines if name.strip().lower() == b"content-disposition"]
         if not told:
             return cls()
         if len(told) > 1:
             raise InvalidRequestError("a part of a form must have one Content-Disposition")
+        if not _FIELD.fullmatch(told[0]):
+            raise InvalidRequestError("a part's Content-Disposition must be form-data with a name (RFC 7578)")
         found = parameters(told[0])
         if any(name.startswith(b"name*") for name in found):
             raise InvalidRequestError("the name of a field must be said by `name` alone (RFC 7578)")
@@ -135,6 +160,15 @@ class Parts:
         while (found := self._next_part() if self._in_head else self._next_delimiter()) is not None:
             yield found
 
+    def end(self) -> None:
+        """Say that nothing more comes.
+
+        Raises:
+            InvalidRequestError: The form ends among the headers of a part.
+        """
+        if self._in_head:
+            raise InvalidRequestError("a form must not end among the headers of a part")
+
     def _next_delimiter(self) -> tuple[int, Part | None] | None:
         """Find the end of a content, or of what stands before the first; None when it has not come."""
         data, delimiter = self._data, self._delimiter
@@ -166,6 +200,9 @@ class Parts:
         if (len(self._data) if end < 0 else end) > MAX_PART_HEAD:
             raise InvalidRequestError(f"the headers of a form's part may have {MAX_PART_HEAD} bytes at most")
         if end < 0:
+            whole, _, begun = self._data[2:].removesuffix(b"\r").rpartition(b"\r\n")
+            check_lines(bytes(whole))  # some find the end of the headers where we would wait for it in vain
+            check_lines(bytes(begun), begun=True)
             return None
         part = Part.of(bytes(self._data[2:end]))
         self._in_head = False
@@ -245,10 +282,11 @@ class ModelField:
         """Say that nothing more comes.
 
         Raises:
-            InvalidRequestError: The model is still not known.
+            InvalidRequestError: The model is still not known, or the form ends among the headers of a part.
         """
         if self.model is None:
             raise _missing("there is none")
+        self._parts.end()
 
 
 def _missing(why: str) -> InvalidRequestError:
