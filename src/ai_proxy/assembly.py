@@ -156,7 +156,6 @@ async def assemble(
         create_engines(find_engines().values(), session),
         telemetry.recorder,
         background,
-        max_held=settings.limits.max_waiting_bodies,
         holds=Holds(opened.store.settings, context.owner) if opened is not None else None,
     )
     management = Upstream("localhost", 80, unix_path=str(folder / CLIENT_SOCKET))

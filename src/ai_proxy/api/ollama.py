@@ -91,7 +91,7 @@ def asked_model(body: bytes) -> str:
     """
     try:
         asked = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
     name = (asked.get("model") or asked.get("name")) if isinstance(asked, dict) else None
     if not isinstance(name, str):

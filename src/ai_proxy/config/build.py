@@ -51,7 +51,8 @@ def server_settings(config: Config) -> ServerSettings:
         limits=Limits(
             max_head=limits.max_head_kb * 1024,
             max_json_body=limits.max_json_body_mb * MB,
-            max_waiting_bodies=limits.max_waiting_bodies_mb * MB,
+            max_held_bodies=limits.max_held_bodies_mb * MB,
+            max_held_bodies_per_client=limits.max_held_bodies_per_client_mb * MB,
             **{name: value for name, value in limits if name in LIMITS},
         ),
         docker=DockerSettings(

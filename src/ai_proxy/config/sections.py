@@ -48,10 +48,14 @@ class LimitsConfig(Model):
         default=_LIMITS.max_json_body // MB,
         description="Largest JSON body in MB, held in memory. Other bodies stream without a limit.",
     )
-    max_waiting_bodies_mb: Count = Field(
-        default=_LIMITS.max_waiting_bodies // MB,
-        description="Memory in MB for the bodies of requests that wait while their services start; "
-        "beyond it, requests are refused with `queue_full`.",
+    max_held_bodies_mb: Count = Field(
+        default=_LIMITS.max_held_bodies // MB,
+        description="Memory in MB for the bodies of all requests: until they are whole, while their services "
+        "start, and until their backends answer. Beyond it, requests are refused with `overloaded`.",
+    )
+    max_held_bodies_per_client_mb: Count = Field(
+        default=_LIMITS.max_held_bodies_per_client // MB,
+        description="Share of that for the requests of one API key, or of one address without a key.",
     )
     max_head_kb: Count = Field(
         default=_LIMITS.max_head // 1024,

@@ -81,7 +81,6 @@ class ControlPlane:
         engines: The software that answers, by name.
         recorder: Measures states and starts.
         background: Owns what goes on as long as the proxy does; by default of its own.
-        max_held: Bytes of request bodies that may be held in memory while they wait; 0 for any number.
         holds: Remembers what was stopped by hand; None for as long as the proxy runs only.
     """
 
@@ -93,12 +92,11 @@ class ControlPlane:
         recorder: Recorder,
         background: Background | None = None,
         *,
-        max_held: int = 0,
         holds: Holds | None = None,
     ) -> None:
         self.events = EventBus(clock.wall)
         self.offers_changed = Listeners[Sequence[Offer]]("offers")
-        self.scheduler = Scheduler(clock, self.events, max_held)
+        self.scheduler = Scheduler(clock, self.events)
         self.load: Callable[[], Awaitable[tuple[Sequence[Service], tuple[str, ...]]]] | None = None
         self._clock = clock
         self._runtimes = runtimes

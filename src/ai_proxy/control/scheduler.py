@@ -51,13 +51,10 @@ class Scheduler:
     Args:
         clock: Returns the time.
         events: After each event of a service, everything that waits for it is decided again.
-        max_held: Bytes of request bodies that may be held in memory while they wait; 0 for any number.
     """
 
-    def __init__(self, clock: Clock, events: EventBus, max_held: int = 0) -> None:
+    def __init__(self, clock: Clock, events: EventBus) -> None:
         self._clock = clock
-        self._max_held = max_held
-        self._held = 0
         self._supervisors: dict[str, Supervisor] = {}
         self._waiting: dict[str, deque[Waiter]] = {}
         self._closing = False
@@ -114,7 +111,6 @@ class Scheduler:
         if (error := self._act(supervisor, self.decide(supervisor, ask, arriving=True), waiter)) is not None:
             raise error
         waiters.append(waiter)
-        self._held += ask.held
         try:
             return await self._wait(supervisor, waiter)
         except BaseException:
@@ -122,7 +118,6 @@ class Scheduler:
             raise
         finally:
             waiters.remove(waiter)
-            self._held -= ask.held
 
     async def _wait(self, supervisor: Supervisor, waiter: Waiter) -> Lease:
         """Wait for a lease: as long as a start makes progress, and `start_timeout` for everything else."""
@@ -191,7 +186,7 @@ class Scheduler:
     def decide(self, supervisor: Supervisor, ask: Ask, *, arriving: bool = False) -> Decision:
         """Return what is to be done about an ask now."""
         waiting = len(self._waiting.get(ask.service_id, ()))
-        world = World(self._clock.now(), facts_of(supervisor, waiting), self._held, self._max_held)
+        world = World(self._clock.now(), facts_of(supervisor, waiting))
         return decide(ask, world, arriving=arriving)
 
     def _act(self, supervisor: Supervisor, decision: Decision, waiter: Waiter) -> ProxyError | None:

@@ -27,7 +27,7 @@ ProxyError
 │   ├── ServiceFailedError           503 service_failed
 │   ├── StartTimeoutError            503 start_timeout
 │   ├── QueueFullError               503 queue_full
-│   ├── OverloadedError              503 overloaded: too many connections
+│   ├── OverloadedError              503 overloaded: too many connections, or bodies in memory
 │   ├── ShuttingDownError            503 shutting_down
 │   └── ManagementUnavailableError   503 management_unavailable
 ├── UpstreamError                    the backend failed
@@ -269,7 +269,7 @@ class QueueFullError(UnavailableError):
 
 
 class OverloadedError(UnavailableError):
-    """The proxy has too many connections."""
+    """The proxy has too many connections, or too many requests in memory."""
 
     code, title = "overloaded", "Overloaded"
 

@@ -38,7 +38,6 @@ class Ask:
         principal: Id of the request's API key, or the client's address; for fairness among clients.
         priority: Higher priorities are served first.
         deadline: When the client gives up, in monotonic seconds; None for never.
-        held: Bytes of the request's body in memory while it waits.
         origin: Who asks.
         reason: Reason for a start, as text; shown with the start.
     """
@@ -47,7 +46,6 @@ class Ask:
     principal: str = ""
     priority: int = 0
     deadline: float | None = None
-    held: int = 0
     origin: Origin = Origin.REQUEST
     reason: str = "a request came"
 
@@ -92,14 +90,10 @@ class World:
     Attributes:
         now: Monotonic seconds.
         service: The service.
-        held: Bytes of waiting request bodies, for all services together.
-        max_held: Maximum of these bytes; 0 for no limit.
     """
 
     now: float
     service: ServiceFacts
-    held: int = 0
-    max_held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,15 +191,9 @@ def _refusal(name: str, facts: ServiceFacts, now: float) -> ProxyError | None:
 def _no_room(ask: Ask, world: World) -> QueueFullError | None:
     """Return why one more request cannot wait; None when it can."""
     name, facts = ask.service_id, world.service
-    if facts.waiting >= facts.max_waiting:
-        reason = f"{facts.waiting} requests already wait for {name}, which is {facts.state}"
-    elif 0 < world.max_held < world.held + ask.held:
-        reason = (
-            f"{name} is {facts.state}, and the bodies of waiting requests already take {world.held >> 20} MB "
-            "of server.limits.max_waiting_bodies_mb"
-        )
-    else:
+    if facts.waiting < facts.max_waiting:
         return None
+    reason = f"{facts.waiting} requests already wait for {name}, which is {facts.state}"
     remaining = 5.0 if facts.load_time is None else facts.load_time - (world.now - facts.since)
     return QueueFullError(reason, retry_after=max(1.0, remaining))
 

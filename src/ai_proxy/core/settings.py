@@ -16,7 +16,9 @@ class Limits:
         max_head: Size of the request line and headers together.
         max_headers: Number of header lines.
         max_json_body: Size of a JSON body, which is held in memory; other bodies stream without a limit.
-        max_waiting_bodies: Size of all bodies together that are held while their services start.
+        max_held_bodies: Size of all bodies together that are held: until they are whole, while their services
+            start, and until their backends answer.
+        max_held_bodies_per_client: Size of those of one API key, or of one address without a key.
         max_connections: Number of open client connections.
         head_timeout: From the first byte of a request to the end of its headers.
         body_timeout: Longest pause between two reads of a request's body.
@@ -28,8 +30,9 @@ class Limits:
 
     max_head: int = 64 * 1024
     max_headers: int = 128
-    max_json_body: int = 64 * MB
-    max_waiting_bodies: int = 256 * MB
+    max_json_body: int = 32 * MB
+    max_held_bodies: int = 256 * MB
+    max_held_bodies_per_client: int = 96 * MB
     max_connections: int = 10_000
     head_timeout: float = 10.0
     body_timeout: float = 30.0

@@ -27,6 +27,7 @@ from ai_proxy.core.errors import (
 from ai_proxy.core.http import CLIENT, PRINCIPAL
 from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import Lease, Outcome
+from ai_proxy.core.settings import MB
 from ai_proxy.core.usage import UNKNOWN, LiveRequest, Progress, RequestRecord
 from ai_proxy.gateway.guard import Guard
 from ai_proxy.gateway.http.body import (
@@ -48,6 +49,7 @@ from ai_proxy.gateway.http.timeouts import UNLIMITED, Pending, Wait
 from ai_proxy.gateway.http.wire import CONTINUE, Header, origin_form, without_cors
 from ai_proxy.gateway.inference.ending import Ending, ending_of
 from ai_proxy.gateway.inference.form import FormBody
+from ai_proxy.gateway.inference.prompt import LARGE
 from ai_proxy.gateway.inference.resolver import FormResolver, PromptResolver, Resolver
 from ai_proxy.gateway.inference.rewriter import ResponseRewriter, WholeResponse, is_event_stream, warning_line
 from ai_proxy.gateway.inference.usage import UsageMeter, charged, known
@@ -68,6 +70,8 @@ SMALL_BODY = 64 * 1024
 """A rejected request's body up to this size is read to its end, so that the connection can go on."""
 STREAM_AHEAD = 256 * 1024
 """Bytes of a streamed body that are held while there is no connection to send them on."""
+MANAGEMENT_BODY = MB
+"""Bytes of a body for the management app, which holds it whole."""
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie"})
 """Headers by which a client of a model proves who it is: to the proxy, never to a backend."""
 FORWARDED_FOR = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})
@@ -78,6 +82,10 @@ COMPRESSED = frozenset({b"accept-encoding"})
 """The header that a request loses whose tokens are counted."""
 CHUNKED = b"transfer-encoding: chunked\r\n"
 NO_TOKENS = (UNKNOWN, UNKNOWN)
+
+type Read[Found] = Callable[[Shared, bytes | bytearray, Callable[[], bytes]], Found]
+"""Finds out what a body asks for."""
+
 EVENT_ENDS = (b"\n\n\r\n", b"\r\n\r\n\r\n")
 """How a piece ends where both an event and the chunk that holds it are complete."""
 
@@ -96,7 +104,8 @@ class Plan:
         error: Why the request is refused; None when it is not.
         lines: Header lines on every response.
         answer: The response to a request that is answered from its head; None for any other.
-        max_body: Most bytes of the body that the policy allows; 0 for any number.
+        max_body: Most bytes of the body; 0 for any number.
+        limited_in: The setting that says so; empty where none does.
         backend_credentials: Whether the backend gets the service's own key.
         streams_body: Whether the body is passed on as it arrives.
         is_form: Whether the body is a multipart form that names a model.
@@ -119,6 +128,7 @@ class Plan:
     lines: bytes = b""
     answer: LocalResponse | None = None
     max_body: int = 0
+    limited_in: str = IN_POLICY
     backend_credentials: bool = False
     streams_body: bool = False
     is_form: bool = False
@@ -170,6 +180,10 @@ def make_plan(
                 plan.destination, plan.path = frontend.resolve(shared.table, target)
                 if service_id := plan.destination.service_id:
                     plan.principal.check_service(service_id)
+                elif not 0 < plan.max_body < MANAGEMENT_BODY:
+                    plan.max_body, plan.limited_in = MANAGEMENT_BODY, ""
+                    if request.length > MANAGEMENT_BODY:
+                        plan.error = too_large(MANAGEMENT_BODY, "")
             except ProxyError as error:
                 plan.error = error
     else:
@@ -229,6 +243,7 @@ class Exchange:
         "first_token",
         "forwarded",
         "head_sent",
+        "held",
         "id",
         "lease",
         "meters",
@@ -270,6 +285,7 @@ class Exchange:
         self.payload: bytes | bytearray = b""  # what is to be sent of the body, and not sent yet
         self.original: bytes | bytearray = b""  # the client's, until there is a lease
         self.received = 0
+        self.held = 0  # bytes of the body that are counted as held
         self.request_done = False
         self.resolver: Resolver | None = None
         self.destination = plan.destination
@@ -324,19 +340,20 @@ class Exchange:
         limit = self.plan.max_body
         if 0 < limit < self.received:
             self.client.discard()
-            self.break_off(too_large(limit, IN_POLICY))
+            self.break_off(too_large(limit, self.plan.limited_in))
             return
         if self.error is not None or self.plan.answer is not None:
             return
         if self.body is None:
             self.body = self._new_body()
         try:
+            if not self.body.is_known and self.received != self.request.length:
+                self._hold(len(data))
             ahead = self.body.add(data)
+            if ahead:
+                self._pass_on(ahead)
         except ProxyError as error:
             self._refuse_body(error)
-            return
-        if ahead:
-            self._pass_on(ahead)
 
     def _refuse_body(self, error: ProxyError) -> None:
         """Answer with an error; what was passed on of the body already is never followed by its end."""
@@ -345,6 +362,27 @@ class Exchange:
             self.break_off(error)
         else:
             self.error = error
+            self.body, self.payload = None, b""
+            self._let_go()
+
+    def _hold(self, count: int) -> None:
+        """Count bytes that stay in memory.
+
+        Raises:
+            OverloadedError: They may not.
+        """
+        self.shared.held.take(self.plan.principal.held_as, count)
+        self.held += count
+
+    def _let_go(self) -> None:
+        """Count what was held as held no longer."""
+        if self.held:
+            self.shared.held.give_back(self.plan.principal.held_as, self.held)
+            self.held = 0
+
+    def forget(self) -> None:
+        """Its turn will never come."""
+        self._let_go()
 
     def _new_body(self) -> Body:
         if self.plan.streams_body:
@@ -357,11 +395,10 @@ class Exchange:
             self.body = self.body or self._new_body()
             try:
                 ahead = self.body.end()
-            except ProxyError as error:
-                self._refuse_body(error)
-            else:
                 if ahead:
                     self._pass_on(ahead)
+            except ProxyError as error:
+                self._refuse_body(error)
         self.body = None
         self.request_done = True
 
@@ -370,6 +407,8 @@ class Exchange:
         if self.upstream is not None:
             self.upstream.transport.write(data)
         elif self.phase < RESPONDING:
+            if self.plan.streams_body:
+                self._hold(len(data))
             if self.payload:
                 self.payload = bytearray(self.payload) if isinstance(self.payload, bytes) else self.payload
                 self.payload += data
@@ -452,23 +491,40 @@ class Exchange:
 
     def _begin(self) -> None:
         """Count the request, find out who answers, and go there."""
-        meters = self.plan.principal.meters
-        if meters and not self.meters:
-            try:
-                enter(meters, self.shared.now())
-                self.meters = meters
-            except RateLimitedError as error:
-                self.error = error
+        if self.plan.principal.meters and not self.meters:
+            self.await_body()
         if self.error is None and self.plan.answer is not None:
             self._respond(self.plan.answer)
             return
         if self.error is None and self.resolver is not None:
+            if len(self.payload) > LARGE and not self.plan.is_form:
+                self.phase = ADMITTING
+                self._work(partial(self._resolve_large, self.resolver), "read a large body")
+                return
             try:
-                self._resolve(self.resolver)
+                self._trace()
+                self._resolve(
+                    self.resolver, self.resolver.resolve(self.shared, self.payload, self.request_id)
+                )
             except ProxyError as error:
                 self.error = error
             if self.error is not None and not self.is_ready:
                 return  # until the rest of a small upload has come
+        self._go_on()
+
+    async def _resolve_large(self, resolver: Resolver) -> None:
+        self._trace()
+        self._resolve(resolver, await self._read_large(resolver.resolve, self.payload))
+        self._go_on()
+
+    async def _read_large[Found](self, read: Read[Found], payload: bytes | bytearray) -> Found:
+        """Read a body in the thread for that: other requests go on meanwhile."""
+        self.request_id()
+        call = partial(read, self.shared, payload, self.request_id)
+        return await asyncio.get_running_loop().run_in_executor(self.shared.reader, call)
+
+    def _go_on(self) -> None:
+        """Go where the request is answered."""
         destination = self.destination
         if self.error is not None:
             self.fail(self.error)
@@ -481,13 +537,26 @@ class Exchange:
         else:
             self._admit(destination)
 
-    def _resolve(self, resolver: Resolver) -> None:
-        """Find the model that is asked for, and fit the request to its engine."""
+    def await_body(self) -> None:
+        """Count the request, once: before more than the beginning of its body is taken."""
+        meters = self.plan.principal.meters
+        if not meters or self.meters or isinstance(self.error, RateLimitedError):
+            return
+        try:
+            enter(meters, self.shared.now())
+            self.meters = meters
+        except RateLimitedError as error:
+            self._refuse_body(error)
+
+    def _trace(self) -> None:
+        """Begin a trace of the request, where there are traces."""
         if self.shared.tracing is not None and not self.traceparent:
             own = self.shared.tracing.begin(self.plan.traceparent) or self.plan.traceparent
             if own:
                 self.traceparent = b"traceparent: %b\r\n" % own
-        payload = resolver.resolve(self.shared, self.payload, self.request_id)
+
+    def _resolve(self, resolver: Resolver, payload: bytes | bytearray) -> None:
+        """Take over the model that was found, and the request as it was fitted to its engine."""
         if payload is not self.payload:
             self.original, self.payload = self.payload, payload
         self._follow(resolver)
@@ -531,9 +600,9 @@ class Exchange:
 
     async def _wait_for_lease(self, destination: Destination) -> None:
         service_id, principal = destination.service_id, self.plan.principal
-        ask = Ask(
-            service_id, principal.key_id or principal.address, held=len(self.payload) + len(self.original)
-        )
+        ask = Ask(service_id, principal.key_id or principal.address)
+        if (uncounted := len(self.payload) + len(self.original) - self.held) > 0:
+            self._hold(uncounted)
         resolver = self.resolver
         comments = None
         if resolver is not None and self._wants_comments(resolver):
@@ -547,7 +616,11 @@ class Exchange:
         self.lease = lease  # at once: from here on it is given back whatever happens
         self.waited = self.shared.now() - self.started
         if resolver is not None:
-            payload = resolver.resolve_again(self.shared, self.original or self.payload, self.request_id)
+            original = self.original or self.payload
+            if len(original) > LARGE and not self.plan.is_form:
+                payload = await self._read_large(resolver.resolve_again, original)
+            else:
+                payload = resolver.resolve_again(self.shared, original, self.request_id)
             if payload is not None:
                 self.payload = payload
                 self.rewriter, self.content_only = None, self.request.is_http10
@@ -617,6 +690,7 @@ class Exchange:
         beginning = self._render(pool)
         if self.plan.streams_body:
             self.payload = b""
+            self._let_go()
             self.client.resume_request()
             if self.wants_continue():
                 self.client.transport.write(CONTINUE)
@@ -695,6 +769,9 @@ class Exchange:
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Send the head of the response, with what came of its body, in one write; or have it rewritten."""
         self.first_byte = self.shared.now() - self.started
+        if self.held:
+            self.payload = b""  # it is not sent again
+            self._let_go()
         rewriter, resolver = self.rewriter, self.resolver
         if rewriter is not None:
             self._rewrite_head(rewriter, status, head)
@@ -1017,6 +1094,8 @@ class Exchange:
                 tokens = self.usage.tokens()
             except Exception as error:  # noqa: BLE001 - an engine's strange answer must not keep a lease or a limit
                 logger.opt(exception=error).error("the tokens of a response could not be counted")
+        if self.held:
+            self._let_go()
         if self.meters:
             leave(self.meters, now, self._charge(tokens) if self.plan.principal.counts_tokens else 0)
         if self.lease is not None:

@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
@@ -20,6 +21,7 @@ from ai_proxy.core.settings import Limits
 from ai_proxy.core.usage import LiveRequest
 from ai_proxy.gateway.exchange import Exchange, Plan, make_plan, refused
 from ai_proxy.gateway.guard import Guard, OpenGuard
+from ai_proxy.gateway.held import HeldBytes
 from ai_proxy.gateway.http.client import ClientConnection, Connection
 from ai_proxy.gateway.http.pool import MAX_IDLE, Pools
 from ai_proxy.gateway.http.request import Request
@@ -72,6 +74,8 @@ class Gateway:
             admission=admission,
             recorder=recorder,
             limits=limits,
+            held=HeldBytes(limits),
+            reader=ThreadPoolExecutor(1, "reader"),
             pools=pools,
             guard=OpenGuard(),
             table=self._routes(()),
@@ -239,6 +243,7 @@ class Gateway:
                 async with asyncio.timeout(ABORT_TIMEOUT):
                     await self._until_empty()
         await cancel(self._sweeper)
+        self.shared.reader.shutdown(wait=False, cancel_futures=True)
         self.shared.pools.sweep(0)
 
     async def _until_empty(self) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
 from ai_proxy.core.ports import Admission, Clock, Recorder, Tracing
 from ai_proxy.core.settings import Limits
 from ai_proxy.gateway.guard import Guard
+from ai_proxy.gateway.held import HeldBytes
 from ai_proxy.gateway.http.client import RequestHandler
 from ai_proxy.gateway.http.pool import Pools
 from ai_proxy.gateway.routing.table import RoutingTable
@@ -21,6 +23,8 @@ class Shared:
         admission: Says which upstream a request may use.
         recorder: Takes the facts of every finished exchange.
         limits: What one client may take.
+        held: Counts what is held of requests.
+        reader: Reads large bodies, one after the other, while other requests go on.
         pools: Connections to backends.
         guard: Decides who may call.
         table: The routes in force.
@@ -37,6 +41,8 @@ class Shared:
     admission: Admission
     recorder: Recorder
     limits: Limits
+    held: HeldBytes
+    reader: Executor
     pools: Pools
     guard: Guard
     table: RoutingTable

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from ai_proxy.core.keys import ApiKey, Scope, check_model, check_service
-from ai_proxy.security.limiter import Meters
+from ai_proxy.security.limiter import Meters, metered_address
 
 ANONYMOUS = "anonymous"
 """The name of those without a key."""
@@ -38,6 +38,11 @@ class Principal:
         limited = self.key is not None and bool(self.key.grant.models)
         object.__setattr__(self, "limited", limited)
         object.__setattr__(self, "counts_tokens", any(meter.limits_tokens for meter in self.meters))
+
+    @property
+    def held_as(self) -> str:
+        """For whom what is held of their requests counts."""
+        return self.key_id or metered_address(self.address)
 
     @property
     def reads_logs(self) -> bool:

@@ -193,7 +193,8 @@ def test_server_settings_are_in_bytes_and_seconds() -> None:
     limits: dict[str, object] = {
         "max_json_body_mb": 1,
         "max_head_kb": 2,
-        "max_waiting_bodies_mb": 3,
+        "max_held_bodies_mb": 3,
+        "max_held_bodies_per_client_mb": 2,
         "head_timeout": "500ms",
         "body_timeout": 0,
     }
@@ -204,7 +205,8 @@ def test_server_settings_are_in_bytes_and_seconds() -> None:
 
     assert (settings.port, settings.watch) == (0, True)
     assert (settings.limits.max_json_body, settings.limits.max_head) == (1024 * 1024, 2048)
-    assert settings.limits.max_waiting_bodies == 3 * 1024 * 1024
+    assert settings.limits.max_held_bodies == 3 * 1024 * 1024
+    assert settings.limits.max_held_bodies_per_client == 2 * 1024 * 1024
     assert (settings.limits.head_timeout, settings.limits.body_timeout) == (0.5, 0.0)
 
 

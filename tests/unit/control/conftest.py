@@ -38,13 +38,11 @@ class Stage:
     plane: ControlPlane
 
 
-def build(
-    clock: FakeClock, machine: Machine | None = None, max_held: int = 0, holds: Holds | None = None
-) -> Stage:
+def build(clock: FakeClock, machine: Machine | None = None, holds: Holds | None = None) -> Stage:
     runtime = FakeRuntime(clock, machine)
     engine = FakeProbeEngine("fake")
     runtimes: dict[str, Runtime] = {RuntimeKind.PROCESS: runtime, RuntimeKind.EXTERNAL: ExternalRuntime()}
-    plane = ControlPlane(clock, runtimes, {"fake": engine}, NullRecorder(), max_held=max_held, holds=holds)
+    plane = ControlPlane(clock, runtimes, {"fake": engine}, NullRecorder(), holds=holds)
     return Stage(clock, runtime, engine, plane)
 
 

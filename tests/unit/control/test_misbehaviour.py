@@ -15,7 +15,6 @@ from ai_proxy.control.instance import Assignment
 from ai_proxy.control.plane import ControlPlane
 from ai_proxy.control.supervisor import Supervisor
 from ai_proxy.core.errors import (
-    QueueFullError,
     RuntimeUnavailableError,
     ServiceFailedError,
     StartTimeoutError,
@@ -50,8 +49,8 @@ async def logged() -> AsyncIterator[list[str]]:
     logger.remove(sink)
 
 
-def ask(stage: Stage, name: str = "svc", held: int = 0) -> "asyncio.Task[Lease]":
-    return spawn(stage.plane.scheduler.admit(Ask(name, held=held)), f"request for {name}")
+def ask(stage: Stage, name: str = "svc") -> "asyncio.Task[Lease]":
+    return spawn(stage.plane.scheduler.admit(Ask(name)), f"request for {name}")
 
 
 async def served(stage: Stage, name: str = "svc") -> Lease:
@@ -274,26 +273,6 @@ async def test_a_request_waits_no_longer_than_its_client(stage: Stage) -> None:
     assert request.done()
     with pytest.raises(StartTimeoutError, match="not become ready within 3 s"):
         await request
-
-
-async def test_bodies_of_requests_that_wait_share_one_budget() -> None:
-    stage = build(FakeClock(), max_held=1000)
-    stage.engine.set_ready("one", ready=False)
-    stage.engine.set_ready("two", ready=False)
-    await stage.plane.open([declare("one"), declare("two")])
-    first = ask(stage, "one", held=700)
-    await settle()
-
-    with pytest.raises(QueueFullError):
-        await stage.plane.scheduler.admit(Ask("two", held=400))
-    first.cancel()
-    await settle()
-    second = ask(stage, "two", held=400)
-    await settle()
-
-    assert not second.done()
-    await close(stage)
-    await asyncio.gather(second, return_exceptions=True)
 
 
 async def test_why_a_request_waits_is_told_in_words(stage: Stage) -> None:

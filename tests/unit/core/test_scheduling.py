@@ -128,22 +128,6 @@ def test_a_failed_service_that_runs_by_itself_is_looked_at_again_when_a_request_
     assert isinstance(later, Start)
 
 
-def test_bodies_of_waiting_requests_share_one_budget() -> None:
-    loading = ServiceFacts(State.LOADING, load_time=40.0, since=NOW - 10.0)
-
-    fits = decide(Ask("svc", held=100), World(NOW, loading, held=900, max_held=1000))
-    refused = decide(Ask("svc", held=101), World(NOW, loading, held=900, max_held=1000))
-    waits_already = decide(
-        Ask("svc", held=101), World(NOW, loading, held=1001, max_held=1000), arriving=False
-    )
-
-    assert isinstance(fits, Join)
-    assert isinstance(refused, Refuse)
-    assert isinstance(refused.error, QueueFullError)
-    assert refused.error.retry_after == 30.0
-    assert isinstance(waits_already, Join)
-
-
 def test_waiting_for_a_start_tells_what_it_is_busy_with() -> None:
     facts = ServiceFacts(State.STARTING, progress="pulling image: 3 of 7 layers", load_time=40.0)
 

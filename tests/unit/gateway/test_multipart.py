@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_proxy.core.errors import InvalidRequestError
@@ -67,6 +67,7 @@ SECOND = {
 
 
 @pytest.mark.parametrize("head", SECOND.values(), ids=SECOND)
+@settings(deadline=None)
 @given(size=st.integers(1, 400))
 def test_a_second_model_is_noticed_however_it_is_written_and_cut(head: bytes, size: int) -> None:
     first = b'--a+b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall\r\n--a+b\r\n'
@@ -89,6 +90,7 @@ OTHER_READINGS = {
 
 
 @pytest.mark.parametrize("content", OTHER_READINGS.values(), ids=OTHER_READINGS)
+@settings(deadline=None)
 @given(size=st.integers(1, 200))
 def test_a_form_that_some_would_take_apart_elsewhere_is_refused(content: bytes, size: int) -> None:
     form = (

@@ -117,7 +117,7 @@ def test_what_is_read_in_one_go_is_what_the_full_reading_finds(
             for name, rule in rules.items()
             if rule.treatment is not Treatment.CLAMP
         }
-        assert all(prompt.fields[name] == b"null" for name in ruled & prompt.fields.keys())
+        assert all(bytes(prompt.fields[name]) == b"null" for name in ruled & prompt.fields.keys())
 
 
 def test_most_requests_are_read_in_one_go() -> None:

@@ -3,9 +3,10 @@
 from typing import Protocol
 
 from ai_proxy.core.errors import BodyTooLargeError
+from ai_proxy.core.settings import MB
 
-IN_CONFIGURATION = "server.limits in the configuration"
-IN_POLICY = "the policy (max_request_mb)"
+IN_CONFIGURATION = "server.limits.max_json_body_mb in the configuration"
+IN_POLICY = "max_request_mb in the policy"
 
 
 class Body(Protocol):
@@ -111,6 +112,8 @@ def too_large(limit: int, where: str) -> BodyTooLargeError:
 
     Args:
         limit: In bytes.
-        where: The setting that raises it.
+        where: The setting that raises it; empty where none does.
     """
-    return BodyTooLargeError(f"the body may have {limit} bytes at most; raise the limit in {where}")
+    size = f"{limit // MB} MB" if limit % MB == 0 else f"{limit} bytes"
+    remedy = f"send less, or raise {where}" if where else "nothing that belongs here is larger"
+    return BodyTooLargeError(f"the body may have {size} at most; {remedy}")

@@ -20,7 +20,7 @@ from ai_proxy.core.errors import (
 )
 from ai_proxy.core.settings import Limits
 from ai_proxy.gateway.http.head_cache import MAX_MISSES, CachedRequestHead
-from ai_proxy.gateway.http.request import Request, check_head, head_size
+from ai_proxy.gateway.http.request import Request, check_head, head_size, too_many_headers
 from ai_proxy.gateway.http.timeouts import LINGER, Pending, Wait, Watch
 from ai_proxy.gateway.http.wire import CONTINUE, Header, has_left, reset
 
@@ -142,6 +142,12 @@ class RequestHandler(Protocol):
 
     def end_body(self) -> None:
         """The request has arrived whole."""
+
+    def await_body(self) -> None:
+        """Its turn has come, before enough of its body is here to begin."""
+
+    def forget(self) -> None:
+        """Its turn will never come."""
 
     def begin_whole(self, body: bytes) -> None:
         """Its turn has come at once, with its whole body."""
@@ -316,7 +322,7 @@ class ClientConnection(asyncio.Protocol):
         """Drop everything that was being done for this client."""
         self._server.leave(self)
         self._read(E.LOST)
-        self.queue.clear()
+        self._forget_queue()
         if self.current is not None:
             self.current.client_gone()
 
@@ -377,6 +383,8 @@ class ClientConnection(asyncio.Protocol):
                 break
         if self._fed > self._state.limits.max_head:
             self._limit_overhead()
+        elif self.reading is HEAD and len(self._headers) > self._state.limits.max_headers:
+            self._reject_malformed(too_many_headers(self._state.limits))
 
     def on_message_begin(self) -> None:
         """Begin a head."""
@@ -531,6 +539,8 @@ class ClientConnection(asyncio.Protocol):
         """Begin every request whose turn has come."""
         while (handler := self.current) is not None and not handler.is_active:
             if not handler.is_ready:
+                handler.await_body()
+            if not handler.is_ready:
                 if handler.wants_continue():
                     self.transport.write(CONTINUE)
                 break
@@ -545,7 +555,7 @@ class ClientConnection(asyncio.Protocol):
         if self._upload_paused:
             self.resume_request()
         if handler.close or (self._state.closing and not self.queue):
-            self.queue.clear()
+            self._forget_queue()
             self._end(handler)
         elif self.queue:
             self.current = self.queue.popleft()
@@ -553,6 +563,11 @@ class ClientConnection(asyncio.Protocol):
                 self._queued = 0
                 self._update_reading()
             self._advance()
+
+    def _forget_queue(self) -> None:
+        for handler in self.queue:
+            handler.forget()
+        self.queue.clear()
 
     def _end(self, handler: RequestHandler) -> None:
         """Close, but let a client that still sends read its answer first."""

@@ -21,9 +21,14 @@ def check_head(target: bytes, headers: list[Header], limits: Limits) -> None:
         HeadTooLargeError: It has too many headers or bytes.
     """
     if len(headers) > limits.max_headers:
-        raise HeadTooLargeError(f"a request may have {limits.max_headers} headers at most")
+        raise too_many_headers(limits)
     if head_size(target, headers) > limits.max_head:
         raise HeadTooLargeError(f"a request head may have {limits.max_head} bytes at most")
+
+
+def too_many_headers(limits: Limits) -> HeadTooLargeError:
+    """Return the error for a head with too many headers."""
+    return HeadTooLargeError(f"a request may have {limits.max_headers} headers at most")
 
 
 def head_size(target: bytes, headers: list[Header]) -> int:

@@ -155,6 +155,8 @@ class PromptResolver(msgspec.Struct, gc=False, eq=False):
     def _resolve_fully(self, context: Context, body: Payload, request_id: Callable[[], bytes]) -> Payload:
         endpoint = self.endpoint
         prompts.check_one_model(body)
+        if len(body) > prompts.LARGE:
+            prompts.check_members(body)
         if endpoint.unload is not None:
             unload = endpoint.unload(endpoint.path, bytes(body), context.clock)
             if unload is not None:
