@@ -84,6 +84,50 @@ async def test_a_message_is_asked_as_a_chat_and_answered_as_a_message(rig: WireR
     assert response.header(b"content-type") == b"application/json"
 
 
+async def test_a_flood_of_events_is_rewritten_in_slices_and_whole(rig: WireRig) -> None:
+    words = [f"word{number} " for number in range(20_000)]
+    events = b"".join(delta(delta={"content": word}) for word in words) + delta(finish_reason="stop")
+    ending = b"data: [DONE]\n\n"
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(events + ending), events + ending)
+    rig.backend.script = answer(HEAD + body)
+    client = await rig.client(rig.ollama_port)
+    request = build_request(b"/api/chat", JSON, body=json.dumps(CHAT | {"stream": True}).encode())
+
+    for _ in range(2):
+        lines = [json.loads(line) for line in (await client.ask(request)).body.splitlines()]
+        assert "".join(line["message"]["content"] for line in lines) == "".join(words)
+        assert lines[-1]["done"] is True
+    assert len(rig.backend.connections) == 1
+
+
+async def test_what_was_read_before_an_engine_died_is_rewritten(rig: WireRig) -> None:
+    events = delta(delta={"content": "word"}) * 5000
+    rig.backend.script = answer_and_close(HEAD + b"%x\r\n%b\r\n" % (len(events), events))
+    client = await rig.client(rig.ollama_port)
+
+    await client.send(build_request(b"/api/chat", JSON, body=json.dumps(CHAT).encode()))
+
+    assert (await client.until_closed()).count(b'"content":"word"') == 5000
+
+
+async def test_a_slow_client_holds_up_a_flood_of_events(rig: WireRig) -> None:
+    flood = delta(delta={"content": "word" * 20}) * 20_000
+    ending = delta(finish_reason="stop") + b"data: [DONE]\n\n"
+    rig.backend.script = answer(HEAD + chunk(flood) + chunk(ending) + b"0\r\n\r\n")
+    client = await rig.client(rig.ollama_port, receive_buffer=4096)
+    await client.send(build_request(b"/api/chat", JSON, body=json.dumps(CHAT).encode()))
+    await eventually(lambda: rig.connections and rig.connections[0].write_paused)
+    held = exchange_of(rig.connections[0]).upstream
+    assert isinstance(held, UpstreamConnection)
+    assert held.paused
+
+    response = await client.response(b"POST")
+
+    assert response.body.count(b'"word') == 20_000
+    assert b'"done":true' in response.body.splitlines()[-1]
+    assert not held.backlog
+
+
 async def test_an_engine_may_say_that_it_does_not_compress(rig: WireRig) -> None:
     rig.backend.script = answer(ok(json.dumps(ANSWER).encode(), b"Content-Encoding: identity"))
 

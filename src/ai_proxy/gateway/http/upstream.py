@@ -27,6 +27,8 @@ from ai_proxy.gateway.http.wire import BODILESS, BUSY, Header
 MAX_RESPONSE_HEAD = 64 * 1024
 """Most bytes of a response's head, of the interim responses before it, and of the trailers at its end."""
 LINE_FEED = 10
+SLICE = 16 * 1024
+"""Bytes of a body that are rewritten in one go: a flood of small events must leave time for others."""
 
 
 class EndlessError(Exception):
@@ -141,6 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to a backend; carries one exchange at a time."""
 
     __slots__ = (
+        "backlog",
         "cached",
         "ending",
         "exchange",
@@ -184,6 +187,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.uses = 0
         self.idle_since = 0
         self.paused = False
+        self.backlog = b""  # what has been read, and is taken in the next turns of the loop
         self.cached: CachedResponseHead | None = None
         self.misses = 0
 
@@ -219,7 +223,9 @@ class UpstreamConnection(asyncio.Protocol):
         """Read on."""
         if self.paused:
             self.paused = False
-            if not self.transport.is_closing():
+            if self.backlog:
+                asyncio.get_running_loop().call_soon(self._go_on)
+            elif not self.transport.is_closing():
                 self.transport.resume_reading()
 
     def pause_writing(self) -> None:
@@ -236,6 +242,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Tell the exchange what that means for it."""
         if exc is not None and self.exchange is not None and not self.exchange.request_done:
             self._receive_last_words(self.exchange)
+        while self.backlog and self.exchange is not None:
+            self._take_slice(self.exchange)
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             self.pool.discard(self)
@@ -293,18 +301,52 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.abort()  # bytes nobody asked for: the next request must not see them
         elif framing is CHUNKED:
             self._receive_chunked(exchange, data)
-        elif framing is LENGTH:
+        elif framing is LENGTH and not exchange.content_only:
             self._receive_length(exchange, data)
         elif framing is HEAD:
             self.silent = False
             if not self._repeats(exchange, data):
                 self._receive_head(exchange, data)
-        elif framing is DECHUNKED:
-            self._receive_dechunked(exchange, data)
-        elif framing is UNTIL_CLOSE:
-            self._receive_until_close(exchange, data)
-        else:
+        elif framing is TUNNEL:
             exchange.response_body(data)
+        elif self.backlog or len(data) > SLICE:
+            self._receive_in_slices(data)
+        else:
+            self._receive_content(exchange, data)
+
+    def _receive_in_slices(self, data: bytes) -> None:
+        """Take a slice now and the others in the next turns of the loop, before anything else is read."""
+        begun = bool(self.backlog)
+        self.backlog += data
+        if not begun:
+            if not self.transport.is_closing():
+                self.transport.pause_reading()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take the next slice, unless the client does not keep up; then `resume` goes on."""
+        exchange = self.exchange
+        if not self.backlog or exchange is None or self.paused:
+            return
+        self._take_slice(exchange)
+        if self.backlog:
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif not self.paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _take_slice(self, exchange: Receiver) -> None:
+        data, self.backlog = self.backlog[:SLICE], self.backlog[SLICE:]
+        self._receive_content(exchange, data)
+        if self.exchange is not exchange:
+            self.backlog = b""
+
+    def _receive_content(self, exchange: Receiver, data: bytes) -> None:
+        if self.framing is DECHUNKED:
+            self._receive_dechunked(exchange, data)
+        elif self.framing is LENGTH:
+            self._receive_length(exchange, data)
+        else:
+            self._receive_until_close(exchange, data)
 
     def _receive_chunked(self, exchange: Receiver, data: bytes) -> None:
         try:
@@ -336,6 +378,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._invalid(f"bad chunked body: {error}")
                 return
             self.keep_alive = False  # the response is whole; what follows it is bad
+        if self.backlog and self.message_complete:
+            self.keep_alive = False
         if self.message_complete and self.exchange is exchange:
             self.parser = httptools.HttpResponseParser(self)
             self._done(exchange)
@@ -349,6 +393,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.remaining = remaining
         exchange.response_body(data)
         if not remaining:
+            self.keep_alive = self.keep_alive and not self.backlog
             self.parser = httptools.HttpResponseParser(self)  # it was not shown the body, so it waits for it
             self._done(exchange)
 
