@@ -56,9 +56,9 @@ def check(
     def tell() -> None:
         width = max(len(one.subject) for one in findings)
         for one in findings:
-            level = typer.style(f"{one.level:7}", fg=COLOURS[one.level])
+            typer.secho(f"{one.level:7}", fg=COLOURS[one.level], nl=False)
             fix = f" -> {one.fix}" if one.fix else ""
-            say(f"{level}  {one.subject:{width}}  {one.text}{fix}")
+            say(f"  {one.subject:{width}}  {one.text}{fix}")
         for done in fixed:
             say(f"fixed the mode of {done}")
         say(_summary(problems, warnings))

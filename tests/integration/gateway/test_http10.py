@@ -105,7 +105,7 @@ async def test_a_backend_of_http10_is_understood(rig: WireRig) -> None:
 
     for _ in range(2):
         response = await rig.ask(build_request())
-        assert response.first_line == b"HTTP/1.1 200 Fine"
+        assert response.first_line == b"HTTP/1.1 200 OK"
         assert response.body == b"ok"
     assert len(rig.backend.connections) == 2
 

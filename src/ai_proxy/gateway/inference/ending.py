@@ -39,6 +39,8 @@ class Ending:
     def see(self, data: bytes) -> None:
         """Take note of a piece of the body."""
         kept, separator = self._kept, self._separator
+        if self._lost and not separator:
+            return
         if separator:
             kept += data.replace(b"\r", b"")
             before = kept.rfind(separator, 0, len(kept.rstrip()))
