@@ -308,6 +308,7 @@ def test_a_data_directory_that_vanishes_is_told_and_no_key_is_made_into_nothing(
     assert proxy.end() == 0
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 def test_a_store_of_a_newer_version_lets_nobody_in_and_is_left_as_it_is(proxy: Proxy) -> None:
     user, _ = make_key(proxy)
     proxy.configure(a=fake(Behaviour.OK))
@@ -325,6 +326,7 @@ def test_a_store_of_a_newer_version_lets_nobody_in_and_is_left_as_it_is(proxy: P
         assert store.execute("SELECT count(*) FROM api_keys").fetchone() == (1,)
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 def test_a_damaged_store_lets_nobody_in_and_leaves_the_owner_his_commands(proxy: Proxy) -> None:
     user, _ = make_key(proxy)
     proxy.configure(a=fake(Behaviour.OK))

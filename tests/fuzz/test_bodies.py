@@ -6,6 +6,7 @@ from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.fuzz.conftest import examples
@@ -55,6 +56,7 @@ JSON_TOKENS = (
 )
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 @settings(max_examples=examples(1000), deadline=None)
 @given(MEMBERS, changes(JSON_TOKENS))
 def test_the_model_that_is_read_is_the_only_one_that_any_reader_of_json_finds(
@@ -119,6 +121,7 @@ def models_by_email(body: bytes) -> list[bytes]:
     ]
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 @settings(max_examples=examples(1000), deadline=None)
 @given(PARTS, changes(FORM_TOKENS), st.integers(1, 60))
 def test_no_lenient_reader_finds_another_model_in_an_upload(

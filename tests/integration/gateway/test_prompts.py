@@ -65,6 +65,7 @@ TWICE = {
 }
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 @pytest.mark.parametrize("path", [CHAT, b"/v1/messages"])
 @pytest.mark.parametrize("body", TWICE.values(), ids=TWICE)
 async def test_a_body_with_two_models_is_400(rig: WireRig, path: bytes, body: bytes) -> None:

@@ -64,6 +64,7 @@ async def test_a_chunk_that_comes_in_pieces_arrives_as_it_is(rig: WireRig, piece
     assert len(rig.backend.connections) == 1
 
 
+@pytest.mark.threat("a backend", "words of the proxy in its own answers")
 @pytest.mark.parametrize("size", [10_000, 7])
 async def test_a_trailer_never_becomes_a_header(rig: WireRig, size: int) -> None:
     trailers = b"X-Late: 1\r\nX-Request-ID: late\r\n"
@@ -213,6 +214,7 @@ async def test_a_body_until_close_that_breaks_off_is_visibly_truncated(
     assert rig.admission.outcomes == [("svc", Outcome.BROKEN)]
 
 
+@pytest.mark.threat("a backend", "an answer that looks whole and is not")
 @pytest.mark.parametrize(
     "head", [b"Content-Type: text/html", b"X: y", b"Content-Type: application/json\r\nContent-Encoding: gzip"]
 )

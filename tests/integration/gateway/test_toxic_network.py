@@ -73,6 +73,7 @@ async def test_a_response_that_is_cut_in_its_head_is_502(end: Callable[[int], To
         assert (told.status, told.error_code) == (502, b"upstream_closed")
 
 
+@pytest.mark.threat("a backend", "an answer that looks whole and is not")
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("response", [LENGTH, CHUNKED], ids=["length", "chunked"])
 async def test_a_response_that_is_cut_in_its_body_breaks_off(
@@ -200,6 +201,7 @@ async def test_a_client_that_falls_silent_in_its_head_is_told_408() -> None:
         assert told.status == 408
 
 
+@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
 async def test_a_client_that_falls_silent_in_its_upload_is_told_408_and_frees_the_engine() -> None:
     async with before_proxy(Limits(body_timeout=SOON, shutdown_timeout=0.5)) as (rig, relay):
         relay.to_server = (half_open(b"xxx"),)
@@ -212,6 +214,7 @@ async def test_a_client_that_falls_silent_in_its_upload_is_told_408_and_frees_th
         assert (await (await rig.backend.connection()).until_closed()).endswith(b"xxx")
 
 
+@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
 async def test_a_client_that_takes_nothing_any_more_is_cut_off_and_frees_the_engine() -> None:
     async with before_proxy(Limits(write_timeout=SOON, shutdown_timeout=0.5)) as (rig, relay):
         relay.to_client = (half_open(b"\r\n\r\n"),)

@@ -113,6 +113,7 @@ async def test_a_form_that_could_be_read_in_two_ways_is_400(
     assert rig.backend.requests == []
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 @pytest.mark.parametrize("name", [b'name="model"', b"name=Model", b"name*=utf-8''model"])
 async def test_an_upload_that_names_a_second_model_is_broken_off(rig: WireRig, name: bytes) -> None:
     rig.backend.script = by_hand

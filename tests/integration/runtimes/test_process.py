@@ -184,6 +184,7 @@ class TestCrash:
                 details.append((await exit_of(runtime, handle)).detail)
         assert details == ["killed: out of memory", "killed by SIGKILL"]
 
+    @pytest.mark.threat("a backend", "a life beyond its stop")
     async def test_children_that_left_the_session_are_ended(self, runtime: ProcessRuntime) -> None:
         handle = await start(runtime, service(ESCAPING))
         await heard(runtime.logs("svc"), "away")
@@ -250,6 +251,7 @@ class TestListener:
             fault = runtime.listener_fault(handle)
         assert re.fullmatch(rf"another program .*\(pid {os.getpid()}\) listens on its port {port}", fault)
 
+    @pytest.mark.threat("a local user", "the prompts for a backend whose port it has taken")
     async def test_one_that_takes_the_port_later_is_noticed(self, runtime: ProcessRuntime) -> None:
         close = "signal.signal(signal.SIGUSR1, lambda *_: (s.close(), print('closed', flush=True)))"
         handle = await listening(runtime, f"import signal; {close}; print('set', flush=True); time.sleep(60)")

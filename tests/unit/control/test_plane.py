@@ -478,6 +478,7 @@ async def test_a_list_without_end_is_cut_and_the_log_says_so(stage: Stage) -> No
     assert f"svc lists more than is offered: {omitted}" in "".join(lines)
 
 
+@pytest.mark.threat("a local user", "the requests for another service")
 async def test_what_was_found_running_takes_no_model_of_a_declared_service(stage: Stage) -> None:
     stage.engine.listed |= {"svc": (Model("phi"),), "ollama": (Model("phi"),)}
     await ready(stage, declare())

@@ -192,6 +192,7 @@ def test_a_form_that_ends_among_headers_is_refused() -> None:
         field.end()
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 @pytest.mark.parametrize(
     "head",
     [

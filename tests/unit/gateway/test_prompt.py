@@ -156,6 +156,7 @@ def test_a_model_is_refused_when_it_is_said_twice_however_it_is_written(names: l
         assert not twice
 
 
+@pytest.mark.threat("an ordinary key", "the memory and the time of the proxy")
 def test_a_body_of_too_many_members_is_refused_before_it_is_read() -> None:
     many = ",".join(f'"{number:x}" :1' for number in range(60_000))
 
@@ -165,6 +166,7 @@ def test_a_body_of_too_many_members_is_refused_before_it_is_read() -> None:
     check_members(b'{"model":"m","metadata":{%b}}' % many.encode())
 
 
+@pytest.mark.threat("an ordinary key", "the memory and the time of the proxy")
 def test_a_body_of_too_many_brackets_is_not_walked_to_its_end() -> None:
     twice = b'{"a":{"model":"x"},"b":{"model":"y"},"model":"m","x":[%b]}'
 

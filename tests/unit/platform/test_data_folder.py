@@ -20,12 +20,14 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.threat("a local user", "keys, pepper, logs or sockets in the data and run directories")
 def test_it_is_made_private_with_its_parents(tmp_path: Path) -> None:
     folder = private_data_folder(env(tmp_path / "a" / "b"))
 
     assert [mode(path) for path in (folder, folder.parent)] == [0o700, 0o700]
 
 
+@pytest.mark.threat("a local user", "keys, pepper, logs or sockets in the data and run directories")
 def test_one_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data").chmod(0o755)
