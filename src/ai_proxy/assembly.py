@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields, replace
@@ -36,7 +37,7 @@ from ai_proxy.core.policy import is_exposed
 from ai_proxy.core.ports import Runtime
 from ai_proxy.core.run_settings import RunSettings
 from ai_proxy.core.service import Service, Upstream
-from ai_proxy.core.settings import EngineSettings, SecuritySettings, ServerSettings
+from ai_proxy.core.settings import EngineSettings, SecuritySettings, ServerSettings, within_open_files
 from ai_proxy.engines.catalog import find_engines
 from ai_proxy.engines.detect.detector import Detector, MemoryCache
 from ai_proxy.engines.http import create_engines
@@ -126,7 +127,7 @@ async def assemble(
     Raises:
         ListenError: It would be open to everybody.
     """
-    settings = overridden_settings(config, options)
+    settings = _possible(overridden_settings(config, options))
     stack.push_async_callback(background.close)
     clock = SystemClock()
     kept = await stack.enter_async_context(
@@ -217,6 +218,23 @@ def management(parts: Parts) -> LazyApplication:
 
     endpoints = monitoring_endpoints(VERSION, parts.plane.services, restarts, parts.telemetry.metrics)
     return LazyApplication(build, endpoints)
+
+
+def _possible(settings: ServerSettings) -> ServerSettings:
+    """Return settings under which the proxy gets by with the files that it may open."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return settings
+    possible = replace(settings, limits=within_open_files(settings.limits, files))
+    if possible != settings:
+        logger.warning(
+            "only {} files may be open at once, so at most {} clients are connected at once, and not {};"
+            " raise that limit with 'ulimit -n', or LimitNOFILE= of the systemd unit",
+            files,
+            possible.limits.max_connections,
+            settings.limits.max_connections,
+        )
+    return possible
 
 
 async def close(plane: ControlPlane, gateway: Gateway) -> None:

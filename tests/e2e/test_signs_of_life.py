@@ -1,16 +1,18 @@
-"""The proxy goes on although nobody reads its log, and the service manager learns that it does."""
+"""The proxy goes on under poor conditions, says so, and the service manager learns that it does."""
 
 import fcntl
 import os
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.e2e.conftest import PROGRAM, Proxy, eventually, fake
 
 from ai_proxy.testing.fake_engine import Behaviour
+
+FEW_FILES = ["sh", "-c", 'ulimit -n 256 && exec "$@"', "sh"]
 
 
 @contextmanager
@@ -62,4 +64,26 @@ def test_a_log_that_nobody_reads_holds_up_no_request(proxy: Proxy) -> None:
     answers |= {proxy.ask("/service/a/v1/models").status for _ in range(20)}
 
     assert answers == {200}
+    assert proxy.end() == 0
+
+
+def test_with_few_open_files_it_says_so_serves_and_tells_clients_beyond_that(proxy: Proxy) -> None:
+    proxy.configure(a=fake(Behaviour.OK))
+    words = ["serve", "--config", str(proxy.config), "--run-dir", str(proxy.run_dir)]
+    with proxy.log.open("ab") as log:
+        proxy.process = subprocess.Popen(
+            [*FEW_FILES, str(PROGRAM), *words], stderr=log, env={**os.environ, **proxy.environment}
+        )
+    eventually(proxy.answers)
+    assert proxy.ask("/service/a/v1/models").status == 200
+
+    with ExitStack() as crowd:
+        for _ in range(150):
+            crowd.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
+        beyond = proxy.ask("/service/a/v1/models")
+
+    assert "only 256 files may be open at once, so at most 96 clients" in proxy.told()
+    assert (beyond.status, beyond.headers["X-AI-Proxy-Error"]) == (503, "overloaded")
+    eventually(lambda: proxy.ask("/service/a/v1/models").status == 200)
+    assert "Traceback" not in proxy.told()
     assert proxy.end() == 0

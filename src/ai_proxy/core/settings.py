@@ -1,7 +1,7 @@
 """Settings of the proxy itself, as opposed to those of the services behind it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -40,6 +40,28 @@ class Limits:
     write_timeout: float = 60.0
     connect_timeout: float = 5.0
     shutdown_timeout: float = 30.0
+
+
+OWN_FILES = 64
+"""Files that the proxy itself has open, with some to spare: the store, sockets, logs of processes."""
+
+
+def within_open_files(limits: Limits, files: int) -> Limits:
+    """Return limits under which the proxy gets by with the files that it may open.
+
+    A request in flight takes two, one for the client and one for the backend. Beyond the number of
+    connections, clients are told; beyond the number of files, the system accepts nobody.
+
+    Args:
+        limits: As configured.
+        files: How many may be open.
+
+    >>> within_open_files(Limits(max_connections=10_000), 65_536).max_connections
+    10000
+    >>> within_open_files(Limits(max_connections=10_000), 1024).max_connections
+    480
+    """
+    return replace(limits, max_connections=max(1, min(limits.max_connections, (files - OWN_FILES) // 2)))
 
 
 @dataclass(frozen=True, slots=True)
