@@ -9,13 +9,18 @@ MAX_VALUES = 200_000
 """Most values in an answer that is read as JSON: no engine says as much, and reading more takes long."""
 
 
+def has_too_many_values(body: bytes) -> bool:
+    """Return whether JSON holds too many values to be read."""
+    return sum(map(body.count, (b",", b"{", b"["))) > MAX_VALUES
+
+
 def read_json(body: bytes) -> object:
     """Return JSON as Python has it; None when it is none, nests too deeply, or holds too many values.
 
     >>> read_json(b'{"a":1}'), read_json(b"<html>"), read_json(b"[" + b"0," * MAX_VALUES + b"0]")
     ({'a': 1}, None, None)
     """
-    if sum(map(body.count, (b",", b"{", b"["))) > MAX_VALUES:
+    if has_too_many_values(body):
         return None
     try:
         value: object = msgspec.json.decode(body)

@@ -11,7 +11,7 @@ from loguru import logger
 from ai_proxy.core.abilities import Abilities
 from ai_proxy.core.ports import Engine, Model, Probe
 from ai_proxy.core.service import Service, Upstream
-from ai_proxy.engines.answers import Answer, printable
+from ai_proxy.engines.answers import MAX_VALUES, Answer, has_too_many_values, printable
 from ai_proxy.engines.listing import read_models
 from ai_proxy.engines.profile import EngineDescriptor, Profile
 
@@ -31,6 +31,7 @@ class HttpEngine:
         self._profile = profile
         self._session = session
         self._timeout = timeout
+        self._too_long: set[str] = set()  # services whose list was too long when it was last read
 
     def __repr__(self) -> str:
         return f"<HttpEngine {self.name}>"
@@ -63,16 +64,24 @@ class HttpEngine:
                     answer = await self._get(service, upstream, listing.path)
                 models = read_models((listing,), {listing.path: answer})
                 if models is not None:
+                    self._too_long.discard(service.id)
                     return models
-                logger.bind(service=service.id).debug(
-                    "{} does not list its models on {}: {} bytes that are no list, or one too long",
-                    *(self.name, listing.path, len(answer.body)),
-                )
+                if len(answer.body) > MAX_BODY or has_too_many_values(answer.body):
+                    self._complain(service, listing.path)
         except Exception as error:  # noqa: BLE001 - the port promises an answer, whatever is wrong
             logger.bind(service=service.id).debug(
                 "{} does not list its models: {}", self.name, explain(error)
             )
         return ()
+
+    def _complain(self, service: Service, path: str) -> None:
+        """Log, once, that a list of models is too long to be read."""
+        if service.id not in self._too_long:
+            self._too_long.add(service.id)
+            logger.bind(service=service.id).warning(
+                "the models that {} lists on {} are not offered: the list has more than {} MB or {} values",
+                *(service.id, path, MAX_BODY >> 20, MAX_VALUES),
+            )
 
     async def _ask(self, service: Service, upstream: Upstream) -> Probe:
         if service.health_path is None:

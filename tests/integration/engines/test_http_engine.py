@@ -1,14 +1,17 @@
 """How engines are reached."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
+from loguru import logger
 
 from ai_proxy.core.ports import Model
 from ai_proxy.core.service import ExternalLaunch, Service, Upstream
+from ai_proxy.engines.answers import MAX_VALUES
 from ai_proxy.engines.http import HttpEngine
 from ai_proxy.engines.llamacpp import LLAMACPP
 from ai_proxy.engines.openai import OPENAI
@@ -24,10 +27,13 @@ async def upstream(tmp_path: Path) -> AsyncIterator[Upstream]:
     async def models(request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != "Bearer secret":
             return web.json_response({"error": "no"}, status=401)
+        if "/long/" in request.path:
+            return web.json_response({"data": [{"id": "m"}] * MAX_VALUES})
         return web.json_response({"data": [{"id": "m"}]})
 
     app = web.Application()
     app.add_routes([web.get("/llm/moved", health), web.get("/llm/v1/models", models)])
+    app.add_routes([web.get("/llm/long/v1/models", models)])
     runner = web.AppRunner(app)
     await runner.setup()
     path = str(tmp_path / "backend.sock")
@@ -51,6 +57,23 @@ async def test_unix_sockets_base_paths_and_keys_are_respected(engine: HttpEngine
     asked = service(upstream, "/v1/models", api_key="secret")
     assert (await engine.probe(asked, upstream)).ready
     assert list(await engine.models(asked, upstream)) == [Model("m")]
+
+
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+async def test_a_list_of_models_that_is_too_long_is_logged_once(
+    engine: HttpEngine, upstream: Upstream
+) -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="WARNING", format="{message}")
+    long = replace(upstream, base_path="/llm/long")
+    asked = service(long, "/v1/models", api_key="secret")
+
+    listed = [await engine.models(asked, long) for _ in range(2)]
+
+    logger.remove(sink)
+    assert listed == [(), ()]
+    (line,) = lines
+    assert line.startswith("the models that s lists on /v1/models are not offered")
 
 
 async def test_a_refusal_is_told_in_its_own_words(upstream: Upstream) -> None:
