@@ -973,6 +973,7 @@ class Exchange:
             return
         if not self.plan.principal.reads_logs:
             error = error.without_log()
+        error.__traceback__ = error.__context__ = error.__cause__ = None  # whose frames hold the body
         self.error = error
         self._drop_upstream()
         if self.head_sent:

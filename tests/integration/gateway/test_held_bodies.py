@@ -1,6 +1,7 @@
 """What is held of requests is counted from the first byte, and bounded for each client and in all."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from tests.rigs.wire_rig import eventually, wire_rig
 from ai_proxy.core.keys import Scope
 from ai_proxy.core.limits import Allowance
 from ai_proxy.core.settings import Limits
+from ai_proxy.gateway.exchange import Exchange
 from ai_proxy.gateway.guard import Access, OpenGuard
 from ai_proxy.gateway.http.request import Request
 from ai_proxy.gateway.http.wire import Header
@@ -178,6 +180,25 @@ async def test_other_requests_are_answered_while_a_large_body_is_read() -> None:
 
         assert (large.status, unknown.status) == (200, 404)
         assert json.loads(rig.backend.requests[0].body)["model"] == "m"
+
+
+@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.parametrize("size", [1000, LARGE + 1])
+async def test_nothing_of_a_refused_body_is_kept(size: int) -> None:
+    async with wire_rig() as rig:
+        rig.gateway.publish([offer(models=("m",))])
+        client = await rig.client()
+        await client.ask(build_request())
+        gc.collect()
+        gc.disable()
+        try:
+            for model in (b"none", b'm","model":"m'):
+                body = b'{"model":"%b","x":"%b"}' % (model, b"y" * size)
+                await client.send(build_request(CHAT, JSON, body=body))
+                await client.response(b"POST")
+            await eventually(lambda: not any(isinstance(one, Exchange) for one in gc.get_objects()))
+        finally:
+            gc.enable()
 
 
 @pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
