@@ -36,6 +36,8 @@ from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.tasks import Background, cancel
 
 BACKLOG = 2048
+SURPLUS = 64
+"""Connections beyond the most there may be whose requests are read, since they may ask whether it lives."""
 ABORT_TIMEOUT = 5.0
 """Seconds for connections that were cut off to be gone."""
 
@@ -257,6 +259,11 @@ class Gateway:
         self._connections.add(connection)
         return not full
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether even those connections are taken that are only there to ask for the proxy's health."""
+        return len(self._connections) > self.shared.limits.max_connections + SURPLUS
+
     def leave(self, connection: Connection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
@@ -303,9 +310,19 @@ class Listener:
         self.state = gateway.shared
         self.handler = partial(Exchange, gateway.shared)
         self.enter = gateway.enter
+        self._gateway = gateway
         self.leave = gateway.leave
         self._frontend = frontend
         self._guard = guard
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are so many connections too many that not one request of another is read."""
+        return self._gateway.is_crowded
+
+    def is_public(self, target: bytes) -> bool:
+        """Return whether a target needs no key."""
+        return self._frontend.scope(target) is None
 
     def plan(self, request: Request, headers: list[Header], peer: str) -> Plan:
         """Decide what the head of a request decides."""

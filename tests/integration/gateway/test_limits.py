@@ -9,6 +9,7 @@ from tests.rigs.wire_rig import eventually, wire_rig
 
 from ai_proxy.core.service import Outcome
 from ai_proxy.core.settings import Limits
+from ai_proxy.gateway.listener import SURPLUS
 from ai_proxy.platform.tasks import spawn
 
 SOON = 0.1
@@ -231,6 +232,30 @@ async def test_a_wait_for_admission_is_not_limited_by_the_wire() -> None:
         rig.admission.open("svc")
 
         assert (await client.response()).status == 200
+
+
+async def test_health_is_answered_beyond_the_cap() -> None:
+    async with wire_rig(Limits(max_connections=1, shutdown_timeout=0.5)) as rig:
+        first = await rig.client()
+        await first.ask(build_request())
+        second = await rig.client()
+
+        response = await second.ask(build_request(b"/health"))
+
+        assert response.status == 200
+        assert await second.until_eof() == b""
+        assert (await first.ask(build_request())).status == 200
+
+
+@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+async def test_connections_far_beyond_the_cap_are_refused_before_they_ask() -> None:
+    async with wire_rig(Limits(max_connections=1, shutdown_timeout=0.5)) as rig:
+        held = [await rig.client() for _ in range(1 + SURPLUS)]
+        await eventually(lambda: len(rig.connections) == len(held))
+
+        crowded = await rig.client()
+
+        assert (await crowded.response()).error_code == b"overloaded"
 
 
 @pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")

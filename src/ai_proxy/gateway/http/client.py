@@ -31,6 +31,9 @@ MAX_AHEAD = 64 * 1024
 MAX_TUNNEL_AHEAD = 64 * 1024
 """Bytes taken from a client before its tunnel stands."""
 
+SURPLUS_TIMEOUT = 1.0
+"""Seconds that a connection beyond the most there may be has for the head of its only request."""
+
 
 class Reading(IntEnum):
     """What the next bytes from the client are."""
@@ -220,6 +223,13 @@ class Server(Protocol):
     def enter(self, connection: Connection) -> bool:
         """Count a connection; False when there are too many."""
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are so many connections too many that not one request of another is read."""
+
+    def is_public(self, target: bytes) -> bool:
+        """Return whether a target is one that everybody is answered, however many connections there are."""
+
     def leave(self, connection: Connection) -> None:
         """Forget a connection."""
 
@@ -248,6 +258,7 @@ class ClientConnection(asyncio.Protocol):
         "_head_size",
         "_headers",
         "_heads",
+        "_is_surplus",
         "_misses",
         "_open",
         "_parser",
@@ -291,6 +302,7 @@ class ClientConnection(asyncio.Protocol):
         self._cached: CachedRequestHead[Any] | None = None
         self._misses = 0
         self._served_before = 0
+        self._is_surplus = False
         self.reading_paused = False
         self._upload_paused = False
         self.ahead = b""  # of a tunnel
@@ -315,8 +327,9 @@ class ClientConnection(asyncio.Protocol):
         if self._handshake is not None:
             self._server.leave(self._handshake)
             self._handshake = None
-        if not self._server.enter(self):
-            self._refuse(OverloadedError("the proxy has all the connections it may have", retry_after=1))
+        self._is_surplus = not self._server.enter(self)
+        if self._is_surplus and self._server.is_crowded:
+            self._refuse(_full())
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Drop everything that was being done for this client."""
@@ -426,6 +439,10 @@ class ClientConnection(asyncio.Protocol):
             raise MalformedRequestError("CONNECT is for forward proxies, and this is a reverse proxy")
         request.read(headers, may_upgrade=may_upgrade)
         body_is_unparsed = may_upgrade and request.has_body
+        if self._is_surplus:
+            request.close = True
+            if not self._server.is_public(self._target):
+                raise _full()
         self._read(E.BODY_FOLLOWS_UPGRADE if body_is_unparsed else E.HEAD_COMPLETE)
         self._open = handler = self._server.handler(self, self._server.plan(request, headers, self._peer))
         self._enqueue(handler)
@@ -653,6 +670,8 @@ class ClientConnection(asyncio.Protocol):
             return Wait.READER, transport.get_write_buffer_size(), limits.write_timeout
         current = self.current
         if current is None:
+            if self._is_surplus:
+                return Wait.HEAD, 0, SURPLUS_TIMEOUT
             if self.reading is HEAD:
                 return Wait.HEAD, 0, limits.head_timeout
             return Wait.IDLE, 0, limits.keep_alive_timeout
@@ -690,6 +709,10 @@ class ClientConnection(asyncio.Protocol):
         """End the connection as soon as nothing is being answered on it."""
         if self.current is None:
             self.transport.close()
+
+
+def _full() -> OverloadedError:
+    return OverloadedError("the proxy has all the connections it may have", retry_after=1)
 
 
 class _PipelineFullError(Exception):
