@@ -64,6 +64,16 @@ def ticks(most: float) -> list[float]:
     return [0.0, step, 2 * step]
 
 
+def minutes(duration: float) -> list[float]:
+    """Return round minutes within so many seconds, ten at most.
+
+    >>> minutes(30.0), minutes(1260.0)
+    ([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], [0, 5, 10, 15, 20])
+    """
+    step = next((size for size in (0.1, 0.5, 1, 2, 5, 10, 30, 60) if duration <= 540 * size), 240)
+    return [round(step * number, 1) for number in range(int(duration / 60 / step + 1e-9) + 1)]
+
+
 def _panel(panel: Panel, top: float, duration: float, marks: Sequence[tuple[float, str]]) -> Iterator[str]:
     most = max((value for line in panel.lines for _, value in line.points), default=1.0)
     values = ticks(most)
@@ -80,9 +90,8 @@ def _panel(panel: Panel, top: float, duration: float, marks: Sequence[tuple[floa
         yield f"<text x='{LEFT - 6}' y='{y(value) + 4:.1f}' text-anchor='end'>{value:,g}</text>"
     for at, _ in marks:
         yield f"<path d='M{x(at):.1f} {high}V{low}' stroke='{GREY}' stroke-dasharray='2 3'/>"
-    for at in ticks(duration / 60):
-        if at * 60 <= duration:
-            yield f"<text x='{x(at * 60):.1f}' y='{low + 15}' text-anchor='middle'>{at:g} min</text>"
+    for at in minutes(duration):
+        yield f"<text x='{x(at * 60):.1f}' y='{low + 15}' text-anchor='middle'>{at:g} min</text>"
     names = LEFT
     yield f"<text x='{names}' y='{top + 16}' font-weight='600'>{escape(panel.title)}</text>"
     for line, colour in zip(panel.lines, COLOURS, strict=False):

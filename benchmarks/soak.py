@@ -684,7 +684,7 @@ def plot(plan: Plan, soak: Soak) -> str:
             (line("p50", lambda o: o.p50_ms), line("p99", lambda o: o.p99_ms)),
         ),
     )
-    return chart(panels, plan.seconds, soak.marks)
+    return chart(panels, max(plan.seconds, samples[-1].at), soak.marks)
 
 
 def idle_connections(wanted: int) -> int:
