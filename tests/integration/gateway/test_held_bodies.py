@@ -16,6 +16,7 @@ from ai_proxy.core.limits import Allowance
 from ai_proxy.core.settings import Limits
 from ai_proxy.gateway.exchange import Exchange
 from ai_proxy.gateway.guard import Access, OpenGuard
+from ai_proxy.gateway.http.client import Reading
 from ai_proxy.gateway.http.request import Request
 from ai_proxy.gateway.http.wire import Header
 from ai_proxy.gateway.inference.prompt import LARGE
@@ -202,6 +203,23 @@ async def test_nothing_of_a_refused_body_is_kept(size: int) -> None:
 
 
 @pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+async def test_nothing_of_a_body_is_kept_when_its_client_leaves() -> None:
+    async with wire_rig(FEW) as rig:
+        client = await rig.client()
+        gc.collect()
+        gc.disable()
+        try:
+            await client.send(BEGUN)
+            await eventually(lambda: rig.gateway.shared.held.total)
+
+            await client.close()
+
+            await eventually(lambda: not any(isinstance(one, Exchange) for one in gc.get_objects()))
+        finally:
+            gc.enable()
+
+
+@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
 async def test_a_large_body_of_too_many_members_is_400() -> None:
     async with wire_rig() as rig:
         rig.gateway.publish([offer(models=("m",), aliases={"alias": "m"})])
@@ -235,5 +253,7 @@ async def test_too_many_headers_are_refused_before_the_head_has_ended() -> None:
         client = await rig.client()
 
         await client.send(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 1000)
+        await eventually(lambda: rig.connections and rig.connections[0].reading is Reading.LINGERING)
+        assert rig.connections[0]._headers == []
 
         assert (await client.until_closed()).startswith(b"HTTP/1.1 431")

@@ -336,6 +336,7 @@ class ClientConnection(asyncio.Protocol):
         self._server.leave(self)
         self._read(E.LOST)
         self._forget_queue()
+        self._open = None  # it holds what has come of a body, and this connection
         if self.current is not None:
             self.current.client_gone()
 
@@ -523,6 +524,7 @@ class ClientConnection(asyncio.Protocol):
 
     def discard(self) -> None:
         """Take nothing more from the client: what it sends cannot be trusted, or is not wanted."""
+        self._headers = []  # they may take many times what was sent, while the answer is being read
         self._read(E.REJECTED)
 
     def _cache_head(self, data: bytes) -> None:
