@@ -20,13 +20,13 @@ MAX_COLLECTED = 16 * 1024 * 1024
 An answer that is translated as a whole, an event of a stream, the arguments of its tool calls.
 """
 
-_REQUEST_ID = re.compile(rb"[0-9A-Za-z._:/+=@-]{1,128}")
+_REQUEST_ID = re.compile(rb"(?!.*aip_)[0-9A-Za-z._:/+=@-]{1,128}")
 
 
 def is_sane_request_id(value: bytes) -> bool:
-    """Return whether to keep a client's X-Request-ID: short, printable, and safe in a log line.
+    """Return whether to keep a client's X-Request-ID: short, printable, no API key, and safe in a log line.
 
-    >>> is_sane_request_id(b"req-42@host"), is_sane_request_id(b"a b"), is_sane_request_id(b"x" * 129)
+    >>> is_sane_request_id(b"req-42@host"), is_sane_request_id(b"a b"), is_sane_request_id(b"aip_1")
     (True, False, False)
     """
     return _REQUEST_ID.fullmatch(value) is not None

@@ -90,6 +90,21 @@ async def test_what_a_trusted_proxy_says_of_that_is_passed_on(house: House) -> N
     assert (b"x-forwarded-for", b"192.0.2.7") in house.rig.backend.requests[0].headers
 
 
+@pytest.mark.threat("an ordinary key", "a key in what is recorded")
+async def test_a_key_in_place_of_a_model_or_of_an_id_is_recorded_nowhere(house: House) -> None:
+    house.rig.gateway.publish([offer(listed=("m",))])
+    key, _ = await house.key()
+
+    response = await house.ask(
+        CHAT, bearer(key), JSON, b"X-Request-ID: " + key, body=b'{"model":"svc/%b"}' % key
+    )
+
+    await house.rig.recorder.recorded()
+    assert response.status == 404
+    assert key not in (response.header(b"x-request-id") or b"")
+    assert key.decode()[-40:] not in repr(house.rig.recorder.inferences)
+
+
 async def test_what_else_is_in_such_a_header_is_the_backends(house: House) -> None:
     key, _ = await house.key()
 

@@ -7,6 +7,7 @@ import msgspec
 
 from ai_proxy.core.abilities import Endpoint
 from ai_proxy.core.errors import UnsupportedEndpointError
+from ai_proxy.core.keys import redacted
 from ai_proxy.core.ports import Clock
 from ai_proxy.core.routing import MAX_NAME
 from ai_proxy.dialects.ollama import Unload, strip_latest
@@ -190,7 +191,7 @@ class PromptResolver(msgspec.Struct, gc=False, eq=False):
         return passed_on and self.principal.counts_tokens and self.endpoint.path in COMPLETIONS
 
     def _find(self, table: RoutingTable, model: str) -> ModelDestination:
-        self.model = model[:MAX_NAME]
+        self.model = redacted(model[:MAX_NAME])
         self.found = found = _look_up(table, self.endpoint, model)
         self.principal.check_model(*found.route.names)
         return found
@@ -222,7 +223,7 @@ class FormResolver:
 
     def resolve(self, context: Context, payload: Payload, request_id: Callable[[], bytes]) -> Payload:  # noqa: ARG002
         """Find the model, and put the engine's own name of it into the form."""
-        self.model = self._form.model[:MAX_NAME]
+        self.model = redacted(self._form.model[:MAX_NAME])
         self.found = found = _look_up(context.table, self.endpoint, self._form.model)
         self._principal.check_model(*found.route.names)
         if self.endpoint.path not in found.understood:
