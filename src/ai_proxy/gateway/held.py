@@ -1,16 +1,16 @@
-"""The memory for what is held of requests: one budget, and a share of it for each client."""
+"""Bounds the memory for request bodies: one budget for all, and a share of it for each client."""
 
 from ai_proxy.core.errors import OverloadedError
 from ai_proxy.core.settings import MB, Limits
 
 RETRY_AFTER = 5.0
-"""Seconds after which what others hold may have been given back; a guess."""
+"""Seconds after which other requests may have released memory; a guess."""
 
 
 class HeldBytes:
-    """Counts the bytes of requests that are in memory: that arrive, wait for a start, or for an answer.
+    """Counts the bytes of request bodies in memory, while they arrive and until their backend answers.
 
-    A body of the largest size fits whatever the limits say.
+    A single body of the largest size is always allowed.
 
     Attributes:
         total: Bytes held for all clients together.
@@ -31,33 +31,33 @@ class HeldBytes:
         return f"<HeldBytes [{self.total} of {self._limit}, {len(self._by_client)} clients]>"
 
     def take(self, client: str, count: int) -> None:
-        """Count bytes that are to be held.
+        """Count bytes that are about to be held.
 
         Args:
-            client: Whose they are.
-            count: How many come to those that are held.
+            client: Who sent them.
+            count: How many.
 
         Raises:
-            OverloadedError: They are too many; nothing is counted.
+            OverloadedError: They exceed a limit; none of them is counted.
         """
         own = self._by_client.get(client, 0) + count
         if own > self._each:
             raise OverloadedError(
-                f"your other requests already hold {(own - count) // MB} MB of memory; "
-                "server.limits.max_held_bodies_per_client_mb allows no more",
+                f"the bodies of your other requests already take {(own - count) // MB} MB of memory; "
+                "try again when those are done, or raise server.limits.max_held_bodies_per_client_mb",
                 retry_after=RETRY_AFTER,
             )
         if self.total + count > self._limit:
             raise OverloadedError(
-                f"requests already hold {self.total // MB} MB of memory; "
-                "server.limits.max_held_bodies_mb allows no more",
+                f"the bodies of other requests already take {self.total // MB} MB of memory; "
+                "try again later, or raise server.limits.max_held_bodies_mb",
                 retry_after=RETRY_AFTER,
             )
         self._by_client[client] = own
         self.total += count
 
     def give_back(self, client: str, count: int) -> None:
-        """Count bytes that are held no longer."""
+        """Stop counting bytes that are no longer held."""
         self.total -= count
         own = self._by_client[client] - count
         if own:

@@ -31,14 +31,14 @@ BAD = {
     "no JSON": (b"model=llama3", "the body must be a JSON object", None),
     "cut short": (b'{"model":"llama3"', "the body must be a JSON object", None),
     "a list": (b"[]", "the body must be a JSON object", None),
-    "no model": (b'{"messages":[]}', "must say which model", "model"),
+    "no model": (b'{"messages":[]}', "must name a model", "model"),
     "a number as model": (b'{"model":7}', "model must be a string", "model"),
     "nested without end": (b'{"model":' + b"[" * 100_000, "the body must be a JSON object", None),
     "not UTF-8": (b'{"model":"\xff"}', "", None),
     "half of a character": (b'{"model":"\\ud800"}', "", None),
     "a byte order mark": (b'\xef\xbb\xbf{"model":"phi"}', "the body must be a JSON object", None),
     "two objects": (b'{"model":"phi"}{"model":"qwen"}', "the body must be a JSON object", None),
-    "a model for those who ignore case": (b'{"model":"phi","Model":"qwen"}', "said once", "model"),
+    "a model for those who ignore case": (b'{"model":"phi","Model":"qwen"}', "exactly once", "model"),
     "a stream of 1": (b'{"model":"phi","stream":1}', "stream must be true or false", "stream"),
     "a stream in quotes": (b'{"model":"phi","stream":"true"}', "stream must be true or false", "stream"),
 }
@@ -72,7 +72,7 @@ async def test_a_body_with_two_models_is_400(rig: WireRig, path: bytes, body: by
     response = await rig.ask(build_request(path, JSON, body=body))
 
     assert response.status == 400
-    assert "model must be said once" in error(response)["message"]
+    assert "model must be given exactly once" in error(response)["message"]
     assert not any(backend.requests for backend in rig.backends.values())
 
 

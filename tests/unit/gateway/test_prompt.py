@@ -170,5 +170,5 @@ def test_a_body_of_too_many_members_is_refused_before_it_is_read() -> None:
 def test_a_body_of_too_many_brackets_is_not_walked_to_its_end() -> None:
     twice = b'{"a":{"model":"x"},"b":{"model":"y"},"model":"m","x":[%b]}'
 
-    with pytest.raises(InvalidRequestError, match="texts and lists"):
+    with pytest.raises(InvalidRequestError, match="strings and brackets"):
         check_one_model(twice % (b"[]," * (MAX_TOKENS // 2)))

@@ -1,6 +1,6 @@
-"""Finds out which model an upload is for, without holding the upload (RFC 7578).
+"""Finds the model that a multipart form names, without holding its files in memory (RFC 7578).
 
-Where a form could be read in two ways, it is refused: what we read has to be what the engine reads.
+A form that two parsers could read differently is refused: the engine must find the model that we found.
 """
 
 import re
@@ -11,27 +11,27 @@ from urllib.parse import unquote_to_bytes
 from ai_proxy.core.errors import InvalidRequestError
 
 MAX_AHEAD = 64 * 1024
-"""Bytes read in search of the `model` field, which has to come before the files."""
+"""Most bytes before the end of the `model` field, which must come before the files."""
 MAX_PART_HEAD = 16 * 1024
-"""Bytes of the headers of one part."""
+"""Most bytes of the headers of one part."""
 
 _ONE = rb';[ \t]*([^\s;="]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^\s;"]*)'
 _PARAMETER = re.compile(_ONE)
 _FIELD = re.compile(rb"[ \t]*form-data[ \t]*(?:%b[ \t]*)*;?[ \t]*" % _ONE, re.IGNORECASE)
-"""A Content-Disposition all of whose parameters are found, whoever looks for them."""
+"""A Content-Disposition in which every parser finds the same parameters."""
 _HEADERS = re.compile(rb"(?:(?:\A|\r\n)[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r]*)*")
-"""Lines that are headers to everybody."""
+"""Lines that every parser takes for headers."""
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _FOLD = re.compile(rb"\r\n[ \t]+")
 _STRAY = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
-"""What some take for the end of a line, or of a text, and others do not."""
+"""What some parsers take for the end of a line or of a string, and others do not."""
 
 
 def parameters(value: bytes) -> dict[bytes, bytes]:
     """Return the parameters in the value of a header, their names in lower case.
 
     Raises:
-        InvalidRequestError: One is there twice.
+        InvalidRequestError: One is given more than once.
 
     >>> parameters(b'form-data; name="a;b"; FileName=c')
     {b'name': b'a;b', b'filename': b'c'}
@@ -39,12 +39,12 @@ def parameters(value: bytes) -> dict[bytes, bytes]:
     pairs = [(match[1].lower(), match[2].strip(b'"')) for match in _PARAMETER.finditer(value)]
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise InvalidRequestError("a header of a multipart request says the same thing twice")
+        raise InvalidRequestError("a header of a multipart request has a parameter more than once")
     return found
 
 
 def is_multipart(content_type: bytes) -> bool:
-    """Tell whether a body is a form of several parts."""
+    """Return whether a body is a multipart form."""
     return content_type[:10].lower() == b"multipart/"
 
 
@@ -52,7 +52,7 @@ def boundary_of(content_type: bytes) -> bytes:
     """Return what stands between the parts (RFC 2046 section 5.1.1).
 
     Raises:
-        InvalidRequestError: That is not said, or not well.
+        InvalidRequestError: There is no boundary, or an invalid one.
 
     >>> boundary_of(b'multipart/form-data; boundary="abc"')
     b'abc'
@@ -60,37 +60,46 @@ def boundary_of(content_type: bytes) -> bytes:
     boundary = parameters(content_type).get(b"boundary", b"")
     if not _BOUNDARY.fullmatch(boundary):
         raise InvalidRequestError(
-            "the Content-Type of a multipart request must say a boundary of 1 to 70 characters"
+            "the Content-Type of a multipart request must give a boundary of 1 to 70 characters"
         )
     return boundary
 
 
-def check_lines(head: bytes, *, begun: bool = False) -> None:
-    r"""See that everybody takes the lines of a part's headers for headers, and for the same ones.
-
-    Args:
-        head: The lines, without the end of the last one.
-        begun: Whether it is the beginning of a line.
+def check_line_ends(head: bytes) -> None:
+    r"""Check that every parser finds the same lines in a part's headers, or in the beginning of them.
 
     Raises:
-        InvalidRequestError: One has no name or no colon, or contains what some take for its end.
+        InvalidRequestError: A CR or LF stands alone, or there is a NUL.
 
-    >>> check_lines(b"A: b\r\n c\r\nD: e")
-    >>> check_lines(b"A", begun=True)
+    >>> check_line_ends(b"A: b\r\nC")
     """
     if _STRAY.search(head):
-        raise InvalidRequestError("the headers of a form's part must end their lines with CR LF")
-    if not begun and not _HEADERS.fullmatch(_FOLD.sub(b" ", head)):
-        raise InvalidRequestError("every header of a form's part must have a name and a colon")
+        raise InvalidRequestError("the header lines of a form part must end with CR LF and contain no NUL")
+
+
+def check_headers(head: bytes) -> None:
+    r"""Check that every parser finds the same headers in a part.
+
+    Args:
+        head: Complete lines, without the end of the last one.
+
+    Raises:
+        InvalidRequestError: Lines are not separated by CR LF, or one has no name or no colon.
+
+    >>> check_headers(b"A: b\r\n c\r\nD: e")
+    """
+    check_line_ends(head)
+    if not _HEADERS.fullmatch(_FOLD.sub(b" ", head)):
+        raise InvalidRequestError("every header of a form part must have a name and a colon")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What the headers of one part of a form say.
+    """The headers of one part of a form, as far as they matter.
 
     Attributes:
-        name: Of the field; empty where there is none.
-        is_file: Whether it is a file.
+        name: The field's name; empty when the part has none.
+        is_file: Whether the part is a file.
     """
 
     name: bytes = b""
@@ -101,28 +110,30 @@ class Part:
         r"""Read the headers of a part.
 
         Raises:
-            InvalidRequestError: They could be read in two ways.
+            InvalidRequestError: Two parsers could read them differently.
 
         >>> Part.of(b'X: name="b"\r\nContent-Disposition: form-data; name="a"')
         Part(name=b'a', is_file=False)
         """
-        check_lines(head)
+        check_headers(head)
         lines = [line.partition(b":") for line in _FOLD.sub(b" ", head).split(b"\r\n")]
-        told = [value for name, _, value in lines if name.strip().lower() == b"content-disposition"]
-        if not told:
+        dispositions = [value for name, _, value in lines if name.strip().lower() == b"content-disposition"]
+        if not dispositions:
             return cls()
-        if len(told) > 1:
-            raise InvalidRequestError("a part of a form must have one Content-Disposition")
-        if not _FIELD.fullmatch(told[0]):
-            raise InvalidRequestError("a part's Content-Disposition must be form-data with a name (RFC 7578)")
-        found = parameters(told[0])
+        if len(dispositions) > 1:
+            raise InvalidRequestError("a form part must not have more than one Content-Disposition")
+        if not _FIELD.fullmatch(dispositions[0]):
+            raise InvalidRequestError(
+                "the Content-Disposition of a form part must be form-data with a name (RFC 7578)"
+            )
+        found = parameters(dispositions[0])
         if any(name.startswith(b"name*") for name in found):
-            raise InvalidRequestError("the name of a field must be said by `name` alone (RFC 7578)")
+            raise InvalidRequestError("a form field must be named by `name`, not by `name*` (RFC 7578)")
         return cls(found.get(b"name", b""), b"filename" in found or b"filename*" in found)
 
     @property
     def may_be_model(self) -> bool:
-        r"""Whether some engine may take it for the model: not all read a name to the letter.
+        r"""Whether some engine may take the part for the model: not all of them compare names exactly.
 
         >>> [Part(name).may_be_model for name in (b"model", b"Model", b"mod\\el", b"%6dodel", b"models")]
         [True, True, True, True, False]
@@ -132,10 +143,10 @@ class Part:
 
 
 class Parts:
-    """Tells the parts of a form apart as it comes, and keeps nothing that it has looked at.
+    """Splits a form into its parts as it arrives, and keeps only what it has not parsed yet.
 
     Args:
-        boundary: What stands between the parts.
+        boundary: Separates the parts.
     """
 
     __slots__ = ("_at", "_data", "_delimiter", "_ended", "_in_head")
@@ -151,26 +162,27 @@ class Parts:
         """Take a piece.
 
         Yields:
-            Where the content of a part ends, with None; and where that of the next begins, with its headers.
+            The offset in the form at which a part's content ends, with None; or at which it begins, with
+            the part.
 
         Raises:
-            InvalidRequestError: The form could be read in two ways.
+            InvalidRequestError: Two parsers could read the form differently.
         """
         self._data += data
         while (found := self._next_part() if self._in_head else self._next_delimiter()) is not None:
             yield found
 
     def end(self) -> None:
-        """Say that nothing more comes.
+        """End the form.
 
         Raises:
-            InvalidRequestError: The form ends among the headers of a part.
+            InvalidRequestError: The form ends within the headers of a part.
         """
         if self._in_head:
-            raise InvalidRequestError("a form must not end among the headers of a part")
+            raise InvalidRequestError("the form ends within the headers of a part")
 
     def _next_delimiter(self) -> tuple[int, Part | None] | None:
-        """Find the end of a content, or of what stands before the first; None when it has not come."""
+        """Find the end of a part's content, or of the preamble; None when it has not arrived."""
         data, delimiter = self._data, self._delimiter
         while (start := data.find(delimiter)) >= 0:
             end = start + len(delimiter)
@@ -180,14 +192,14 @@ class Parts:
             after = bytes(data[end : end + 2])
             if after[:1] in b" \t\r\n" or after == b"--":
                 break
-            self._forget(end)  # it only begins like a delimiter
+            self._forget(end)  # not a delimiter: the line goes on
         else:
             self._forget(len(data) - len(delimiter))
             return None
         if self._ended:
-            raise InvalidRequestError("nothing may follow the end of a form")
+            raise InvalidRequestError("a form must not have another part after its closing boundary")
         if data[start - 1 : start] != b"\r" or after not in (b"\r\n", b"--"):
-            raise InvalidRequestError("a boundary of a form must stand in a line of its own")
+            raise InvalidRequestError("every boundary of a form must be on a line of its own")
         content_end = max(0, self._at + start - 1)
         self._ended = after == b"--"
         self._in_head = not self._ended
@@ -195,14 +207,15 @@ class Parts:
         return content_end, None
 
     def _next_part(self) -> tuple[int, Part | None] | None:
-        """Read the headers of a part, with the end of line before them; None when they have not come."""
+        """Read the headers of a part, with the line end before them; None when they have not arrived."""
         end = self._data.find(b"\r\n\r\n")
         if (len(self._data) if end < 0 else end) > MAX_PART_HEAD:
-            raise InvalidRequestError(f"the headers of a form's part may have {MAX_PART_HEAD} bytes at most")
+            raise InvalidRequestError(f"the headers of a form part must not exceed {MAX_PART_HEAD} bytes")
         if end < 0:
-            whole, _, begun = self._data[2:].removesuffix(b"\r").rpartition(b"\r\n")
-            check_lines(bytes(whole))  # some find the end of the headers where we would wait for it in vain
-            check_lines(bytes(begun), begun=True)
+            # Other parsers may find the end of the headers in lines that we would go on reading.
+            complete, _, begun = self._data[2:].removesuffix(b"\r").rpartition(b"\r\n")
+            check_headers(bytes(complete))
+            check_line_ends(bytes(begun))
             return None
         part = Part.of(bytes(self._data[2:end]))
         self._in_head = False
@@ -211,21 +224,21 @@ class Parts:
         return content, part
 
     def _forget(self, count: int) -> None:
-        """Drop what is not looked at again."""
+        """Drop bytes that are not needed any more."""
         if count > 0:
             del self._data[:count]
             self._at += count
 
 
 class ModelField:
-    """Takes a body as it comes: holds it until its `model` field has come whole, then sees that none follows.
+    """Finds the `model` field of a form as it arrives, and checks that no second one follows.
 
     Attributes:
-        held: What has come so far.
-        model: The field's value; None until it has come.
+        held: The form up to the piece that completed the field.
+        model: The field's value; None until it is complete.
 
     Args:
-        boundary: What stands between the parts.
+        boundary: Separates the parts.
     """
 
     __slots__ = ("_begin", "_end", "_parts", "held", "model")
@@ -241,7 +254,8 @@ class ModelField:
         """Take a piece; return whether the model is known.
 
         Raises:
-            InvalidRequestError: A file comes first, there is no such field or a second one, or it is no text.
+            InvalidRequestError: The field comes after a file, is missing, is given more than once, or is not
+                UTF-8; or two parsers could read the form differently.
         """
         if self.model is None:
             self.held += data
@@ -259,11 +273,11 @@ class ModelField:
 
     def _begin_model(self, at: int, part: Part) -> None:
         if self._begin >= 0:
-            raise InvalidRequestError("model must be said once", "model")
+            raise InvalidRequestError("model is given more than once", "model")
         if part.is_file:
             raise _missing("a file comes first")
         if part.name != b"model":
-            raise InvalidRequestError("model must be written so, in small letters", "model")
+            raise InvalidRequestError("the field must be named `model`, in lower case", "model")
         self._begin = at
 
     def _take(self, end: int) -> None:
@@ -272,17 +286,17 @@ class ModelField:
         try:
             self.model = self.held[self._begin : self._end].decode()
         except UnicodeDecodeError:
-            raise InvalidRequestError("model must be text in UTF-8", "model") from None
+            raise InvalidRequestError("model must be UTF-8 text", "model") from None
 
     def renamed(self, target: str) -> bytes:
-        """Return what has come until the model was known, with another model in it."""
+        """Return what is held, with another model in it."""
         return b"".join((self.held[: self._begin], target.encode(), self.held[self._end :]))
 
     def end(self) -> None:
-        """Say that nothing more comes.
+        """End the form.
 
         Raises:
-            InvalidRequestError: The model is still not known, or the form ends among the headers of a part.
+            InvalidRequestError: It has no model, or ends within the headers of a part.
         """
         if self.model is None:
             raise _missing("there is none")

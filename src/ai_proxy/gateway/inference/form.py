@@ -9,7 +9,7 @@ class FormBody:
     """A form that is held until its `model` field has come, and passed on as it arrives from then on.
 
     Attributes:
-        error: Why its parts cannot be told apart; None when they can.
+        error: Why the form cannot be split into parts; None when it can.
 
     Args:
         content_type: As the client sent it.
@@ -38,7 +38,7 @@ class FormBody:
         """Take a piece: hold it for the model's name, or frame it.
 
         Raises:
-            InvalidRequestError: A file comes before the model, the model is not text, or it comes twice.
+            InvalidRequestError: The form has no valid `model` field before its files, or more than one.
         """
         was_known, self.is_known = self.is_known, self._field.feed(data)
         if not was_known:

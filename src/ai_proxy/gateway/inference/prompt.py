@@ -1,4 +1,4 @@
-"""What a request to a model says, and how it is changed for the engine that is to answer it. Pure."""
+"""Reads a request to a model, and changes it for the engine that answers it. Pure."""
 
 import itertools
 import re
@@ -25,39 +25,39 @@ _ENCODER = msgspec.json.Encoder()
 _TRUE, _FALSE, _NULL = Raw(b"true"), Raw(b"false"), Raw(b"null")
 
 _LIKE_MODEL = frozenset(map("".join, itertools.product(*zip("model", "MODEL", strict=True)))) - {"model"}
-"""Names that engines written in Go take for `model`: their JSON does not tell capitals from small letters."""
+"""Names that engines written in Go take for `model`: their JSON decoder ignores case."""
 _NEVER = Annotated[str, Meta(min_length=1, max_length=0)]
-"""The type of what must not be there."""
+"""The type of a member that must be absent: no string satisfies it."""
 
 LARGE = 256 * 1024
-"""Bytes from which on a body takes so long to read that other requests would have to wait."""
+"""Bytes above which a body is read in a thread, since other requests would have to wait for it."""
 MAX_MEMBERS = 1000
-"""Members of a large body that is read in full: each takes far more memory than it takes bytes."""
+"""Most members of a large body that is decoded: each takes far more memory than it has bytes."""
 MAX_NAMES = 50_000
-"""Names in it, at any depth, up to which its members need not be told from those of what is in it."""
+"""Names in a body, at any depth, below which its members need not be counted."""
 MAX_TOKENS = 1_000_000
-"""Texts and brackets that are looked at to do so."""
+"""Strings and brackets after which the search for member names gives up."""
 
 _MODEL_NAME = b'"%b"' % b"".join(
     rb"(?:[%c%c]|\\u00(?i:%02x|%02x))" % (small, large, small, large)
     for small, large in zip(b"model", b"MODEL", strict=True)
 )
-"""The name `model` in every way in which JSON can write it."""
+"""The name `model`, with or without JSON escapes, in any case."""
 _IS_MODEL = re.compile(_MODEL_NAME)
 _MAY_NAME_MODEL = re.compile(_MODEL_NAME + rb"\s*:\s*[^\s{]")
-"""Such a member, at any depth; with an object, it describes a parameter of a tool, and is no model's name."""
+"""A member of that name, at any depth, unless its value is an object: that describes a tool's parameter."""
 _NAME_APART = re.compile(rb'"\s++:')
 _TOKEN = re.compile(
     rb'([{\[])|([}\]])|("[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:)|"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL
 )
-"""What tells the depth of a JSON text: brackets that open and close, names with their colon, other texts."""
+"""The tokens that determine depth in JSON: opening and closing brackets, names with their colon, strings."""
 _OPENS, _CLOSES, _NAMES = 1, 2, 3
 
 PARTS: Mapping[Modality, re.Pattern[bytes]] = {
     Modality.IMAGE: re.compile(rb'"type"\s*+:\s*+"(?:image_url|input_image|image)"'),
     Modality.AUDIO: re.compile(rb'"type"\s*+:\s*+"(?:input_audio|audio_url)"'),
 }
-"""The type of a content part, as it stands in a prompt: within a text, its quotes would be escaped."""
+"""The type of a content part as written in a prompt: within a string, its quotes would be escaped."""
 
 UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 """What reading a body may raise."""
@@ -117,7 +117,7 @@ def _plain_reader(rules: frozenset[tuple[str, Treatment, float, float]]) -> Plai
 
     def see(_: type, name: object) -> object:
         if names or not isinstance(name, str):
-            raise TypeError("one text was expected")  # of two models, engines take the first or the last
+            raise TypeError("one string was expected")  # of two models, engines take the first or the last
         names.append(name)
         return _NAME
 
@@ -164,15 +164,13 @@ def read(body: bytes | bytearray, *, streams_by_default: bool = False) -> Prompt
         raise InvalidRequestError(f"the body must be a JSON object: {_in_words(error, body)}") from None
     named = fields.get("model")
     if named is None:
-        raise InvalidRequestError(
-            "the request must say which model it is for; GET /v1/models lists them", "model"
-        )
+        raise InvalidRequestError("the request must name a model; GET /v1/models lists the models", "model")
     try:
         model = _TEXT.decode(named)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise InvalidRequestError("model must be a string", "model") from None
     if not _LIKE_MODEL.isdisjoint(fields):
-        raise InvalidRequestError("model must be said once, in small letters", "model")
+        raise _ambiguous_model()
     asked = fields.get("stream")
     if asked is None or asked == _NULL:
         return Prompt(model, streams_by_default, fields)
@@ -182,26 +180,30 @@ def read(body: bytes | bytearray, *, streams_by_default: bool = False) -> Prompt
 
 
 def check_one_model(body: bytes | bytearray) -> None:
-    r"""See that a body says once which model it is for: of several, engines take the first or the last.
+    r"""Check that a body names one model: of several, some engines take the first, others the last.
 
     Raises:
-        InvalidRequestError: It says so twice.
+        InvalidRequestError: It names more than one.
 
     >>> check_one_model(b'{"model": "a", "tools": [{"model": "x"}]}')
     >>> check_one_model(b'{"model": "a", "mod\\u0065l": "b"}')
     Traceback (most recent call last):
-    ai_proxy.core.errors.InvalidRequestError: model must be said once, in small letters
+    ai_proxy.core.errors.InvalidRequestError: model must be given exactly once, in lower case
     """
     if body.count(b'"model"') == 1 and body.find(b"\\u00") < 0:
         return
     if len(_MAY_NAME_MODEL.findall(body)) < 2:
         return
     if len([name for name in member_names(body) if _IS_MODEL.match(name)]) > 1:
-        raise InvalidRequestError("model must be said once, in small letters", "model")
+        raise _ambiguous_model()
+
+
+def _ambiguous_model() -> InvalidRequestError:
+    return InvalidRequestError("model must be given exactly once, in lower case", "model")
 
 
 def check_members(body: bytes | bytearray) -> None:
-    """See that a body can be read in full without taking many times its size.
+    """Check that decoding a body does not take many times its size in memory.
 
     Raises:
         InvalidRequestError: It has too many members.
@@ -209,14 +211,16 @@ def check_members(body: bytes | bytearray) -> None:
     if body.count(b'":') + len(_NAME_APART.findall(body)) < MAX_NAMES:
         return
     if next(itertools.islice(member_names(body), MAX_MEMBERS, None), None) is not None:
-        raise InvalidRequestError(f"a body over {LARGE} bytes may have {MAX_MEMBERS} members at most")
+        raise InvalidRequestError(
+            f"a body of more than {LARGE} bytes must not have more than {MAX_MEMBERS} members"
+        )
 
 
 def member_names(body: bytes | bytearray) -> Iterator[bytes]:
-    """Yield the names of a JSON object's members as they are written, without reading what is in them.
+    """Yield the names of a JSON object's members as written, without decoding their values.
 
     Raises:
-        InvalidRequestError: That takes too long.
+        InvalidRequestError: The object does not end, or takes too long to search.
 
     >>> list(member_names(b'{"a": {"b": 1}, "c" : ["d"], "e": "f: g"}'))
     [b'"a":', b'"c" :', b'"e":']
@@ -233,7 +237,9 @@ def member_names(body: bytes | bytearray) -> Iterator[bytes]:
         elif kind == _NAMES and depth == 1:
             yield token[0]
     if depth:
-        raise InvalidRequestError(f"the body must be a JSON object with {MAX_TOKENS} texts and lists at most")
+        raise InvalidRequestError(
+            f"the body must be a complete JSON object with at most {MAX_TOKENS} strings and brackets"
+        )
 
 
 def _in_words(error: Exception, body: bytes | bytearray) -> str:
@@ -325,7 +331,7 @@ def _clamp(value: Raw, rule: Rule) -> float | None:
 
 
 def check_modalities(body: bytes | bytearray, prompt: Prompt, route: ModelRoute) -> None:
-    """See that a prompt holds nothing that its model cannot take.
+    """Check that a prompt has no images or audio that its model cannot read.
 
     Raises:
         UnsupportedModalitiesError: It has images or audio, for a model without.
