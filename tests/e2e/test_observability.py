@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.conftest import Proxy, eventually, fake, free_port
 from tests.rigs.otlp_sink import attributes, otlp_sink
 
+from ai_proxy.platform.extras import how_to_install
 from ai_proxy.testing.fake_engine import Behaviour
 
 
@@ -115,7 +116,7 @@ def test_missing_packages_are_told_and_the_proxy_serves(proxy: Proxy, tmp_path: 
     assert proxy.ask("/health").status == 200
     log = proxy.log.read_text()
     assert "is not installed, so nothing is exported" in log
-    assert "pip install 'ai-inference-proxy[otel]'" in log
+    assert how_to_install("otel") in log
 
 
 def program(name: str) -> str:

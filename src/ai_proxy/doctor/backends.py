@@ -13,6 +13,7 @@ from ai_proxy.core.service import DockerLaunch, Mount, ProcessLaunch, Service
 from ai_proxy.doctor.finding import Finding, ok, problem, shorten, warning
 from ai_proxy.doctor.installation import Installation
 from ai_proxy.platform.clock import SystemClock
+from ai_proxy.platform.extras import how_to_install
 from ai_proxy.runtimes.docker.access import machine_of, own_container
 from ai_proxy.runtimes.process.command import choose_program, is_installed
 
@@ -129,8 +130,7 @@ def classify_llama_server(path: str | None, installed: Callable[[str], bool] = i
         return ok("llama-server", f"found at {path}")
     if installed("xllamacpp"):
         return ok("llama-server", "not on PATH; the embedded llama.cpp is used instead")
-    hint = "pip install 'ai-inference-proxy[llamacpp]' installs one"
-    return ok("llama-server", f"neither on PATH nor embedded; {hint}")
+    return ok("llama-server", f"neither on PATH nor embedded; to embed one: {how_to_install('llamacpp')}")
 
 
 async def check_engines(installation: Installation) -> Sequence[Finding]:

@@ -15,10 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-NOT_INSTALLED = (
-    "the embedded llama.cpp is not installed: install llama.cpp's llama-server, "
-    "or: pip install 'ai-inference-proxy[llamacpp]'"
-)
+from ai_proxy.platform.extras import how_to_install
 
 
 def gpu_layers(text: str) -> int:
@@ -151,7 +148,10 @@ def serve(settings: dict[str, Any]) -> None:
     try:
         import xllamacpp
     except ModuleNotFoundError:
-        sys.exit(f"error: {NOT_INSTALLED}")
+        sys.exit(
+            "error: the embedded llama.cpp is not installed: install llama.cpp's llama-server, "
+            f"or: {how_to_install('llamacpp')}"
+        )
     except ImportError as error:  # most often libgomp, which slim images lack
         sys.exit(
             f"error: the embedded llama.cpp cannot be loaded: {error}; "

@@ -8,6 +8,7 @@ from typing import Any
 
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.ports import Clock
+from ai_proxy.platform.extras import how_to_install
 
 try:
     import psycopg
@@ -15,7 +16,7 @@ try:
     from psycopg.types.string import TextLoader
 except ImportError as error:
     raise StoreError(
-        "a store in PostgreSQL needs psycopg; run 'pip install ai-inference-proxy[postgres]'"
+        f"a store in PostgreSQL needs psycopg; install it with: {how_to_install('postgres')}"
     ) from error
 
 CHANNEL = "ai_proxy_changes"

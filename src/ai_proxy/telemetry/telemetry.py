@@ -12,6 +12,7 @@ from ai_proxy.core.events import ServiceEvent
 from ai_proxy.core.ports import Clock, Recorder, Tracing
 from ai_proxy.core.settings import TelemetrySettings
 from ai_proxy.core.usage import RequestRecord
+from ai_proxy.platform.extras import how_to_install
 from ai_proxy.platform.tasks import Background
 from ai_proxy.telemetry.metrics import Metrics, ServiceFacts
 from ai_proxy.telemetry.otel.settings import Plan
@@ -22,10 +23,7 @@ if TYPE_CHECKING:
 MAX_RECENT = 500
 """Finished requests that are kept, of about half a kilobyte each."""
 
-MISSING = (
-    "OpenTelemetry is configured, but {} is not installed, so nothing is exported; "
-    "install it with: pip install 'ai-inference-proxy[otel]'"
-)
+MISSING = "OpenTelemetry is configured, but {} is not installed, so nothing is exported; install it with: {}"
 
 
 class RecentRequests:
@@ -151,7 +149,7 @@ def _export(
         return Export(plan, metrics, version, host, clock, background)
     except ModuleNotFoundError as error:
         # The variables are often set for every program of a machine: they must not stop this one.
-        logger.warning(MISSING, error.name)
+        logger.warning(MISSING, error.name, how_to_install("otel"))
     except Exception as error:  # noqa: BLE001 - the SDK raises anything for variables that it cannot read
         logger.warning(
             "cannot set up OpenTelemetry, nothing is exported; check the OTEL_* variables: {}", error

@@ -224,7 +224,7 @@ def test_llama_server_is_found_on_path_or_within() -> None:
 
     assert texts[0] == "found at /usr/bin/llama-server"
     assert "embedded llama.cpp" in texts[1]
-    assert "installs one" in texts[2]
+    assert "to embed one: " in texts[2]
 
 
 @given(st.text(), st.integers(1, 50))

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from ai_proxy.core.errors import RuntimeFailureError
 from ai_proxy.core.service import ProcessLaunch
-
-HINTS = {"llama-server": "install llama.cpp's llama-server, or: pip install 'ai-inference-proxy[llamacpp]'"}
-"""What to do about a missing program."""
+from ai_proxy.platform.extras import how_to_install
 
 FALLBACK_NEEDS = {"ai_proxy.engines.llamacpp_embedded": "xllamacpp"}
 """The package that each fallback module needs."""
@@ -109,9 +107,10 @@ def choose_program(
     needs = (FALLBACK_NEEDS[word] for word in launch.fallback if word in FALLBACK_NEEDS)
     if launch.fallback and all(map(installed, needs)):
         return launch.fallback
-    raise RuntimeFailureError(
-        f"{program} is not on PATH: {HINTS.get(program, 'install it, or give its full path')}"
-    )
+    advice = "install it, or give its full path"
+    if program == "llama-server":
+        advice = f"install llama.cpp's llama-server, or: {how_to_install('llamacpp')}"
+    raise RuntimeFailureError(f"{program} is not on PATH: {advice}")
 
 
 def explain_failure(command: Command, error: Exception) -> RuntimeFailureError:
