@@ -19,6 +19,10 @@ ROOT = Path(__file__).parents[2]
         pytest.param("ruff check", id="lint"),
         pytest.param("ruff format --check --diff", id="format"),
         pytest.param("python scripts/lock --check", id="lock"),
+        pytest.param(
+            "check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/release.yml",
+            id="workflow",
+        ),
     ],
 )
 def test_nothing_is_found_by(command: str) -> None:
