@@ -21,7 +21,6 @@ def finished(**facts: object) -> RequestRecord:
         "first_token": 1.0,
         "tokens_in": 9,
         "tokens_out": 21,
-        "loaded": True,
         "traceparent": "",
         "parent": "",
         "first_byte": -1.0,

@@ -29,7 +29,6 @@ class RequestRecord(NamedTuple):
         first_token: From the start to the first byte of the response's body; negative without one.
         tokens_in: Tokens of the prompt; UNKNOWN when the engine does not report them.
         tokens_out: Tokens of the answer; UNKNOWN when the engine does not report them.
-        loaded: Whether the request waited for a start.
         received: Body bytes from the client.
         sent: Body bytes to the client.
         traceparent: Sent to the backend: the proxy's own, else the client's; empty without one.
@@ -52,11 +51,15 @@ class RequestRecord(NamedTuple):
     first_token: float
     tokens_in: int
     tokens_out: int
-    loaded: bool
     received: int
     sent: int
     traceparent: str
     parent: str
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the request waited for a start."""
+        return self.waited > 0
 
     @property
     def tokens_per_second(self) -> float | None:

@@ -25,6 +25,7 @@ from ai_proxy.core.errors import (
     UpstreamInvalidError,
 )
 from ai_proxy.core.http import CLIENT, PRINCIPAL
+from ai_proxy.core.ports import Tracing
 from ai_proxy.core.scheduling import Ask
 from ai_proxy.core.service import Lease, Outcome
 from ai_proxy.core.settings import MB
@@ -52,7 +53,7 @@ from ai_proxy.gateway.inference.form import FormBody
 from ai_proxy.gateway.inference.prompt import LARGE
 from ai_proxy.gateway.inference.resolver import FormResolver, PromptResolver, Resolver
 from ai_proxy.gateway.inference.rewriter import ResponseRewriter, WholeResponse, is_event_stream, warning_line
-from ai_proxy.gateway.inference.usage import UsageMeter, charged, known
+from ai_proxy.gateway.inference.usage import AnswerMeter, StreamMeter, UsageMeter, charged, known
 from ai_proxy.gateway.ports import ClientSide, Shared, UpstreamSide
 from ai_proxy.gateway.principal import NOBODY, Principal
 from ai_proxy.gateway.routing.endpoints import Frontend, ModelEndpoint
@@ -313,7 +314,7 @@ class Exchange:
         endpoint = plan.endpoint
         if endpoint is None:
             if plan.principal.counts_tokens:
-                self.usage = UsageMeter(counts_events=True)
+                self.usage = StreamMeter()
         elif plan.is_form:
             self.body = form = FormBody(plan.request.header(b"content-type"), chunked=request.chunked)
             self.resolver = FormResolver(endpoint, plan.principal, plan.path, form)
@@ -483,38 +484,35 @@ class Exchange:
         self.begin()
 
     def begin(self) -> None:
-        """Its turn has come."""
+        """Its turn has come: count the request, find out who answers, and go there."""
         try:
-            self._begin()
+            if self.plan.principal.meters and not self.meters:
+                self.await_body()
+            resolver = self.resolver
+            if self.error is None and self.plan.answer is not None:
+                self._respond(self.plan.answer)
+                return
+            if self.error is None and resolver is not None:
+                if len(self.payload) > LARGE and not self.plan.is_form:
+                    self.phase = ADMITTING
+                    self._work(partial(self._resolve_large, resolver), "read a large body")
+                    return
+                try:
+                    if self.shared.tracing is not None:
+                        self._trace(self.shared.tracing)
+                    self._follow(resolver, resolver.resolve(self.shared, self.payload, self.request_id))
+                except ProxyError as error:
+                    self.error = error
+                if self.error is not None and not self.is_ready:
+                    return  # until the rest of a small upload has come
+            self._go_on()
         except Exception as error:  # noqa: BLE001 - a surprise must not leave its request unanswered
             self.fail(self._unexpected(error))
 
-    def _begin(self) -> None:
-        """Count the request, find out who answers, and go there."""
-        if self.plan.principal.meters and not self.meters:
-            self.await_body()
-        if self.error is None and self.plan.answer is not None:
-            self._respond(self.plan.answer)
-            return
-        if self.error is None and self.resolver is not None:
-            if len(self.payload) > LARGE and not self.plan.is_form:
-                self.phase = ADMITTING
-                self._work(partial(self._resolve_large, self.resolver), "read a large body")
-                return
-            try:
-                self._trace()
-                self._resolve(
-                    self.resolver, self.resolver.resolve(self.shared, self.payload, self.request_id)
-                )
-            except ProxyError as error:
-                self.error = error
-            if self.error is not None and not self.is_ready:
-                return  # until the rest of a small upload has come
-        self._go_on()
-
     async def _resolve_large(self, resolver: Resolver) -> None:
-        self._trace()
-        self._resolve(resolver, await self._read_large(resolver.resolve, self.payload))
+        if self.shared.tracing is not None:
+            self._trace(self.shared.tracing)
+        self._follow(resolver, await self._read_large(resolver.resolve, self.payload))
         self._go_on()
 
     async def _read_large[Found](self, read: Read[Found], payload: bytes | bytearray) -> Found:
@@ -548,24 +546,20 @@ class Exchange:
         except RateLimitedError as error:
             self._refuse_body(error)
 
-    def _trace(self) -> None:
-        """Begin a trace of the request, where there are traces."""
-        if self.shared.tracing is not None and not self.traceparent:
-            own = self.shared.tracing.begin(self.plan.traceparent) or self.plan.traceparent
+    def _trace(self, tracing: Tracing) -> None:
+        """Begin a trace of the request, unless it has one."""
+        if not self.traceparent:
+            own = tracing.begin(self.plan.traceparent) or self.plan.traceparent
             if own:
                 self.traceparent = b"traceparent: %b\r\n" % own
 
-    def _resolve(self, resolver: Resolver, payload: bytes | bytearray) -> None:
-        """Take over the model that was found, and the request as it was fitted to its engine."""
+    def _follow(self, resolver: Resolver, payload: bytes | bytearray) -> None:
+        """Take over what the resolver has found: the destination, what to send, a meter, a rewriter."""
         if payload is not self.payload:
             self.original, self.payload = self.payload, payload
-        self._follow(resolver)
-
-    def _follow(self, resolver: Resolver) -> None:
-        """Take over what the resolver has found: the destination, a meter, a rewriter."""
         if resolver.found is not None:
             self.destination = resolver.found.destination
-        self.usage = UsageMeter(counts_events=resolver.streaming)
+        self.usage = StreamMeter() if resolver.streaming else AnswerMeter()
         if resolver.translation is not None or self.head_sent:
             self._rewrite(resolver)
 
@@ -622,9 +616,8 @@ class Exchange:
             else:
                 payload = resolver.resolve_again(self.shared, original, self.request_id)
             if payload is not None:
-                self.payload = payload
                 self.rewriter, self.content_only = None, self.request.is_http10
-            self._follow(resolver)
+            self._follow(resolver, self.payload if payload is None else payload)
         self._forward(self.destination or destination, lease)
 
     def _wants_comments(self, resolver: Resolver) -> bool:
@@ -1084,9 +1077,10 @@ class Exchange:
     def _finish(self, outcome: Outcome) -> None:
         """End. Runs once, whatever happened."""
         self.phase = DONE
-        task, self.task = self.task, None
-        if task is not None and not task.done() and task is not asyncio.current_task():
-            task.cancel()
+        if (task := self.task) is not None:
+            self.task = None
+            if not task.done() and task is not asyncio.current_task():
+                task.cancel()
         shared = self.shared
         now = shared.now()
         tokens = NO_TOKENS
@@ -1151,7 +1145,6 @@ class Exchange:
                     self.first_token,
                     tokens[0],
                     tokens[1],
-                    waited > 0,
                     self.received,
                     self.sent,
                     traceparent[13:-2].decode("latin-1") if traceparent else "",

@@ -6,11 +6,9 @@ render the counts on demand.
 """
 
 from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from operator import itemgetter
-from typing import Protocol
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from ai_proxy.core.lifecycle import State
 from ai_proxy.core.usage import RequestRecord
@@ -30,10 +28,6 @@ SPEED_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 75.0, 100.0, 150.0, 200.
 
 TOKEN_BUCKETS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0)
 """Upper bounds in tokens: those of OpenTelemetry's `gen_ai.client.token.usage`, up to a million."""
-
-_model_of: Callable[[RequestRecord], tuple[str, str]] = itemgetter(
-    RequestRecord._fields.index("service_id"), RequestRecord._fields.index("model")
-)
 
 OTHER = ""
 """Label of requests that belong to no declared service."""
@@ -86,15 +80,20 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
-    def observe_all(self, values: Sequence[float]) -> None:
+    def observe_all(self, values: Iterable[float]) -> None:
         """Add observations, at less cost than one by one: most of them fall in the same few buckets.
 
+        Args:
+            values: Negative ones stand for what is not known, and are left out.
+
         >>> histogram = Histogram((0.5, 1.0))
-        >>> histogram.observe_all([0.7, 9.0, 0.5, 0.1])
+        >>> histogram.observe_all([0.7, 9.0, -1, 0.5, 0.1])
         >>> histogram.counts, histogram.total
         ([2, 1, 1], 10.3)
         """
         values = sorted(values)
+        if values and values[0] < 0:
+            del values[: bisect_left(values, 0)]
         counts, bounds, begin = self.counts, self.bounds, 0
         while begin < len(values):
             bucket = bisect_left(bounds, values[begin])
@@ -119,25 +118,43 @@ class Histogram:
         return buckets
 
 
-@dataclass(frozen=True, slots=True)
 class Batch:
-    """Finished requests to one model, and what more than one count needs of them.
+    """Finished requests, fact by fact: to count them so takes half the time of request by request.
 
     Attributes:
         requests: At least one.
+        facts: The values of each field of `RequestRecord`, in the order of the requests.
         statuses: Number of requests by status.
-        seconds: Their durations, in order.
+        seconds: Their durations, sorted.
     """
 
-    requests: Sequence[RequestRecord]
-    statuses: Mapping[int, int]
-    seconds: Sequence[float]
+    __slots__ = ("facts", "requests", "seconds", "statuses")
+
+    def __init__(self, requests: Sequence[RequestRecord]) -> None:
+        self.requests = requests
+        self.facts: Mapping[str, tuple[Any, ...]] = dict(
+            zip(RequestRecord._fields, zip(*requests, strict=True), strict=True)
+        )
+        statuses = self.facts["status"]
+        self.statuses = {status: statuses.count(status) for status in set(statuses)}
+        self.seconds = sorted(self.facts["seconds"])
+
+    @property
+    def streams(self) -> Sequence[RequestRecord]:
+        """Those that began to stream an answer."""
+        if not any(self.facts["streamed"]):
+            return ()
+        return [r for r in self.requests if r.streamed and r.status < 400 and r.first_token >= 0.0]
 
 
-def _batch(requests: Sequence[RequestRecord]) -> Batch:
-    return Batch(
-        requests, Counter([one.status for one in requests]), sorted([one.seconds for one in requests])
-    )
+def _by_model(batch: Batch) -> list[Batch]:
+    """Return a batch for each model; most often there is but one."""
+    if len(set(batch.facts["model"])) == len(set(batch.facts["service_id"])) == 1:
+        return [batch]
+    by_model: defaultdict[tuple[str, str], list[RequestRecord]] = defaultdict(list)
+    for one in batch.requests:
+        by_model[one.service_id, one.model].append(one)
+    return [Batch(requests) for requests in by_model.values()]
 
 
 def _count(totals: dict[int, int], statuses: Mapping[int, int]) -> None:
@@ -162,13 +179,12 @@ class ModelMetrics:
 
     def add(self, batch: Batch) -> None:
         """Count finished requests; only streams have a time to the first token."""
-        requests = batch.requests
         _count(self.statuses, batch.statuses)
         self.durations.observe_all(batch.seconds)
-        self.waits.observe_all([one.waited for one in requests])
-        self.tokens_in.observe_all([one.tokens_in for one in requests if one.tokens_in >= 0])
-        self.tokens_out.observe_all([one.tokens_out for one in requests if one.tokens_out >= 0])
-        if streams := [r for r in requests if r.streamed and r.status < 400 and r.first_token >= 0.0]:
+        self.waits.observe_all(batch.facts["waited"])
+        self.tokens_in.observe_all(batch.facts["tokens_in"])
+        self.tokens_out.observe_all(batch.facts["tokens_out"])
+        if streams := batch.streams:
             self.first_tokens.observe_all([one.first_token for one in streams])
             speeds = [one.tokens_per_second for one in streams]
             self.speeds.observe_all([known for known in speeds if known is not None])
@@ -191,12 +207,11 @@ class ServiceMetrics:
 
     def add(self, batch: Batch) -> None:
         """Count finished requests to a model, which are exchanges as well."""
-        requests = batch.requests
         _count(self.statuses, batch.statuses)
         self.durations.observe_all(batch.seconds)
-        self.first_bytes.observe_all([one.first_byte for one in requests if one.first_byte >= 0.0])
-        self.received += sum([one.received for one in requests])
-        self.sent += sum([one.sent for one in requests])
+        self.first_bytes.observe_all(batch.facts["first_byte"])
+        self.received += sum(batch.facts["received"])
+        self.sent += sum(batch.facts["sent"])
 
 
 class Metrics:
@@ -257,16 +272,13 @@ class Metrics:
         unsettled, self._unsettled = self._unsettled, []
         if not unsettled:
             return
-        models = set(map(_model_of, unsettled))
-        for service_id, model in models:
-            same = unsettled
-            if len(models) > 1:
-                same = [one for one in same if one.model == model and one.service_id == service_id]
-            self._count(service_id, model, _batch(same))
+        for batch in _by_model(Batch(unsettled)):
+            self._count(batch)
         self._listeners.publish(unsettled)
 
-    def _count(self, service_id: str, model: str, batch: Batch) -> None:
+    def _count(self, batch: Batch) -> None:
         """Count finished requests to one model."""
+        service_id, model = batch.requests[0].service_id, batch.requests[0].model
         service = self._services.get(service_id, self._other)
         service.add(batch)
         counted = service.models.get(model)

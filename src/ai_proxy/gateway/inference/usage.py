@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -52,22 +52,28 @@ class Answer(msgspec.Struct, gc=False):
 _read_answer = msgspec.json.Decoder(Answer).decode
 
 
-class UsageMeter(msgspec.Struct, gc=False, eq=False):
-    """Keeps the two ends of a response as it passes, and reads the tokens from them once it is over.
+class UsageMeter(Protocol):
+    """Keeps the two ends of a response as it passes, and reads the tokens from them once it is over."""
 
-    Args:
-        counts_events: Whether to count the events of a stream, for engines that report no tokens.
-    """
+    def see(self, data: bytes) -> None:
+        """Take note of a piece of the response's body, which is not empty."""
 
-    counts_events: bool
-    _events: int = 0
+    @property
+    def latest(self) -> bytes:
+        """The last piece; empty before the first."""
+
+    def tokens(self) -> tuple[int, int]:
+        """Return the tokens of the prompt and of the answer; UNKNOWN for what the engine does not report."""
+
+
+class AnswerMeter(msgspec.Struct, gc=False, eq=False):
+    """The meter of an answer that comes whole, most often in one piece: quickly made, slowly changed."""
+
     _first: bytes = b""
     _last: deque[bytes] | None = None  # the last pieces, when there are several
 
     def see(self, data: bytes) -> None:
-        """Take note of a piece of the response's body, which is not empty."""
-        if self.counts_events:
-            self._events += data.count(EVENT)
+        """See `UsageMeter`."""
         if self._last is not None:
             self._last.append(data)
         elif self._first:
@@ -77,11 +83,37 @@ class UsageMeter(msgspec.Struct, gc=False, eq=False):
 
     @property
     def latest(self) -> bytes:
-        """The last piece; empty before the first."""
+        """See `UsageMeter`."""
         return self._last[-1] if self._last is not None else self._first
 
     def tokens(self) -> tuple[int, int]:
-        """Return the tokens of the prompt and of the answer; UNKNOWN for what the engine does not report."""
+        """See `UsageMeter`."""
+        return count_tokens(self._first, self._last, 0)
+
+
+class StreamMeter:
+    """The meter of a stream; it counts the events as well, for engines that report no tokens."""
+
+    __slots__ = ("_events", "_first", "_last")
+
+    def __init__(self) -> None:
+        self._events = 0
+        self._first = b""
+        self._last: deque[bytes] = deque(maxlen=KEPT)
+
+    def see(self, data: bytes) -> None:
+        """See `UsageMeter`."""
+        self._events += data.count(EVENT)
+        self._first = self._first or data
+        self._last.append(data)
+
+    @property
+    def latest(self) -> bytes:
+        """See `UsageMeter`."""
+        return self._last[-1] if self._last else b""
+
+    def tokens(self) -> tuple[int, int]:
+        """See `UsageMeter`."""
         return count_tokens(self._first, self._last, self._events)
 
 
