@@ -123,10 +123,10 @@ def _plain_reader(rules: frozenset[tuple[str, Treatment, float, float]]) -> Plai
 
     decode = msgspec.json.Decoder(cast("type[_Plain]", shape), dec_hook=see).decode
 
-    def read_plain(body: bytes | bytearray) -> tuple[str, bool | None]:
+    def read_plain(body: bytes | bytearray) -> tuple[str, bool]:
         names.clear()
-        stream = decode(body).stream
-        return names[0], stream
+        streaming = decode(body).stream is True
+        return names[0], streaming
 
     return read_plain
 

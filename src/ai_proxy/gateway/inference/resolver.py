@@ -140,7 +140,8 @@ class PromptResolver(msgspec.Struct, gc=False, eq=False):
         if self.principal.limited:
             self.principal.check_model(*found.route.names)
         self.model = found.route.name
-        self.streaming = streaming is True
+        if streaming is not self.streaming:  # to change it takes longer than to look
+            self.streaming = streaming
         self.found = found
         return payload
 

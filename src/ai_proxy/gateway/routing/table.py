@@ -68,8 +68,8 @@ class ModelDestination:
         return cls(route, destination, understood, unchanged, len(route.modalities) < len(Modality))
 
 
-type PlainReader = Callable[[bytes | bytearray], tuple[str, bool | None]]
-"""Reads a small body that needs no change: its model, and whether it asks for a stream, if it says so.
+type PlainReader = Callable[[bytes | bytearray], tuple[str, bool]]
+"""Reads a small body that needs no change: its model, and whether it asks for a stream.
 
 Raises one of `inference.prompt.UNREADABLE` at any other. Only one thread may use it.
 """
