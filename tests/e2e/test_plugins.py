@@ -27,8 +27,7 @@ def installed(proxy: Proxy, tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("installed")
 def test_a_service_of_an_added_engine_is_served_by_an_added_runtime(proxy: Proxy) -> None:
-    options = {"words": "so it is"}
-    proxy.configure(sage={"type": "made-up", "runtime": "inside", "models": ["wise"], "options": options})
+    proxy.configure(sage={"type": "made-up", "runtime": "inside", "options": {"words": "so it is"}})
     proxy.serve()
 
     answer = proxy.ask("/v1/chat/completions", chat(model="sage/wise"))

@@ -8,7 +8,7 @@ from typing import Self
 from ai_proxy.core.abilities import Abilities, Modality
 from ai_proxy.core.errors import UnknownModelError
 from ai_proxy.core.ports import Model
-from ai_proxy.core.service import ExternalLaunch, Service
+from ai_proxy.core.service import Service
 
 SCHEME = "flm://"
 """Prefix of a name that selects an engine: `flm://ollama/llama3`."""
@@ -106,11 +106,11 @@ class Offer:
         return not (self.listed or self.service.models or self.service.aliases)
 
     def may_know(self, name: str) -> bool:
-        """Return whether `name` may be one of its models; an engine that somebody else runs need list none.
+        """Return whether `name`, in `service/name`, may be one of its models: before it lists any, each may.
 
-        A name that nobody lists starts no service: anything could be asked for so.
+        So the first request to a service can start it, with any model that the client knows it to have.
         """
-        return self.knows(name) or (not self.listed and isinstance(self.service.launch, ExternalLaunch))
+        return self.knows(name) or not self.listed
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,13 +175,17 @@ def test_an_engine_in_the_name_that_two_services_have_is_not_enough() -> None:
 PROCESS = ProcessLaunch(("serve",))
 
 
-@pytest.mark.threat("an ordinary key", "a start of a service by a name that nobody lists")
+@pytest.mark.threat("a limited key", "a start of a service that may have the model")
 @pytest.mark.parametrize("name", ["box/m1", "flm://plain/m1", "flm://box/m1"])
-def test_a_name_that_nobody_lists_leads_to_no_service_that_would_have_to_start(name: str) -> None:
-    table = ModelTable.of([offer("box", launch=PROCESS)])
+def test_a_service_that_has_listed_nothing_yet_may_have_any_model_but_no_limited_key_gets_there(
+    name: str,
+) -> None:
+    table = ModelTable.of([offer("box", launch=PROCESS), offer("real", ("m2",))])
 
-    with pytest.raises(UnknownModelError):
-        table.find(name)
+    route = table.find(name)
+
+    assert route.offer.service.id == "box"
+    assert "m1" not in route.names
 
 
 @pytest.mark.parametrize("name", ["box", "box/box", "flm://plain/box"])
