@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from loguru import logger
 
@@ -112,8 +112,16 @@ def _is_stderr(log_file: Path | None) -> bool:
 def _text_shape(record: "Record") -> str:
     record["message"] = visible(record["message"])
     record["extra"] = {name: visible(str(value)) for name, value in record["extra"].items()}
+    # In a key of its own: loguru fills in `exception` as the error has it, whose message may be a backend's.
+    cast(dict[str, object], record)["traceback"] = visible(_traceback(record))
     bound = "".join(f" <dim>{name}={{extra[{name}]}}</dim>" for name in record["extra"])
-    return f"{_HEAD}{bound}\n{{exception}}"
+    return f"{_HEAD}{bound}\n{{traceback}}"
+
+
+def _traceback(record: "Record") -> str:
+    """Return the traceback of a record's error; empty without one."""
+    error = record["exception"]
+    return "" if error is None else "".join(traceback.format_exception(error.type, error.value, error.traceback))
 
 
 def _json_shape(record: "Record") -> str:
@@ -132,8 +140,8 @@ def to_json(record: "Record") -> str:
         "message": record["message"],
         **{name: value for name, value in record["extra"].items() if name != "json"},
     }
-    if (error := record["exception"]) is not None:
-        line["exception"] = "".join(traceback.format_exception(error.type, error.value, error.traceback))
+    if shown := _traceback(record):
+        line["exception"] = shown
     return json.dumps(line, ensure_ascii=False, default=str).translate(IN_JSON)
 
 

@@ -44,6 +44,20 @@ def test_what_a_backend_says_controls_no_terminal(console: io.StringIO) -> None:
     assert console.getvalue().endswith("it said \\x1b]0;a title\\x07\\x9b2J service=\\x1b[2J\n")
 
 
+@pytest.mark.threat("a backend", "the terminal of an operator")
+def test_what_a_backend_says_controls_no_terminal_in_a_traceback_either(console: io.StringIO) -> None:
+    logs.configure(console=console)
+
+    try:
+        raise ValueError("bad answer: \x1b]0;a title\x07<red>{braces}")
+    except ValueError:
+        logger.exception("failed")
+
+    assert "Traceback (most recent call last):" in console.getvalue()
+    assert "ValueError: bad answer: \\x1b]0;a title\\x07<red>{braces}\n" in console.getvalue()
+    assert "\x1b" not in console.getvalue()
+
+
 def test_json_is_one_object_per_line(console: io.StringIO) -> None:
     logs.configure(log_format=LogFormat.JSON, console=console)
 
