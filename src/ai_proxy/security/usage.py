@@ -1,5 +1,6 @@
 """Counts requests and tokens by key and model, and writes the counts in batches."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
@@ -17,6 +18,8 @@ MAX_TOKENS = 10**9
 """Most tokens that are counted for one request: a backend may report any number."""
 MAX_A_DAY = 10_000
 """Such pairs in a day, likewise; those beyond are counted as other models."""
+MAX_A_KEY = 200
+"""Models of one key in a day, likewise: a key that invents names takes no room from the others."""
 OTHER_MODELS = "(other)"
 
 
@@ -36,6 +39,7 @@ class UsageLedger:
         self._pending: dict[tuple[str, str, str], list[int]] = {}
         self._today = ""
         self._seen: set[tuple[str, str, str]] = set()
+        self._models = Counter[str]()
 
     def __repr__(self) -> str:
         return f"<UsageLedger [{len(self._pending)} pending]>"
@@ -60,11 +64,14 @@ class UsageLedger:
         """Tell whether a pair may be counted apart."""
         if day != self._today:
             self._today, self._seen = day, set()
+            self._models.clear()
         if name in self._seen:
             return name in self._pending or len(self._pending) < MAX_PENDING
-        if len(self._pending) >= MAX_PENDING or len(self._seen) >= MAX_A_DAY:
+        key_id = name[0]
+        if len(self._pending) >= MAX_PENDING or len(self._seen) >= MAX_A_DAY or self._models[key_id] >= MAX_A_KEY:
             return False
         self._seen.add(name)
+        self._models[key_id] += 1
         return True
 
     async def flush(self) -> None:

@@ -6,7 +6,7 @@ from ai_proxy.core.errors import StoreFullError
 from ai_proxy.core.store_ports import Usage
 from ai_proxy.core.usage import UNKNOWN
 from ai_proxy.persistence.store import Store
-from ai_proxy.security.usage import MAX_A_DAY, MAX_PENDING, OTHER_MODELS, UsageLedger
+from ai_proxy.security.usage import MAX_A_DAY, MAX_A_KEY, MAX_PENDING, OTHER_MODELS, UsageLedger
 from ai_proxy.testing.fakes import FakeClock
 
 DAY = "2023-11-14"
@@ -46,14 +46,14 @@ async def test_what_cannot_be_written_is_written_later_and_once(store: Store, cl
 @pytest.mark.threat("a backend", "the memory or the time of the proxy")
 async def test_made_up_models_do_not_fill_the_memory(store: Store, clock: FakeClock) -> None:
     ledger = UsageLedger(store.usage, clock)
-    for number in range(MAX_PENDING + 100):
-        ledger.note_all([finished(key_id="k1", model=f"model-{number}", tokens_in=1, tokens_out=0)])
+    for number in range(MAX_PENDING + 1):
+        ledger.note_all([finished(key_id=f"k{number // 100}", model=f"model-{number}", tokens_in=1, tokens_out=0)])
 
     await ledger.flush()
 
     totals = await store.usage.totals()
     assert len(totals) == MAX_PENDING + 1
-    assert Usage("k1", OTHER_MODELS, DAY, 100, 100, 0) in totals
+    assert Usage(f"k{MAX_PENDING // 100}", OTHER_MODELS, DAY, 1, 1, 0) in totals
 
 
 async def test_whatever_a_client_or_a_backend_says_can_be_written(store: Store, clock: FakeClock) -> None:
@@ -86,13 +86,31 @@ async def test_finished_requests_count_for_the_keys_they_came_with(store: Store,
 
 
 @pytest.mark.threat("an ordinary key", "the memory and the time of the proxy")
-async def test_a_key_that_invents_names_all_day_fills_no_disk(store: Store, clock: FakeClock) -> None:
+async def test_a_key_that_invents_names_all_day_takes_no_room_from_others(
+    store: Store, clock: FakeClock
+) -> None:
     ledger = UsageLedger(store.usage, clock)
 
     for batch in range(12):
         ledger.note_all([finished(key_id="k1", model=f"m{batch}-{n}") for n in range(1000)])
+        ledger.note_all([finished(key_id="k2", model=f"mine-{batch}")])
         await ledger.flush()
 
     totals = await store.usage.totals()
-    assert len(totals) == MAX_A_DAY + 1
-    assert sum(one.requests for one in totals) == 12_000
+    assert len([one for one in totals if one.key_id == "k1"]) == MAX_A_KEY + 1
+    assert {one.model for one in totals if one.key_id == "k2"} == {f"mine-{batch}" for batch in range(12)}
+    assert sum(one.requests for one in totals) == 12_012
+
+
+@pytest.mark.threat("an ordinary key", "the memory and the time of the proxy")
+async def test_keys_that_invent_names_together_fill_no_disk(store: Store, clock: FakeClock) -> None:
+    ledger = UsageLedger(store.usage, clock)
+    keys = MAX_A_DAY // MAX_A_KEY + 5
+
+    for key in range(keys):
+        ledger.note_all([finished(key_id=f"k{key}", model=f"m{n}") for n in range(MAX_A_KEY)])
+        await ledger.flush()
+
+    totals = await store.usage.totals()
+    assert len(totals) == MAX_A_DAY + 5
+    assert sum(one.requests for one in totals) == keys * MAX_A_KEY
