@@ -44,6 +44,8 @@ CLOSE_SLACK = 10.0
 """Seconds beyond its grace that the end of the proxy waits for the end of a service."""
 RECOVERY_INTERVAL = 5.0
 """Longest pause, in seconds, between two tries to ask a runtime that is away what runs."""
+SAVE_WAIT = 1.0
+"""Longest wait, in seconds, of a stop or start by hand until that is saved; the saving goes on."""
 SWEEP_GRACE = 5.0
 """Seconds an orphan is given to end by itself."""
 
@@ -449,8 +451,12 @@ class ControlPlane:
         if held != self._held:
             self._held = held
             if self._holds is not None:
-                async with self._saving:
-                    await self._holds.save(self._held)
+                saving = self._background.run(partial(self._write_holds, self._holds), "save of stops by hand")
+                await wait_any(self._clock, saving, until=self._clock.now() + SAVE_WAIT)
+
+    async def _write_holds(self, holds: Holds) -> None:
+        async with self._saving:
+            await holds.save(self._held)
 
     def _supervisor(self, service_id: str) -> Supervisor:
         supervisor = self._supervisors.get(service_id)

@@ -6,6 +6,7 @@ statements are plain SQL that both databases understand, with `:name` for values
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
@@ -21,7 +22,9 @@ from ai_proxy.persistence.failures import explained
 FILE_NAME = "ai-proxy.db"
 """SQLite's file in the data directory."""
 PATIENCE = 5.0
-"""Seconds to wait for another process that writes."""
+"""Seconds to wait for another process that writes, those in the queue for the thread among them."""
+LEAST_PATIENCE = 0.02
+"""Such seconds for a transaction that has spent its own in the queue: the lock may be free by now."""
 
 type Row = Mapping[str, Any]
 
@@ -38,8 +41,13 @@ class Driver(Protocol):
     def connect(self) -> Any:
         """Open a connection (DB-API 2.0) in autocommit mode, whose rows are mappings."""
 
-    def begin(self, connection: Any, *, writes: bool) -> None:
+    def begin(self, connection: Any, *, writes: bool, patience: float) -> None:
         """Begin a transaction.
+
+        Args:
+            connection: As `connect` returned it.
+            writes: Whether it changes anything.
+            patience: Seconds to wait for another process that writes.
 
         Raises:
             StoreError: What it writes would be lost.
@@ -189,6 +197,7 @@ class Database:
         self.url = url
         self.where = str(url)
         self._driver = _driver(url, foreign_keys=foreign_keys, patience=patience)
+        self._patience = patience
         self._connection: Any = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
@@ -235,12 +244,14 @@ class Database:
                     yield change
 
     async def _run[T](self, work: Callable[[Transaction], T], *, writes: bool) -> T:
-        transact = partial(self._transact, work, writes=writes)
+        transact = partial(self._transact, work, time.monotonic(), writes=writes)
         return await asyncio.get_running_loop().run_in_executor(self._thread, transact)
 
-    def _transact[T](self, work: Callable[[Transaction], T], *, writes: bool) -> T:
+    def _transact[T](self, work: Callable[[Transaction], T], asked: float, *, writes: bool) -> T:
+        """Run a transaction; when a lock holds up one, those behind it do not each wait as long again."""
+        patience = max(LEAST_PATIENCE, self._patience - (time.monotonic() - asked))
         with explained(self.where, self._driver.errors):
-            connection = self._begun(writes=writes)
+            connection = self._begun(writes=writes, patience=patience)
             try:
                 result = work(Transaction(connection, self._driver))
                 connection.execute("COMMIT")
@@ -249,17 +260,17 @@ class Database:
                 raise
             return result
 
-    def _begun(self, *, writes: bool) -> Any:
+    def _begun(self, *, writes: bool, patience: float) -> Any:
         """Return the connection with a transaction begun: the last one, unless its server hung up."""
         if self._connection is not None:
             try:
-                self._driver.begin(self._connection, writes=writes)
+                self._driver.begin(self._connection, writes=writes, patience=patience)
             except self._driver.lost:
                 self._disconnect()
             else:
                 return self._connection
         self._connection = self._driver.connect()
-        self._driver.begin(self._connection, writes=writes)
+        self._driver.begin(self._connection, writes=writes, patience=patience)
         return self._connection
 
     def _roll_back(self) -> None:

@@ -54,7 +54,7 @@ class Postgres:
         connection.adapters.register_loader("json", TextLoader)  # as SQLite returns it
         return connection
 
-    def begin(self, connection: Any, *, writes: bool) -> None:  # noqa: ARG002 - all are alike
+    def begin(self, connection: Any, *, writes: bool, patience: float) -> None:  # noqa: ARG002 - all are alike
         """Begin a transaction."""
         connection.execute("BEGIN")
 

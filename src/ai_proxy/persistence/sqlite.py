@@ -68,14 +68,15 @@ class Sqlite:
             else:
                 return
 
-    def begin(self, connection: Any, *, writes: bool) -> None:
-        """Begin a transaction.
+    def begin(self, connection: Any, *, writes: bool, patience: float) -> None:
+        """Begin a transaction; `patience` holds for all its statements.
 
         Raises:
             StoreUnavailableError: The file that is open was deleted or replaced.
         """
         if writes:
             self._check_place()
+        connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
         # Taking the lock at once avoids the deadlock of two readers that both want to write.
         connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 

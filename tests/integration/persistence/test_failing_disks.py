@@ -1,5 +1,6 @@
 """Full, read-only, locked and damaged: each says what is wrong, and loses nothing that was kept."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -109,6 +110,22 @@ async def test_a_store_that_another_program_holds_can_be_read_and_is_written_lat
                 await store.settings.put("new", 2)
             assert await store.settings.all() == {"kept": 1}
             assert refused.value.retry_after
+            other.execute("ROLLBACK")
+
+        await store.settings.put("new", 2)
+
+
+async def test_a_lock_holds_up_a_queue_of_transactions_once(tmp_path: Path) -> None:
+    async with open_store(file_url(tmp_path), patience=0.5) as store:
+        await store.settings.put("kept", 1)
+        with closing(sqlite3.connect(tmp_path / "ai-proxy.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            queue = [store.settings.put(f"new {number}", 2) for number in range(100)]
+
+            async with asyncio.timeout(25):  # each on its own would make 50 s
+                results = await asyncio.gather(*queue, return_exceptions=True)
+
+            assert {type(result) for result in results} == {StoreUnavailableError}
             other.execute("ROLLBACK")
 
         await store.settings.put("new", 2)

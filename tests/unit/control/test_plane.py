@@ -130,6 +130,8 @@ class KeptSettings:
     def __init__(self) -> None:
         self.values: dict[str, object] = {}
         self.fails = False
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def all(self) -> dict[str, object]:
         return self.values
@@ -140,6 +142,7 @@ class KeptSettings:
     async def put(self, name: str, value: object) -> None:
         if self.fails:
             raise StoreError("the disk is full")
+        await self.answers.wait()
         self.values[name] = value
 
     async def drop(self, name: str) -> None:
@@ -202,6 +205,25 @@ async def test_a_stop_by_hand_holds_although_it_cannot_be_saved() -> None:
     await close(stage)
 
     assert (view.state, view.held) == (State.STOPPED, True)
+
+
+async def test_a_stop_by_hand_waits_for_no_store_that_is_locked() -> None:
+    clock, settings = FakeClock(), KeptSettings()
+    stage = build(clock, holds=Holds(settings, "me"))
+    await ready(stage, declare())
+    settings.answers.clear()
+
+    stopping = spawn(stage.plane.stop("svc", wait=5), "stop")
+    await clock.advance(1.5)
+    stopped_meanwhile = stopping.done()
+    settings.answers.set()
+    await settle()
+    kept = list(settings.values.values())
+    await close(stage)
+
+    assert stopped_meanwhile
+    assert (await stopping).state is State.STOPPED
+    assert kept == [["svc"]]
 
 
 async def test_an_unload_does_not_hold(stage: Stage) -> None:
