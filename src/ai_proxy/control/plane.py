@@ -451,7 +451,9 @@ class ControlPlane:
         if held != self._held:
             self._held = held
             if self._holds is not None:
-                saving = self._background.run(partial(self._write_holds, self._holds), "save of stops by hand")
+                saving = self._background.run(
+                    partial(self._write_holds, self._holds), "save of stops by hand"
+                )
                 await wait_any(self._clock, saving, until=self._clock.now() + SAVE_WAIT)
 
     async def _write_holds(self, holds: Holds) -> None:

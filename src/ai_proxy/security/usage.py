@@ -68,7 +68,11 @@ class UsageLedger:
         if name in self._seen:
             return name in self._pending or len(self._pending) < MAX_PENDING
         key_id = name[0]
-        if len(self._pending) >= MAX_PENDING or len(self._seen) >= MAX_A_DAY or self._models[key_id] >= MAX_A_KEY:
+        if (
+            len(self._pending) >= MAX_PENDING
+            or len(self._seen) >= MAX_A_DAY
+            or self._models[key_id] >= MAX_A_KEY
+        ):
             return False
         self._seen.add(name)
         self._models[key_id] += 1

@@ -121,7 +121,9 @@ def _text_shape(record: "Record") -> str:
 def _traceback(record: "Record") -> str:
     """Return the traceback of a record's error; empty without one."""
     error = record["exception"]
-    return "" if error is None else "".join(traceback.format_exception(error.type, error.value, error.traceback))
+    return (
+        "" if error is None else "".join(traceback.format_exception(error.type, error.value, error.traceback))
+    )
 
 
 def _json_shape(record: "Record") -> str:

@@ -47,7 +47,9 @@ async def test_what_cannot_be_written_is_written_later_and_once(store: Store, cl
 async def test_made_up_models_do_not_fill_the_memory(store: Store, clock: FakeClock) -> None:
     ledger = UsageLedger(store.usage, clock)
     for number in range(MAX_PENDING + 1):
-        ledger.note_all([finished(key_id=f"k{number // 100}", model=f"model-{number}", tokens_in=1, tokens_out=0)])
+        ledger.note_all(
+            [finished(key_id=f"k{number // 100}", model=f"model-{number}", tokens_in=1, tokens_out=0)]
+        )
 
     await ledger.flush()
 

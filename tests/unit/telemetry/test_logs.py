@@ -49,7 +49,7 @@ def test_what_a_backend_says_controls_no_terminal_in_a_traceback_either(console:
     logs.configure(console=console)
 
     try:
-        raise ValueError("bad answer: \x1b]0;a title\x07<red>{braces}")
+        raise ValueError("bad answer: \x1b]0;a title\x07<red>{braces}")  # noqa: TRY301
     except ValueError:
         logger.exception("failed")
 
