@@ -113,7 +113,7 @@ def _text_shape(record: "Record") -> str:
     record["message"] = visible(record["message"])
     record["extra"] = {name: visible(str(value)) for name, value in record["extra"].items()}
     # In a key of its own: loguru fills in `exception` as the error has it, whose message may be a backend's.
-    cast(dict[str, object], record)["traceback"] = visible(_traceback(record))
+    cast("dict[str, object]", record)["traceback"] = visible(_traceback(record))
     bound = "".join(f" <dim>{name}={{extra[{name}]}}</dim>" for name in record["extra"])
     return f"{_HEAD}{bound}\n{{traceback}}"
 
