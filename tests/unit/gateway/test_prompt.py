@@ -1,4 +1,6 @@
 import json
+import tracemalloc
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from ai_proxy.core.ports import Model
 from ai_proxy.core.routing import ModelRoute, ModelTable, Offer
 from ai_proxy.core.service import ExternalLaunch, Service
 from ai_proxy.gateway.inference.prompt import (
+    LARGE,
     MAX_MEMBERS,
     MAX_TOKENS,
     UNREADABLE,
@@ -170,5 +173,34 @@ def test_a_body_of_too_many_members_is_refused_before_it_is_read() -> None:
 def test_a_body_of_too_many_brackets_is_not_walked_to_its_end() -> None:
     twice = b'{"a":{"model":"x"},"b":{"model":"y"},"model":"m","x":[%b]}'
 
+    with pytest.raises(InvalidRequestError, match=f"{MAX_TOKENS} brackets"):
+        check_members(b'{"model":"m","x":[%b]}' % (b"{}," * (MAX_TOKENS + 1)))
     with pytest.raises(InvalidRequestError, match="strings and brackets"):
         check_one_model(twice % (b"[]," * (MAX_TOKENS // 2)))
+
+
+@pytest.mark.threat("an ordinary key", "the memory and the time of the proxy")
+@pytest.mark.parametrize("unit", [b'" :', b'"model":1,', b'"model":{},', b'"'])
+def test_looking_for_names_keeps_none_of_them(unit: bytes) -> None:
+    body = b'{"model":"m","\\u0041":' + unit * (1_000_000 // len(unit))
+
+    tracemalloc.start()
+    for check in (check_one_model, check_members):
+        with suppress(InvalidRequestError):
+            check(body)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert most < 100_000
+
+
+@given(
+    st.integers(-40, 40),
+    st.sampled_from([b'"model"', b'"\\u006dodel"', b'"\\u006D\\u006f\\u0064\\u0065\\u006c"']),
+)
+def test_a_second_model_is_found_wherever_it_stands_in_a_large_body(offset: int, name: bytes) -> None:
+    begun = b'{"model":"a","x":"'
+    text = b"y" * (LARGE - len(begun) - 2 + offset)
+
+    with pytest.raises(InvalidRequestError, match="once"):
+        check_one_model(begun + text + b'",' + name + b':"b"}')

@@ -36,7 +36,7 @@ MAX_MEMBERS = 1000
 MAX_NAMES = 50_000
 """Names in a body, at any depth, below which its members need not be counted."""
 MAX_TOKENS = 1_000_000
-"""Strings and brackets after which the search for member names gives up."""
+"""Strings and brackets after which the search for member names gives up; most brackets of a large body."""
 
 _MODEL_NAME = b'"%b"' % b"".join(
     rb"(?:[%c%c]|\\u00(?i:%02x|%02x))" % (small, large, small, large)
@@ -44,9 +44,13 @@ _MODEL_NAME = b'"%b"' % b"".join(
 )
 """The name `model`, with or without JSON escapes, in any case."""
 _IS_MODEL = re.compile(_MODEL_NAME)
-_MAY_NAME_MODEL = re.compile(_MODEL_NAME + rb"\s*:\s*[^\s{]")
-"""A member of that name, at any depth, unless its value is an object: that describes a tool's parameter."""
-_NAME_APART = re.compile(rb'"\s++:')
+_LONGEST_MODEL = len(b'"\\u006d\\u006f\\u0064\\u0065\\u006c"')
+_IS_TEXT = re.compile(rb"\s*+:\s*+[^\s{]")
+"""What follows such a name unless its value is an object, which describes a parameter of a tool."""
+_SLICE = 256 * 1024
+"""Bytes searched in one call: no other thread runs during it."""
+_NAME_ENDS = (b'":', b" :", b"\t:", b"\n:", b"\r:")
+"""How a name in an object ends, and some texts too."""
 _TOKEN = re.compile(
     rb'([{\[])|([}\]])|("[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:)|"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL
 )
@@ -192,9 +196,9 @@ def check_one_model(body: bytes | bytearray) -> None:
     """
     if body.count(b'"model"') == 1 and body.find(b"\\u00") < 0:
         return
-    if len(_MAY_NAME_MODEL.findall(body)) < 2:
+    if not _has_second(_named_models(body)):
         return
-    if len([name for name in member_names(body) if _IS_MODEL.match(name)]) > 1:
+    if _has_second(name for name in member_names(body) if _IS_MODEL.match(name)):
         raise _ambiguous_model()
 
 
@@ -202,13 +206,30 @@ def _ambiguous_model() -> InvalidRequestError:
     return InvalidRequestError("model must be given exactly once, in lower case", "model")
 
 
+def _has_second(found: Iterator[object]) -> bool:
+    return next(itertools.islice(found, 1, None), None) is not None
+
+
+def _named_models(body: bytes | bytearray) -> Iterator[re.Match[bytes]]:
+    """Yield the members `model` at any depth, but for those that are objects."""
+    for start in range(0, len(body), _SLICE):
+        for found in _IS_MODEL.finditer(body, start, start + _SLICE + _LONGEST_MODEL - 1):
+            if found.start() < start + _SLICE and _IS_TEXT.match(body, found.end()):
+                yield found
+
+
 def check_members(body: bytes | bytearray) -> None:
-    """Check that decoding a body does not take many times its size in memory.
+    """Check that decoding a body takes neither many times its size in memory nor long.
 
     Raises:
-        InvalidRequestError: It has too many members.
+        InvalidRequestError: It has too many members, or too many lists and objects.
     """
-    if body.count(b'":') + len(_NAME_APART.findall(body)) < MAX_NAMES:
+    if body.count(b"[") + body.count(b"{") > MAX_TOKENS:
+        raise InvalidRequestError(
+            f"a body of more than {LARGE} bytes must not have more than {MAX_TOKENS} brackets"
+        )
+    ends = (body.count(end, at, at + _SLICE + 1) for at in range(0, len(body), _SLICE) for end in _NAME_ENDS)
+    if all(count < MAX_NAMES for count in itertools.accumulate(ends)):
         return
     if next(itertools.islice(member_names(body), MAX_MEMBERS, None), None) is not None:
         raise InvalidRequestError(
