@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from tests.integration.gateway.models import CHAT, JSON, offer
+from tests.integration.gateway.models import CHAT, JSON, chunk, offer
 from tests.rigs.raw_backend import BackendConnection, ok
 from tests.rigs.raw_http import build_request
 from tests.rigs.wire_rig import eventually, wire_rig
@@ -215,6 +215,26 @@ async def test_nothing_of_a_body_is_kept_when_its_client_leaves() -> None:
             await client.close()
 
             await eventually(lambda: not any(isinstance(one, Exchange) for one in gc.get_objects()))
+        finally:
+            gc.enable()
+
+
+@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+async def test_nothing_of_a_broken_body_is_kept_while_its_client_reads_why() -> None:
+    async with wire_rig(FEW) as rig:
+        client = await rig.client()
+        gc.collect()
+        gc.disable()
+        try:
+            await client.send(build_request(CHAT, JSON, b"Transfer-Encoding: chunked", method=b"POST"))
+            await client.send(chunk(b"x" * 100_000))
+            await eventually(lambda: rig.gateway.shared.held.total)
+
+            await client.send(b"no size\r\n")
+            await eventually(lambda: not rig.gateway.shared.held.total)
+
+            assert rig.connections[0].reading is Reading.LINGERING
+            assert not any(isinstance(one, Exchange) for one in gc.get_objects())
         finally:
             gc.enable()
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from loguru import logger
 from tests.integration.gateway.models import chunk, error, offer
 from tests.rigs.raw_backend import answer, by_hand, ok
 from tests.rigs.raw_http import build_request
@@ -239,3 +240,24 @@ async def test_an_upload_may_be_answered_with_a_stream(rig: WireRig) -> None:
     response = await rig.ask(build_request(TARGET, MULTIPART, body=UPLOAD % b"m" + b"x\r\n--xyz--\r\n"))
 
     assert (response.status, response.body) == (200, events)
+
+
+async def test_nothing_is_read_behind_an_upload_whose_end_is_refused(rig: WireRig) -> None:
+    rig.backend.script = by_hand
+    client = await rig.client()
+    body = UPLOAD % b"m" + b"RIFF\r\n--xyz\r\nContent-Disp"
+    framing = b"content-length: %d" % len(body)
+    upload = build_request(TARGET, MULTIPART, framing, method=b"POST") + body
+    await client.send(upload[:-10])
+    await rig.backend.connection()
+    await eventually(lambda: exchange_of(rig.connections[0]).upstream)
+
+    errors: list[str] = []
+    sink = logger.add(lambda message: errors.append(str(message)), level="ERROR")
+    await client.send(upload[-10:] + build_request())
+    answered = await client.until_closed()
+    logger.remove(sink)
+
+    assert answered.startswith(b"HTTP/1.1 400")
+    assert answered.count(b"HTTP/1.1") == 1
+    assert errors == []

@@ -402,8 +402,10 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Begin a head."""
-        if self.reading is SUSPENDED:
-            return
+        if self.reading is not IDLE:
+            if self.reading is SUSPENDED:
+                return
+            raise _StopParsingError  # the end of the body before it was refused
         if len(self.queue) >= MAX_PIPELINED:
             raise _PipelineFullError
         self._read(E.MESSAGE_BEGUN)
@@ -595,6 +597,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
             return
         self._read(E.ANSWERED)
+        self._open = None  # it holds what has come of a body
         self._queued = 0
         self._upload_paused = False
         self._update_reading()
