@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.rigs.raw_backend import BackendConnection, answer, answer_and_close, ok
+from tests.rigs.raw_backend import BackendConnection, answer, answer_and_close, by_hand, ok
 from tests.rigs.raw_http import Message, RawClient, TruncatedError, build_request
 from tests.rigs.wire_rig import WireRig, eventually, exchange_of, wire_rig
 
@@ -15,7 +15,8 @@ from ai_proxy.core.errors import ServiceStoppedError
 from ai_proxy.core.ports import Model
 from ai_proxy.core.routing import Offer
 from ai_proxy.core.service import ExternalLaunch, Outcome, Service
-from ai_proxy.gateway.http.upstream import UpstreamConnection
+from ai_proxy.gateway.http.upstream import SLICE, UpstreamConnection
+from ai_proxy.gateway.inference.rewriter import ResponseRewriter
 from ai_proxy.gateway.routing.endpoints import OLLAMA
 
 JSON = b"content-type: application/json"
@@ -108,6 +109,50 @@ async def test_what_was_read_before_an_engine_died_is_rewritten(rig: WireRig) ->
     await client.send(build_request(b"/api/chat", JSON, body=json.dumps(CHAT).encode()))
 
     assert (await client.until_closed()).count(b'"content":"word"') == 5000
+
+
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.parametrize("framing", ["chunked", "until it closes"])
+async def test_a_flood_that_comes_with_the_head_and_the_end_is_rewritten_in_slices(
+    rig: WireRig, framing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    class Counting(ResponseRewriter):
+        def body(self, data: bytes) -> bytes:
+            sizes.append(len(data))
+            return super().body(data)
+
+    monkeypatch.setattr("ai_proxy.gateway.exchange.ResponseRewriter", Counting)
+    flood = delta(delta={"content": "word"}) * 1500 + delta(finish_reason="stop") + b"data: [DONE]\n\n"
+    head, body = HEAD, chunk(flood) + b"0\r\n\r\n"
+    if framing != "chunked":
+        head, body = HEAD.replace(b"transfer-encoding: chunked\r\n", b""), flood
+    rig.backend.script = answer_and_close(head + body)
+
+    response = await ask(rig, "/api/chat", **CHAT)
+
+    assert response.body.count(b'"content":"word"') == 1500
+    assert b'"done":true' in response.body.splitlines()[-1]
+    assert max(sizes) <= SLICE
+
+
+@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+async def test_a_translated_request_does_not_last_as_long_as_its_answer(rig: WireRig) -> None:
+    rig.backend.script = by_hand
+    client = await rig.client()
+    body = json.dumps(MESSAGES | {"stream": True}).encode()
+    await client.send(build_request(b"/v1/messages", JSON, body=body))
+    engine = await rig.backend.connection()
+    await engine.request()
+
+    await engine.send(HEAD + chunk(PIECES[0]))
+    await client.until(b"Hi")
+
+    exchange = exchange_of(rig.connections[0])
+    assert exchange.resolver is not None
+    assert exchange.resolver.translation is not None
+    assert (exchange.payload, exchange.original, exchange.resolver.translation.request) == (b"", b"", b"")
 
 
 async def test_a_slow_client_holds_up_a_flood_of_events(rig: WireRig) -> None:

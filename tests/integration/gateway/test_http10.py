@@ -6,6 +6,7 @@ from tests.rigs.raw_http import build_request
 from tests.rigs.wire_rig import WireRig
 
 from ai_proxy.core.service import Outcome
+from ai_proxy.gateway.http.upstream import SLICE
 
 GET = b"GET /service/svc/x HTTP/1.0\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -120,3 +121,18 @@ async def test_the_length_of_a_response_is_kept(rig: WireRig) -> None:
     rig.backend.script = answer(ok(b"hello"))
 
     assert (await rig.ask(GET)).header(b"content-length") == b"5"
+
+
+async def test_a_connection_is_not_used_again_when_more_came_than_a_long_response_has(rig: WireRig) -> None:
+    rig.backend.script = by_hand
+    client = await rig.client()
+    await client.send(GET)
+    engine = await rig.backend.connection()
+    await engine.request()
+    await engine.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nbegun" % (5 + 2 * SLICE))
+    await client.until(b"begun")
+
+    await engine.send(b"x" * 2 * SLICE + b"y" * 9)
+
+    assert (await client.until_closed()).strip(b"x") == b""
+    await engine.until_closed()

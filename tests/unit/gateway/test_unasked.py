@@ -16,7 +16,7 @@ WANTED = (
 
 
 def removal() -> UnaskedUsage:
-    return UnaskedUsage("/v1/chat/completions", b"{}", "req-1")
+    return UnaskedUsage("/v1/chat/completions", "req-1")
 
 
 @settings(deadline=None)

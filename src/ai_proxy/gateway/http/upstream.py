@@ -318,6 +318,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Take a slice now and the others in the next turns of the loop, before anything else is read."""
         begun = bool(self.backlog)
         self.backlog += data
+        if self.framing is LENGTH and len(self.backlog) > self.remaining:
+            self.keep_alive = False  # more comes than the response has
         if not begun:
             if not self.transport.is_closing():
                 self.transport.pause_reading()
@@ -503,12 +505,17 @@ class UpstreamConnection(asyncio.Protocol):
         self.framing = UNTIL_CLOSE
         self.keep_alive = False
         self.ending = exchange.response_until_close(self.headers)
+        rest = b""
+        if len(body) > SLICE:
+            body, rest = body[:SLICE], body[SLICE:]
         if self.ending is not None:
             self.ending.see(body)
         if not exchange.content_only:
             head.append(b"transfer-encoding: chunked\r\n")
             body = frame_chunk(body) if body else b""
         exchange.response_head(status, head, body)
+        if rest and self.exchange is exchange:
+            self.data_received(rest)
 
     def _start_chunked(self, exchange: Receiver, status: int, head: list[bytes], body: bytes) -> None:
         if exchange.content_only:
@@ -535,7 +542,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.parser = httptools.HttpResponseParser(_Dechunker(self))
         self.parser.feed_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
         if self.exchange is exchange:
-            self._receive_dechunked(exchange, body)
+            self.data_received(body)
 
     def _finish_without_body(
         self, exchange: Receiver, status: int, head: list[bytes], surplus: bytes

@@ -175,14 +175,14 @@ class PromptResolver(msgspec.Struct, gc=False, eq=False):
             )
             self.path = translation.path.encode()
             self.streaming = translation.streamed
-            body = translation.request
+            body, translation.request = translation.request, b""  # it need not last as long as the answer
             prompt = prompts.read(body)
         prompts.check_modalities(body, prompt, found.route)
         unasked = self._counts_usage and prompts.ask_for_usage(prompt)
         fitted, self.warnings = prompts.fit(prompt, found.route)
         if unasked:
             fitted = fitted or prompts.encode(prompt)
-            self.translation = UnaskedUsage(endpoint.path, fitted, request_id().decode())
+            self.translation = UnaskedUsage(endpoint.path, request_id().decode())
         return body if fitted is None else fitted
 
     @property

@@ -27,16 +27,15 @@ class UnaskedUsage:
 
     Args:
         path: That the engine is asked on.
-        request: The body that it is sent.
         request_id: Of the request, for errors.
     """
 
     streamed = True
     media_type = b"text/event-stream"
 
-    def __init__(self, path: str, request: bytes, request_id: str) -> None:
+    def __init__(self, path: str, request_id: str) -> None:
         self.path = path
-        self.request = request
+        self.request = b""  # what is sent is what came, but for one option
         self._request_id = request_id
         self._held = bytearray()
 
