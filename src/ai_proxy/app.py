@@ -34,7 +34,7 @@ from ai_proxy.core.options import LogLevel, ServeOptions, overridden
 from ai_proxy.core.settings import TlsSettings
 from ai_proxy.gateway.guard import KeyGuard
 from ai_proxy.gateway.http.respond import STRICT_TRANSPORT
-from ai_proxy.gateway.listener import Gateway
+from ai_proxy.gateway.listener import Gateway, leave_out_failed_accepts
 from ai_proxy.gateway.routing.endpoints import OLLAMA, OPENAI, Frontend
 from ai_proxy.instances.background import drain_time
 from ai_proxy.platform import run_folder
@@ -81,6 +81,7 @@ async def _serve(
 
     The service manager then starts the proxy again, which finds its services running.
     """
+    asyncio.get_running_loop().set_exception_handler(leave_out_failed_accepts)
     try:
         async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
             await _serve_until_stopped(stack, Background(group=group), options, path, config, set_level)

@@ -1,7 +1,9 @@
 """The data plane: owns the public listeners, their connections, and what all exchanges share."""
 
 import asyncio
+import errno
 import itertools
+import os
 import secrets
 import socket
 import ssl
@@ -10,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from loguru import logger
 
@@ -94,6 +97,7 @@ class Gateway:
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._servers: list[asyncio.Server | TlsListener] = []
+        self._lacks_files = False
         self._sweep_interval = sweep_interval
         self._sweeper = background.run(self._sweep, "gateway sweep")
 
@@ -285,12 +289,36 @@ class Gateway:
             shared.pools.sweep(max(1, round(MAX_IDLE / self._sweep_interval)))
             shared.guard.sweep()
             shared.recorder.settle()
+            self._check_files()
+
+    def _check_files(self) -> None:
+        """Log, once, that no file can be opened: an event loop says nothing of it, or floods the log."""
+        try:
+            os.close(os.dup(0))
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE) and not self._lacks_files:
+                self._lacks_files = True
+                logger.error(
+                    "new clients are not served: {}; raise that limit with 'ulimit -n', or LimitNOFILE= of the"
+                    " systemd unit",
+                    error.strerror,
+                )
+        else:
+            if self._lacks_files:
+                logger.warning("new clients are served again: files can be opened")
+            self._lacks_files = False
 
     def _sweep_connection(self, connection: ClientConnection, now: float) -> None:
         repeated = connection.repeated_plan()
         if isinstance(repeated, Plan):
             self.shared.guard.seen(repeated.principal)
         connection.sweep(now)
+
+
+def leave_out_failed_accepts(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Handle what an event loop reports, but not each failure to accept: asyncio's has thousands a second."""
+    if not str(context.get("message")).startswith("socket.accept() out of system resource"):
+        loop.default_exception_handler(context)
 
 
 class Listener:

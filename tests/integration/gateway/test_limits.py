@@ -1,15 +1,23 @@
 """What one client may take: sizes, counts, and time."""
 
 import asyncio
+import contextlib
+import resource
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
+import trustme
+from loguru import logger
 from tests.rigs.raw_backend import by_hand, ok
 from tests.rigs.raw_http import build_request
 from tests.rigs.wire_rig import eventually, wire_rig
 
 from ai_proxy.core.service import Outcome
 from ai_proxy.core.settings import Limits
-from ai_proxy.gateway.listener import SURPLUS
+from ai_proxy.gateway.listener import SURPLUS, leave_out_failed_accepts
 from ai_proxy.platform.tasks import spawn
 
 SOON = 0.1
@@ -245,6 +253,70 @@ async def test_health_is_answered_beyond_the_cap() -> None:
         assert response.status == 200
         assert await second.until_eof() == b""
         assert (await first.ask(build_request())).status == 200
+
+
+async def test_health_is_answered_beyond_the_cap_over_tls_too() -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with wire_rig(Limits(max_connections=1, shutdown_timeout=0.5)) as rig:
+        port = await rig.gateway.listen("127.0.0.1", 0, context)
+        await rig.gateway.accept()
+        first = await rig.client()
+        await first.ask(build_request())
+
+        answers = []
+        for path in (b"/health", b"/service/svc/x"):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=trusting, server_hostname="localhost"
+            )
+            writer.write(build_request(path))
+            answers.append((await reader.read(-1)).partition(b"\r\n")[0])
+            writer.transport.abort()
+
+        assert answers == [b"HTTP/1.1 200 OK", b"HTTP/1.1 503 Service Unavailable"]
+
+
+@contextlib.contextmanager
+def no_files_left() -> Iterator[None]:
+    """Let this process open no file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+async def test_a_lack_of_files_is_logged_once_and_clients_are_accepted_afterwards(over_tls: bool) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="WARNING", format="{level} {message}")
+    async with wire_rig() as rig:
+        asyncio.get_running_loop().set_exception_handler(leave_out_failed_accepts)
+        port = await rig.gateway.listen("127.0.0.1", 0, context if over_tls else None)
+        await rig.gateway.accept()
+        loop = asyncio.get_running_loop()
+        early, late = (socket.socket() for _ in range(2))
+        with closing(early), closing(late):
+            early.setblocking(False)
+            late.setblocking(False)
+
+            with no_files_left():
+                await loop.sock_connect(early, ("127.0.0.1", port))
+                await eventually(lambda: any("new clients are not served" in line for line in lines))
+                for _ in range(20):
+                    rig.gateway._check_files()
+            await eventually(lambda: any("new clients are served again" in line for line in lines))
+            await loop.sock_connect(late, ("127.0.0.1", port))
+            await eventually(lambda: not repr(rig.gateway).startswith("<Gateway [0 connections"))
+    logger.remove(sink)
+
+    assert len([line for line in lines if line.startswith("ERROR") and "not served" in line]) == 1
+    assert len(lines) <= 3
 
 
 @pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")

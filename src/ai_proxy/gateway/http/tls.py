@@ -9,7 +9,7 @@ from functools import partial
 
 from loguru import logger
 
-from ai_proxy.gateway.http.client import ClientConnection, Server
+from ai_proxy.gateway.http.client import SURPLUS_TIMEOUT, ClientConnection, Server
 from ai_proxy.platform.tasks import spawn
 
 SHUTDOWN = 2.0
@@ -45,6 +45,7 @@ class TlsListener:
         self._context = context
         self._timeout = timeout
         self._backlog = backlog
+        self._failing = False
 
     def __repr__(self) -> str:
         return f"<TlsListener [{len(self.sockets)} sockets]>"
@@ -69,24 +70,38 @@ class TlsListener:
 
     def _accept(self, listening: socket.socket) -> None:
         """Accept what waits, as `asyncio` does: a whole backlog at once would keep everybody else waiting."""
-        loop = asyncio.get_running_loop()
         for _ in range(100):
             try:
                 accepted, _address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                logger.error("cannot accept connections: {}; trying again in {:g} s", error, ACCEPT_PAUSE)
-                loop.remove_reader(listening)
-                loop.call_later(ACCEPT_PAUSE, self._watch, listening)
+                self._pause(listening, error)
                 return
-            accepted.setblocking(False)
-            handshake = TlsHandshake(accepted)
-            if self._server.enter(handshake):
-                handshake.begin(self._server, self._context, self._timeout)
-            else:
+            self._failing = False
+            self._begin(accepted)
+
+    def _pause(self, listening: socket.socket, error: OSError) -> None:
+        """Accept nothing for a moment; what is out now, such as file descriptors, is still out at once."""
+        if not self._failing:
+            self._failing = True
+            logger.error("cannot accept connections: {}; trying again every {:g} s", error, ACCEPT_PAUSE)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+        loop.call_later(ACCEPT_PAUSE, self._watch, listening)
+
+    def _begin(self, accepted: socket.socket) -> None:
+        """Shake hands also with some beyond the most there may be: they may ask for the proxy's health."""
+        accepted.setblocking(False)
+        handshake = TlsHandshake(accepted)
+        timeout = self._timeout
+        if not self._server.enter(handshake):
+            timeout = min(timeout or SURPLUS_TIMEOUT, SURPLUS_TIMEOUT)
+            if self._server.is_crowded:
                 self._server.leave(handshake)
                 accepted.close()
+                return
+        handshake.begin(self._server, self._context, timeout)
 
 
 class TlsHandshake:
