@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from urllib.parse import unquote
 
 from ai_proxy.core.errors import ForbiddenError, InvalidKeyError, InvalidRequestError
 from ai_proxy.core.limits import MAX_LIMIT, UNSAID, Allowance
@@ -121,11 +122,13 @@ def key_id(presented: bytes) -> str:
 
 
 def redacted(text: str) -> str:
-    """Return a text with the secrets of keys removed.
+    """Return a text with the secrets of keys removed, those that are percent-encoded among them.
 
-    >>> redacted("GET /api/aip_0123456789ab_Secret")
-    'GET /api/aip_0123456789ab_...'
+    >>> redacted("GET /api/aip_0123456789ab_Secret"), redacted("GET /%61ip%5F0123456789ab%5fSecret")
+    ('GET /api/aip_0123456789ab_...', 'GET /aip_0123456789ab_...')
     """
+    if "%" in text and _KEY_IN_TEXT.search(decoded := unquote(text)):
+        text = decoded
     return _KEY_IN_TEXT.sub(r"aip_\1_...", text)
 
 

@@ -1,9 +1,11 @@
 """Headers, bodies and methods by which a client may try to get around the guard."""
 
+import base64
 import io
 
 import pytest
 from loguru import logger
+from tests.integration.gateway.models import CHAT, JSON, offer
 from tests.integration.guard.conftest import House, bearer
 from tests.rigs.raw_backend import by_hand
 from tests.rigs.raw_http import build_request
@@ -274,6 +276,34 @@ async def test_a_key_in_the_query_or_path_is_none_and_is_kept_nowhere(house: Hou
     assert f"GET /service/svc/aip_{key.id}_..." in {entry.what for entry in entries}
     assert secret not in log.getvalue()
     assert secret not in str([vars(house.rig.recorder)])
+
+
+@pytest.mark.threat("an ordinary key", "a key in what is recorded")
+async def test_a_key_that_comes_where_none_belongs_is_recorded_nowhere(house: House) -> None:
+    house.rig.gateway.publish([offer(listed=("m",))])
+    plain, _ = await house.key()
+    encoded = plain.replace(b"_", b"%5f")
+    login = base64.b64encode(b"me:" + plain)
+    log = io.StringIO()
+    sink = logger.add(log, level=0)
+    elsewhere = (b"Authorization: Basic " + login, b"Cookie: key=" + plain)
+
+    try:
+        for target in (b"/service/svc/x?api_key=%b&key=%b" % (plain, encoded), b"/service/svc/%b" % encoded):
+            for headers in ((), (*elsewhere, b"X-Api-Key: " + plain), elsewhere):
+                await house.ask(target, *headers)
+        chat = await house.ask(
+            CHAT + b"?key=" + plain, JSON, b"X-Api-Key: " + plain, *elsewhere[1:], body=b'{"model":"m"}'
+        )
+    finally:
+        logger.remove(sink)
+
+    await house.rig.recorder.recorded()
+    assert chat.status == 200
+    assert house.rig.backend.requests[0].target.endswith(b"?api_key=%b&key=%b" % (plain, encoded))
+    recorded = log.getvalue() + str(await house.audit()) + str(vars(house.rig.recorder))
+    assert plain.decode()[17:] not in recorded
+    assert login.decode() not in recorded
 
 
 @pytest.mark.parametrize("length", [MAX_PRESENTED - 4, MAX_PRESENTED + 1, 10_000, 60_000])
