@@ -6,7 +6,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -47,6 +47,9 @@ from ai_proxy.platform.watchdog import give_signs_of_life
 from ai_proxy.telemetry.console import console
 from ai_proxy.telemetry.logs import configure
 from ai_proxy.tls.serve import serve_certificates
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks whether the run directory is still there."""
 
 
 def serve(options: ServeOptions) -> int:
@@ -106,7 +109,8 @@ async def _serve_until_stopped(
     parts = await assemble(stack, background, options, path, config, folder, set_level)
     plane, gateway = parts.plane, parts.gateway
     app = management(parts)
-    await stack.enter_async_context(serve_unix(folder / CLIENT_SOCKET, app, client_principal, background))
+    client_socket = serve_unix(folder / CLIENT_SOCKET, app, client_principal, background)
+    remake_client_socket = await stack.enter_async_context(client_socket)
     certificates = overridden(tls_settings(config), options)
     # Before anything is adopted: a failure must not end it.
     port = await _listen(stack, parts, certificates)
@@ -116,7 +120,18 @@ async def _serve_until_stopped(
     await plane.open(build_services(config))
     await gateway.accept()
     owner_socket = serve_unix(folder / "control.sock", app, owner_principal, background)
-    await stack.enter_async_context(owner_socket)
+    remake_owner_socket = await stack.enter_async_context(owner_socket)
+
+    async def remake() -> None:
+        run_folder.create_instance_folder(folder.parent, int(folder.name))
+        remake_client_socket()
+        await gateway.listen_to_owner(listen_private(folder / run_folder.MODELS))
+        await gateway.accept()
+        if not (folder / "lock").exists():
+            stack.enter_context(run_folder.lock_instance(folder))
+        remake_owner_socket()
+
+    keeping = background.run(partial(_keep_run_folder, folder, remake), "keep the run directory")
     settle_memory()
     if parts.settings.watch and path is not None:
         background.run(partial(_watch, path, plane), "watch the configuration")
@@ -127,8 +142,18 @@ async def _serve_until_stopped(
     discovering = background.run(parts.discovery.run, "discover engines")
     await stop.wait()
     await parts.announcement.stopping()
-    await cancel(discovering)
+    await cancel(discovering, keeping)
     await _drain(parts)
+
+
+async def _keep_run_folder(folder: Path, remake: Callable[[], Awaitable[None]]) -> None:
+    """Make the sockets again when somebody deletes them, such as a cleaner of old files in /tmp."""
+    sockets = [folder / name for name in ("control.sock", CLIENT_SOCKET, run_folder.MODELS)]
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        if not all(path.exists() for path in sockets):
+            await remake()
+            logger.warning("the run directory {} was deleted while it is in use; it is made again", folder)
 
 
 async def _drain(parts: Parts) -> None:

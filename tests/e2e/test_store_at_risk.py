@@ -308,6 +308,28 @@ def test_a_data_directory_that_vanishes_is_told_and_no_key_is_made_into_nothing(
     assert proxy.end() == 0
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["the whole folder", "the sockets alone"])
+def test_a_run_directory_that_vanishes_is_made_again(proxy: Proxy, whole: bool) -> None:
+    proxy.configure(a=fake(Behaviour.OK))
+    proxy.serve()
+    folder = proxy.run_dir / str(proxy.port)
+    assert proxy.cli("ps").returncode == 0
+
+    if whole:
+        shutil.rmtree(proxy.run_dir)
+    else:
+        for path in folder.glob("*.sock"):
+            path.unlink()
+    eventually(lambda: "was deleted while it is in use; it is made again" in proxy.log.read_text())
+
+    assert proxy.cli("ps").returncode == 0
+    assert proxy.cli("start", "a").returncode == 0
+    assert proxy.ask("/api/v1/services").status == 200
+    assert {path.stat().st_mode & 0o077 for path in (proxy.run_dir, folder, *folder.glob("*.sock"))} == {0}
+    assert proxy.end() == 0
+    assert not (folder / "control.sock").exists()
+
+
 @pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 def test_a_store_of_a_newer_version_lets_nobody_in_and_is_left_as_it_is(proxy: Proxy) -> None:
     user, _ = make_key(proxy)

@@ -7,6 +7,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,10 @@ BACKLOG = 1024
 @asynccontextmanager
 async def serve_unix(
     path: Path, app: ASGIApp, caller: Callable[[Scope], Caller], background: Background | None = None
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Callable[[], None]]:
     """Serve an application on a Unix socket for as long as the context lasts.
+
+    Yields what makes the socket again once its file was deleted; whoever is connected already stays so.
 
     Args:
         path: Of the socket file, which only its owner can open.
@@ -37,30 +40,40 @@ async def serve_unix(
     Raises:
         OSError: The socket cannot be made.
     """
-    listener = listen_private(path)
-    listener.listen(BACKLOG)
-    loop, connected = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(listener, connected.set)
+    owner = background or Background()
+    served: list[tuple[socket.socket, asyncio.Task[None]]] = []
 
     def make_server() -> "UnixServer":
         from ai_proxy.api.server import UnixServer
 
         return UnixServer(Middleware(app, caller))
 
-    async def serve() -> None:
-        await connected.wait()
-        loop.remove_reader(listener)
-        server = await asyncio.to_thread(make_server)
-        await server.serve_on(listener.dup())
+    def listen() -> None:
+        listener = listen_private(path)
+        listener.listen(BACKLOG)
+        serve = partial(_serve_when_asked, listener, make_server)
+        served.append((listener, owner.run(serve, f"serve {path.name}")))
 
-    serving = (background or Background()).run(serve, f"serve {path.name}")
+    listen()
     try:
-        yield
+        yield listen
     finally:
-        await cancel(serving)
-        loop.remove_reader(listener)
-        listener.close()
+        await cancel(*(serving for _, serving in served))
+        for listener, _ in served:
+            listener.close()
         _remove_socket(path)
+
+
+async def _serve_when_asked(listener: socket.socket, make_server: Callable[[], "UnixServer"]) -> None:
+    """Serve from the first connection on."""
+    loop, connected = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(listener, connected.set)
+    try:
+        await connected.wait()
+    finally:
+        loop.remove_reader(listener)
+    server = await asyncio.to_thread(make_server)
+    await server.serve_on(listener.dup())
 
 
 def listen_private(path: Path) -> socket.socket:

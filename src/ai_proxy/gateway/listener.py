@@ -299,8 +299,8 @@ class Gateway:
             if error.errno in (errno.EMFILE, errno.ENFILE) and not self._lacks_files:
                 self._lacks_files = True
                 logger.error(
-                    "new clients are not served: {}; raise that limit with 'ulimit -n', or LimitNOFILE= of the"
-                    " systemd unit",
+                    "new clients are not served: {}; raise that limit with 'ulimit -n', or LimitNOFILE= of"
+                    " the systemd unit",
                     error.strerror,
                 )
         else:
