@@ -135,4 +135,5 @@ async def test_a_connection_is_not_used_again_when_more_came_than_a_long_respons
     await engine.send(b"x" * 2 * SLICE + b"y" * 9)
 
     assert (await client.until_closed()).strip(b"x") == b""
-    await engine.until_closed()
+    await (await rig.client()).send(GET)
+    await rig.backend.connection(2)
