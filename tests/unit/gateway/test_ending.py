@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 from tests.unit.dialects.streams import pieces
 
 from ai_proxy.core.http import MAX_COLLECTED
-from ai_proxy.gateway.inference.ending import Ending, ending_of
+from ai_proxy.gateway.http.upstream import SLICE
+from ai_proxy.gateway.inference.ending import KEPT, Ending, ending_of
 
 EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 JSON = [(b"Content-Type", b"application/json")]
@@ -41,3 +42,27 @@ def test_a_body_that_is_too_long_to_be_kept_has_no_end_that_is_known(
 
 def test_a_stream_is_known_again_after_an_event_that_was_too_long() -> None:
     assert watched(EVENTS, b"x" * (MAX_COLLECTED + 1), b"\n\ndata: [DONE]\n\n").is_reached
+
+
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.parametrize("unit", [b"x", b"\n", b"x\n", b'"choices":[]', b'"done" '])
+def test_little_is_kept_and_searched_of_an_event_that_does_not_end(unit: bytes) -> None:
+    ending = watched(EVENTS, *[unit * (SLICE // len(unit))] * 100)
+
+    assert len(ending._kept) <= 2 * KEPT + 1
+    assert not ending.is_reached
+
+
+@pytest.mark.parametrize(
+    ("begun", "end"),
+    [
+        (b'event: response.completed\ndata: {"type":"response.completed","text":"', b'"}'),
+        (b'data: {"content":"', b'","stop":true}'),
+    ],
+)
+def test_a_long_last_event_says_at_either_end_that_it_is_the_last(begun: bytes, end: bytes) -> None:
+    text = [b"word " * 3000] * 20
+
+    assert watched(EVENTS, b"data: {}\n\n", begun, *text, end + b"\n\n").is_reached
+    assert not watched(EVENTS, b"data: {}\n\n", begun, *text).is_reached
+    assert not watched(EVENTS, begun, *text, end + b"\n\ndata: {}\n\n").is_reached

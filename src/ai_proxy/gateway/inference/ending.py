@@ -20,10 +20,14 @@ _FINAL = re.compile(
     rb"|^event: ?(?:message_stop|response\.(?:completed|failed|incomplete)|error)$"
     rb'|"type"\s*:\s*"(?:message_stop|response\.(?:completed|failed|incomplete))"'
     rb'|"(?:done|stop)"\s*:\s*true|"finish_reason"\s*:\s*"|"error"\s*:\s*[{"]'
-    rb'|"choices"\s*:\s*\[\s*\][^\n]*"usage"\s*:\s*\{',
+    rb'|"choices"\s*:\s*\[\s*\][^\n]{0,2000}"usage"\s*:\s*\{',
     re.MULTILINE,
 )
 """What the last event of a stream says: of OpenAI's, Anthropic's, Ollama's and llama.cpp's own."""
+
+
+KEPT = 16 * 1024
+"""Bytes kept of the beginning of an event, and of its end: one of them says that it is the last one."""
 
 
 class Ending:
@@ -39,19 +43,18 @@ class Ending:
     def see(self, data: bytes) -> None:
         """Take note of a piece of the body."""
         kept, separator = self._kept, self._separator
-        if self._lost and not separator:
-            return
         if separator:
             kept += data.replace(b"\r", b"")
             before = kept.rfind(separator, 0, len(kept.rstrip()))
             if before >= 0:
                 del kept[: before + len(separator)]
-                self._lost = False
-        else:
+            if len(kept) > 2 * KEPT:
+                kept[KEPT:-KEPT] = b" "
+        elif not self._lost:
             kept += data
-        if len(kept) > MAX_COLLECTED:
-            kept.clear()
-            self._lost = True
+            if len(kept) > MAX_COLLECTED:
+                kept.clear()
+                self._lost = True
 
     @property
     def is_reached(self) -> bool:
