@@ -43,7 +43,7 @@ from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.data_folder import data_folder
 from ai_proxy.platform.process import raise_file_limit, settle_memory
 from ai_proxy.platform.tasks import Background, cancel
-from ai_proxy.platform.watchdog import give_signs_of_life
+from ai_proxy.platform.watchdog import notify_watchdog
 from ai_proxy.telemetry.console import console
 from ai_proxy.telemetry.logs import configure
 from ai_proxy.tls.serve import serve_certificates
@@ -137,7 +137,7 @@ async def _serve_until_stopped(
         background.run(partial(_watch, path, plane), "watch the configuration")
     stop_within = drain_time(parts.settings.limits, build_services(config))
     await parts.announcement.serving(parts.settings.host, port, certificates, stop_within)
-    background.run(give_signs_of_life, "watchdog of the service manager")
+    background.run(notify_watchdog, "watchdog of the service manager")
     _announce(parts, path)
     discovering = background.run(parts.discovery.run, "discover engines")
     await stop.wait()

@@ -45,8 +45,8 @@ from ai_proxy.gateway.guard import ClosedGuard, KeyGuard
 from ai_proxy.gateway.listener import Gateway
 from ai_proxy.instances.announcement import Announcement, announced
 from ai_proxy.instances.background import drain_time
-from ai_proxy.instances.kept_state import RETRY, KeptState
 from ai_proxy.instances.state import ProxyState, open_state
+from ai_proxy.instances.state_opener import RETRY, StateOpener
 from ai_proxy.platform.addresses import Addresses
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.data_folder import owner_id
@@ -61,10 +61,11 @@ from ai_proxy.telemetry.telemetry import Telemetry, open_telemetry
 VERSION = version("ai-inference-proxy")
 CLIENT_SOCKET = "gateway.sock"
 """Where the gateway finds the management application, in the instance's folder."""
-UNCHECKED = StoreUnavailableError(
-    "the proxy cannot read its API keys, and serves nobody until it can: see its log", retry_after=RETRY
+KEYS_UNREADABLE = StoreUnavailableError(
+    "the proxy cannot read its API keys and refuses all requests until it can; its log says why",
+    retry_after=RETRY,
 )
-"""What clients are told meanwhile."""
+"""The answer to every client until the store can be used."""
 RESTART = ("engine", "telemetry", "tls", "store", "security")
 """Sections of the configuration that take effect when the proxy is restarted."""
 
@@ -82,7 +83,7 @@ class Parts:
     Attributes:
         background: Owns the work that goes on as long as the proxy does.
         settings: How it is to behave, once the command line had its say.
-        state: What it keeps across restarts; or why that cannot be used yet.
+        state: Opens what it keeps across restarts.
         announcement: Announces this proxy to others.
         telemetry: Measures.
         plane: Runs the services.
@@ -94,7 +95,7 @@ class Parts:
 
     background: Background
     settings: ServerSettings
-    state: KeptState
+    state: StateOpener
     announcement: Announcement
     telemetry: Telemetry
     plane: ControlPlane
@@ -127,13 +128,13 @@ async def assemble(
     Raises:
         ListenError: It would be open to everybody.
     """
-    settings = _possible(overridden_settings(config, options))
+    settings = _within_open_files(overridden_settings(config, options))
     stack.push_async_callback(background.close)
     clock = SystemClock()
-    kept = await stack.enter_async_context(
-        KeptState(lambda: open_state(config, clock, background=background), clock, background)
+    opener = await stack.enter_async_context(
+        StateOpener(lambda: open_state(config, clock, background=background), clock, background)
     )
-    opened = await kept.open()
+    opened = await opener.open()
     if opened is not None:
         _check_exposure(opened, security_settings(config), settings.host)
     announcement = await stack.enter_async_context(announced(background))
@@ -162,7 +163,7 @@ async def assemble(
     management = Upstream("localhost", 80, unix_path=str(folder / CLIENT_SOCKET))
     gateway = Gateway(plane.scheduler, telemetry.recorder, settings.limits, management, background)
     gateway.shared.tracing = telemetry.tracing
-    gateway.protect(ClosedGuard(UNCHECKED))
+    gateway.protect(ClosedGuard(KEYS_UNREADABLE))
     stack.push_async_callback(close, plane, gateway)
     plane.offers_changed.add(gateway.publish)
     plane.events.listen(EventLog())
@@ -181,11 +182,11 @@ async def assemble(
         exposed = is_exposed(settings.host)
         gateway.protect(KeyGuard(state.security, security_settings(config), clock, exposed=exposed))
 
-    kept.use(use)
+    opener.when_open(use)
     return Parts(
         background,
         settings,
-        kept,
+        opener,
         announcement,
         telemetry,
         plane,
@@ -220,16 +221,16 @@ def management(parts: Parts) -> LazyApplication:
     return LazyApplication(build, endpoints)
 
 
-def _possible(settings: ServerSettings) -> ServerSettings:
-    """Return settings under which the proxy gets by with the files that it may open."""
+def _within_open_files(settings: ServerSettings) -> ServerSettings:
+    """Return settings whose connections fit the limit of open files; warn when that lowers them."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return settings
     possible = replace(settings, limits=within_open_files(settings.limits, files))
     if possible != settings:
         logger.warning(
-            "only {} files may be open at once, so at most {} clients are connected at once, and not {};"
-            " raise that limit with 'ulimit -n', or LimitNOFILE= of the systemd unit",
+            "only {} files may be open at once, so at most {} clients can connect instead of {};"
+            " raise the limit with 'ulimit -n', or with LimitNOFILE= in the systemd unit",
             files,
             possible.limits.max_connections,
             settings.limits.max_connections,
@@ -255,7 +256,7 @@ def overridden_settings(config: Config, options: ServeOptions) -> ServerSettings
 
 
 def _check_exposure(state: ProxyState, settings: SecuritySettings, host: str) -> None:
-    """Refuse to be open to everybody unless that is meant.
+    """Refuse to serve everybody unless the configuration allows it.
 
     Raises:
         ListenError: Everybody who can reach the listeners could use the proxy.

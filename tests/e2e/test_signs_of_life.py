@@ -82,7 +82,7 @@ def test_with_few_open_files_it_says_so_serves_and_tells_clients_beyond_that(pro
             crowd.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
         beyond = proxy.ask("/service/a/v1/models")
 
-    assert "only 256 files may be open at once, so at most 96 clients" in proxy.told()
+    assert "only 256 files may be open at once, so at most 96 clients can connect" in proxy.told()
     assert (beyond.status, beyond.headers["X-AI-Proxy-Error"]) == (503, "overloaded")
     eventually(lambda: proxy.ask("/service/a/v1/models").status == 200)
     assert "Traceback" not in proxy.told()

@@ -217,7 +217,7 @@ def test_a_lost_store_lets_nobody_in_until_it_is_restored_and_the_proxy_then_ser
 
     assert (without_key.status, with_key) == (503, 503)
     assert "cannot read its API keys" in without_key.json["detail"]
-    assert "was deleted, emptied or replaced: it holds no API key" in told
+    assert "was deleted, emptied or replaced: its API keys" in told
     assert restored.returncode == 0, restored.stderr
     eventually(lambda: infer(proxy, user) == 200)
     assert proxy.ask("/service/a/v1/models").status == 401

@@ -262,8 +262,8 @@ def _configuration_or_default(chosen: Path | None) -> "Config":
         return _configuration(chosen)
     except InvalidConfigError:
         typer.echo(
-            "warning: the configuration has errors, which 'ai-proxy config check' names; this command looks"
-            " at the store in the data directory",
+            "warning: the configuration has errors ('ai-proxy config check' lists them), so this command uses"
+            " the store in the data directory",
             err=True,
         )
         return Config()

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from ai_proxy.core.store_ports import PolicyRevision
     from ai_proxy.instances.state import ProxyState
 
-app = typer.Typer(help="Manage the allowlist and the rate limits; accept their loss.", no_args_is_help=True)
+app = typer.Typer(
+    help="Manage the policy: allowlist, CORS and limits; recover from a lost store.", no_args_is_help=True
+)
 policy = typer.Typer(help="Show and set the policy.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 
@@ -28,7 +30,7 @@ HINT = "# Save and close to apply this policy; 'ai-proxy security policy schema'
 
 @app.command("accept-loss")
 def accept_the_loss(ctx: typer.Context, *, config: ConfigOption = None, output: FormatOption = None) -> None:
-    """Begin without the API keys and the policy of a store that was lost; a proxy that runs serves again."""
+    """Start without the API keys and the policy of a lost store; a running proxy serves again."""
     import asyncio
 
     from ai_proxy.cli.state import audited, with_state
@@ -42,7 +44,7 @@ def accept_the_loss(ctx: typer.Context, *, config: ConfigOption = None, output: 
             pass
 
     with_state(config, note)
-    show(ctx, output, None, lambda: say("the store is empty; 'ai-proxy api-keys create' makes a key"))
+    show(ctx, output, None, lambda: say("the store is empty; create a key with 'ai-proxy api-keys create'"))
 
 
 @policy.command("show")

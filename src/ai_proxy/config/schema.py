@@ -89,8 +89,9 @@ class Defaults(Model):
     )
     inherit_env: bool = Field(
         default=False,
-        description="process: whether it gets all environment variables of the proxy, secrets included; else "
-        "its `env`, and those that find libraries, devices and caches (`PATH`, `HOME`, `CUDA_*`, ...).",
+        description="process: whether it inherits all environment variables of the proxy, secrets included. "
+        "Otherwise it gets its `env`, and variables for libraries, devices and caches (`PATH`, `HOME`, "
+        "`CUDA_*`, ...).",
         examples=[True],
     )
 

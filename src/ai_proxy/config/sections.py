@@ -50,12 +50,12 @@ class LimitsConfig(Model):
     )
     max_held_bodies_mb: Count = Field(
         default=_LIMITS.max_held_bodies // MB,
-        description="Memory in MB for the bodies of all requests: until they are whole, while their services "
-        "start, and until their backends answer. Beyond it, requests are refused with `overloaded`.",
+        description="Most memory in MB for the bodies of all requests, from their first byte until their "
+        "backends answer. Above it, requests are refused with 503 `overloaded`.",
     )
     max_held_bodies_per_client_mb: Count = Field(
         default=_LIMITS.max_held_bodies_per_client // MB,
-        description="Share of that for the requests of one API key, or of one address without a key.",
+        description="Most of that memory for the requests of one API key, or of one address without a key.",
     )
     max_head_kb: Count = Field(
         default=_LIMITS.max_head // 1024,
@@ -273,8 +273,8 @@ class StoreConfig(Model):
     )
     audit_max_entries: Count = Field(
         default=_RETENTION.audit_entries,
-        description="Most entries of actions in the audit log, and as many again of refused requests; the "
-        "oldest are removed first.",
+        description="Most audit log entries for actions, and as many again for refused requests; "
+        "the oldest are removed first.",
     )
     usage_retention: Duration = Field(
         default=_RETENTION.usage,
@@ -283,7 +283,7 @@ class StoreConfig(Model):
     )
     usage_max_rows: Count = Field(
         default=_RETENTION.usage_rows,
-        description="Most counts, one for each day, key and model; the oldest are removed first.",
+        description="Most daily counts, one for each key and model; the oldest are removed first.",
     )
 
 

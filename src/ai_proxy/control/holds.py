@@ -10,11 +10,11 @@ from ai_proxy.core.store_ports import SettingStore
 
 
 class Holds:
-    """Keeps the names of services in the store; where that fails, they are held until the proxy ends.
+    """Stores the ids of services stopped by hand; if that fails, they stay stopped until the proxy ends.
 
     Args:
-        settings: Keeps them.
-        owner: The proxy whose services they are: several may share a store.
+        settings: The store's settings.
+        owner: The proxy that runs the services: several may share a store.
     """
 
     def __init__(self, settings: SettingStore, owner: str) -> None:
@@ -29,7 +29,7 @@ class Holds:
         try:
             return msgspec.convert(await self._settings.get(self._name) or [], set[str])
         except (StoreError, msgspec.ValidationError) as error:
-            logger.warning("cannot read which services were stopped by hand; none is held: {}", error)
+            logger.warning("cannot read which services were stopped by hand, so any may start: {}", error)
             return set()
 
     async def save(self, held: Collection[str]) -> None:
@@ -38,6 +38,6 @@ class Holds:
             await self._settings.put(self._name, sorted(held))
         except StoreError as error:
             logger.warning(
-                "cannot save which services were stopped by hand, so a restart of the proxy forgets it: {}",
+                "cannot save which services were stopped by hand, so they may start after a restart: {}",
                 error,
             )

@@ -408,7 +408,7 @@ class Supervisor:
                 self.models = models
                 if omitted:
                     logger.bind(service=self.id).warning(
-                        "{} lists more than is offered: {}", self.id, omitted
+                        "not all models of {} are offered: {}", self.id, omitted
                     )
                 self._learned()
         return probe

@@ -137,7 +137,7 @@ class UnknownModelError(RequestError):
     def __init__(self, name: str, near: Sequence[str] = (), among: Sequence[str] = ()) -> None:
         shown = name[:200]
         if among:
-            detail = f"several services have a model {shown!r}; say which one: {' or '.join(among)}"
+            detail = f"several services have a model {shown!r}; choose one: {' or '.join(among)}"
         elif near:
             detail = f"there is no model {shown!r}; did you mean {' or '.join(repr(n) for n in near)}?"
         else:

@@ -41,17 +41,17 @@ def near_names(name: str, known: Iterable[str], count: int = 3) -> tuple[str, ..
 
 
 def offerable(listed: Sequence[Model]) -> tuple[tuple[Model, ...], str]:
-    """Return the models of a list that are offered, and in words what is left out; empty when nothing is.
+    """Return the models of a list that are offered, and in words which are not; empty when all are.
 
     >>> offerable([Model("a"), Model("b" * 501)])[1]
-    'names of more than 500 characters: 1'
+    '1 with a name of more than 500 characters'
     """
     models = [model for model in listed if len(model.id) <= MAX_LISTED_NAME]
     omitted = []
     if len(models) > MAX_LISTED:
-        omitted.append(f"models beyond the first {MAX_LISTED}")
+        omitted.append(f"only the first {MAX_LISTED} are")
     if long := sum(len(model.id) > MAX_LISTED_NAME for model in listed):
-        omitted.append(f"names of more than {MAX_LISTED_NAME} characters: {long}")
+        omitted.append(f"{long} with a name of more than {MAX_LISTED_NAME} characters")
     return tuple(models[:MAX_LISTED]), "; ".join(omitted)
 
 

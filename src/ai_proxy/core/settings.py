@@ -43,14 +43,14 @@ class Limits:
 
 
 OWN_FILES = 64
-"""Files that the proxy itself has open, with some to spare: the store, sockets, logs of processes."""
+"""Open files that the proxy needs for itself, with a reserve: the store, sockets, logs of processes."""
 
 
 def within_open_files(limits: Limits, files: int) -> Limits:
-    """Return limits under which the proxy gets by with the files that it may open.
+    """Return limits whose connections fit the limit of open files.
 
-    A request in flight takes two, one for the client and one for the backend. Beyond the number of
-    connections, clients are told; beyond the number of files, the system accepts nobody.
+    A request in flight takes two files, one for the client and one for the backend. Clients above the limit
+    of connections get an error; above the limit of files, the system accepts no connection at all.
 
     Args:
         limits: As configured.

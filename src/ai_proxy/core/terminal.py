@@ -1,4 +1,4 @@
-"""Text from elsewhere, made safe for a terminal: what a backend says must not control it."""
+"""Makes text from backends and clients safe to print: it must not control the terminal."""
 
 import re
 
@@ -10,7 +10,7 @@ IN_JSON = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 def visible(text: str) -> str:
-    r"""Return a text without colours, and with every control character but tab and line feed made visible.
+    r"""Return a text without colours, with control characters escaped, except tab and line feed.
 
     >>> print(visible("\x1b[31mred\x1b[0m, then \x1b]0;a title\x07 and \x9b2J"))
     red, then \x1b]0;a title\x07 and \x9b2J

@@ -48,7 +48,7 @@ from ai_proxy.gateway.http.respond import JSON, LocalResponse, error_response, s
 from ai_proxy.gateway.http.response import outcome_of
 from ai_proxy.gateway.http.timeouts import UNLIMITED, Pending, Wait
 from ai_proxy.gateway.http.wire import CONTINUE, Header, origin_form, without_cors
-from ai_proxy.gateway.inference.ending import Ending, ending_of
+from ai_proxy.gateway.inference.end_detector import EndDetector, end_detector
 from ai_proxy.gateway.inference.form import FormBody
 from ai_proxy.gateway.inference.prompt import LARGE
 from ai_proxy.gateway.inference.resolver import FormResolver, PromptResolver, Resolver
@@ -80,7 +80,7 @@ FORWARDED_FOR = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})
 REPLACED = CREDENTIALS | FORWARDED_FOR | {b"content-type", b"accept-encoding"}
 """Headers that a request to a model loses: a compressed answer could not be read for its usage."""
 COMPRESSED = frozenset({b"accept-encoding"})
-"""The header that a request loses whose tokens are counted."""
+"""Removed from a request whose tokens are counted: a compressed answer could not be read."""
 CHUNKED = b"transfer-encoding: chunked\r\n"
 NO_TOKENS = (UNKNOWN, UNKNOWN)
 
@@ -106,7 +106,7 @@ class Plan:
         lines: Header lines on every response.
         answer: The response to a request that is answered from its head; None for any other.
         max_body: Most bytes of the body; 0 for any number.
-        limited_in: The setting that says so; empty where none does.
+        limited_in: The setting of `max_body`; empty when there is none.
         backend_credentials: Whether the backend gets the service's own key.
         streams_body: Whether the body is passed on as it arrives.
         is_form: Whether the body is a multipart form that names a model.
@@ -195,9 +195,9 @@ def make_plan(
         if shared.tracing is not None:
             plan.traceparent = request.header(b"traceparent")
             dropped |= {b"traceparent"}
-        says_whence = any(map(request.header, FORWARDED_FOR))
+        names_origin = any(map(request.header, FORWARDED_FOR))
         request.drop(dropped)
-        if says_whence and (address := plan.principal.address.encode("latin-1", "replace")):
+        if names_origin and (address := plan.principal.address.encode("latin-1", "replace")):
             request.lines += (b"x-forwarded-for", b": ", address, b"\r\n")  # as the guard has judged it
         request.lines += (b"content-type", b": ", content_type if plan.is_form else JSON, b"\r\n")
         plan.backend_credentials = True
@@ -209,7 +209,7 @@ def make_plan(
 
 
 def refused(frontend: Frontend, error: ProxyError, method: bytes) -> Plan:
-    """Return the plan for something that never became a request, though it may have begun with a method."""
+    """Return the plan for what could not be read as a request; `method` may be empty for the same reason."""
     nothing = Request(method, b"")
     nothing.close = True
     return Plan(frontend, nothing, NOBODY, error=error, lines=frontend.lines)
@@ -372,17 +372,17 @@ class Exchange:
         Raises:
             OverloadedError: They may not.
         """
-        self.shared.held.take(self.plan.principal.held_as, count)
+        self.shared.held.take(self.plan.principal.client_id, count)
         self.held += count
 
     def _let_go(self) -> None:
         """Count what was held as held no longer."""
         if self.held:
-            self.shared.held.give_back(self.plan.principal.held_as, self.held)
+            self.shared.held.give_back(self.plan.principal.client_id, self.held)
             self.held = 0
 
     def forget(self) -> None:
-        """Its turn will never come."""
+        """Release the memory of a request that will never be served."""
         self._let_go()
 
     def _new_body(self) -> Body:
@@ -516,7 +516,7 @@ class Exchange:
         self._go_on()
 
     async def _read_large[Found](self, read: Read[Found], payload: bytes | bytearray) -> Found:
-        """Read a body in the thread for that: other requests go on meanwhile."""
+        """Read a body in the reader's thread, while other requests go on."""
         self.request_id()
         call = partial(read, self.shared, payload, self.request_id)
         return await asyncio.get_running_loop().run_in_executor(self.shared.reader, call)
@@ -536,7 +536,7 @@ class Exchange:
             self._admit(destination)
 
     def await_body(self) -> None:
-        """Count the request, once: before more than the beginning of its body is taken."""
+        """Count the request against its limits, once, before the rest of its body is read."""
         meters = self.plan.principal.meters
         if not meters or self.meters or isinstance(self.error, RateLimitedError):
             return
@@ -749,15 +749,16 @@ class Exchange:
         self.upstream = upstream
         return False
 
-    def response_until_close(self, headers: list[Header]) -> Ending | None:
-        """Return what recognises the end of a body that ends with the backend's connection.
+    def response_until_close(self, headers: list[Header]) -> EndDetector | None:
+        """Return a detector for the end of a body that ends with the backend's connection.
 
-        Where nothing does, it ends for the client as well with the connection: a last chunk would be a lie.
+        Where there is none, the body ends the client's connection too: a last chunk would claim that it is
+        complete.
         """
-        ending = ending_of(headers)
-        if ending is None and self.rewriter is None:
+        detector = end_detector(headers)
+        if detector is None and self.rewriter is None:
             self.content_only = self.close = self.ends_by_closing = True
-        return ending
+        return detector
 
     def response_head(self, status: int, head: list[bytes], body: bytes) -> None:
         """Send the head of the response, with what came of its body, in one write; or have it rewritten."""

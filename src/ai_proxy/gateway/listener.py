@@ -39,8 +39,8 @@ from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.tasks import Background, cancel
 
 BACKLOG = 2048
-SURPLUS = 64
-"""Connections beyond the most there may be whose requests are read, since they may ask whether it lives."""
+HEALTH_RESERVE = 64
+"""Connections above `max_connections` that are accepted, for health checks only."""
 ABORT_TIMEOUT = 5.0
 """Seconds for connections that were cut off to be gone."""
 
@@ -127,7 +127,7 @@ class Gateway:
             name, services = newly[0], contested[newly[0]]
             others = f" and {len(newly) - 1} more" if len(newly) > 1 else ""
             logger.warning(
-                "several services have {}{}: requests must name the service too, as in {}/{} or {}/{}",
+                "several services have the model {}{}; name the service too, as in {}/{} or {}/{}",
                 *(name, others, services[0], name, services[1], name),
             )
 
@@ -264,9 +264,9 @@ class Gateway:
         return not full
 
     @property
-    def is_crowded(self) -> bool:
-        """Whether even those connections are taken that are only there to ask for the proxy's health."""
-        return len(self._connections) > self.shared.limits.max_connections + SURPLUS
+    def is_reserve_full(self) -> bool:
+        """Whether the connections for health checks are used up as well."""
+        return len(self._connections) > self.shared.limits.max_connections + HEALTH_RESERVE
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection."""
@@ -344,9 +344,9 @@ class Listener:
         self._guard = guard
 
     @property
-    def is_crowded(self) -> bool:
-        """Whether there are so many connections too many that not one request of another is read."""
-        return self._gateway.is_crowded
+    def is_reserve_full(self) -> bool:
+        """Whether the connections for health checks are used up as well."""
+        return self._gateway.is_reserve_full
 
     def is_public(self, target: bytes) -> bool:
         """Return whether a target needs no key."""

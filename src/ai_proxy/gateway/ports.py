@@ -23,8 +23,8 @@ class Shared:
         admission: Says which upstream a request may use.
         recorder: Takes the facts of every finished exchange.
         limits: What one client may take.
-        held: Counts what is held of requests.
-        reader: Reads large bodies, one after the other, while other requests go on.
+        held: Bounds the memory for request bodies.
+        reader: Reads large bodies in its thread, one after the other, while other requests go on.
         pools: Connections to backends.
         guard: Decides who may call.
         table: The routes in force.

@@ -40,16 +40,13 @@ class Principal:
         object.__setattr__(self, "counts_tokens", any(meter.limits_tokens for meter in self.meters))
 
     @property
-    def held_as(self) -> str:
-        """For whom what is held of their requests counts."""
+    def client_id(self) -> str:
+        """Identifies the caller where memory for bodies is counted: by key, else by address."""
         return self.key_id or metered_address(self.address)
 
     @property
     def reads_logs(self) -> bool:
-        """Whether the caller may see what backends write: keys only with the scope for management.
-
-        While there is no key, whoever is let in may manage the proxy.
-        """
+        """Whether the caller may see the log lines of backends: a key needs the scope `admin` for that."""
         return self.key is None or Scope.ADMIN in self.key.grant.scopes
 
     def check_model(self, *names: str) -> None:

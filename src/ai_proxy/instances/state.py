@@ -85,8 +85,8 @@ def _check_not_emptied(database: Path | None, pepper: Path) -> None:
     """
     if database is not None and database.is_file() and not database.stat().st_size and pepper.exists():
         raise StoreDamagedError(
-            f"the store {database} is empty, though it was in use; run 'ai-proxy backup restore', or"
-            " 'ai-proxy security accept-loss' to begin without its keys"
+            f"the store {database} is empty, although it was in use; run 'ai-proxy backup restore', or"
+            " 'ai-proxy security accept-loss' to start without its keys"
         )
 
 
@@ -112,8 +112,8 @@ async def accept_loss(config: Config, env: Mapping[str, str] = os.environ) -> No
             secured = await store.is_secured()
     if secured or not (mark.is_set or emptied):
         raise InvalidRequestError(
-            f"the store {parse_url(url)} is not lost; 'ai-proxy check' shows how it is, and"
-            " 'ai-proxy api-keys list' the keys in it"
+            f"the store {parse_url(url)} is not lost, so nothing was changed; 'ai-proxy check' shows its"
+            " condition, and 'ai-proxy api-keys list' its keys"
         )
     with explained(str(folder)):
         if emptied and file is not None:

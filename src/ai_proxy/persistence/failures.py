@@ -81,7 +81,7 @@ def _read_only(where: str, reason: str) -> StoreError:
 def _damaged(where: str, reason: str) -> StoreError:
     return StoreDamagedError(
         f"the store {where} is damaged ({reason}); run 'ai-proxy backup restore', or move the file away and"
-        " run 'ai-proxy security accept-loss' to begin without its keys"
+        " run 'ai-proxy security accept-loss' to start without its keys"
     )
 
 

@@ -1,4 +1,4 @@
-"""A file beside the store that says that the store secures something: without it, a lost store looks new."""
+"""A file beside the store that tells a lost store from a new one."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from ai_proxy.platform.private_files import fsync_path, make_folders, private_op
 
 FILE_NAME = "secured"
 _TEXT = """\
-API keys were made here, or a policy was set. While this file is there, ai-proxy serves nobody from a store
-that holds neither: it was lost. 'ai-proxy security accept-loss' begins without them.
+API keys were created here, or a policy was set. While this file exists, ai-proxy refuses all clients if its
+store holds neither, because the store was lost. Run 'ai-proxy security accept-loss' to start without them.
 """
 
 
 class SecuredMark:
-    """Remembers, apart from the database, that API keys were made or a policy was set.
+    """Records outside the database that API keys were created or a policy was set.
 
     Args:
         folder: The data directory.
@@ -27,11 +27,11 @@ class SecuredMark:
 
     @property
     def is_set(self) -> bool:
-        """Whether keys were made or a policy was set."""
+        """Whether keys were created or a policy was set."""
         return self._file.exists()
 
     def set(self) -> None:
-        """Remember it; on return it is on disk.
+        """Write the file; on return it is on disk.
 
         Raises:
             OSError: It cannot be written.
@@ -45,17 +45,17 @@ class SecuredMark:
         fsync_path(self._file.parent)
 
     def remove(self) -> None:
-        """Forget it."""
+        """Remove the file, if it exists."""
         self._file.unlink(missing_ok=True)
 
 
 def lost(where: str) -> StoreDamagedError:
-    """Return the error for a store that held keys or a policy, and is empty.
+    """Return the error for a store that is empty although it held keys or a policy.
 
     Args:
-        where: The store, as people know it: a path, or a URL without its password.
+        where: Path of the store, or its URL without the password.
     """
     return StoreDamagedError(
-        f"the store {where} was deleted, emptied or replaced: it holds no API key and no policy, though there"
-        " were some; run 'ai-proxy backup restore', or 'ai-proxy security accept-loss' to begin without them"
+        f"the store {where} was deleted, emptied or replaced: its API keys and policy are gone; run"
+        " 'ai-proxy backup restore', or 'ai-proxy security accept-loss' to start without them"
     )

@@ -1,4 +1,4 @@
-"""The data directory: what lasts is kept there, for the owner only."""
+"""The data directory: it holds what outlives the proxy, for the owner only."""
 
 import contextlib
 import hashlib
@@ -46,14 +46,14 @@ def private_data_folder(env: Mapping[str, str] = os.environ) -> Path:
 
 
 def claim_data_folder(folder: Path) -> None:
-    """Make the data directory where it is missing, and see that it is the owner's alone.
+    """Create the data directory if it is missing, and make it private to its owner.
 
-    Whoever may write to it could put a store and a pepper of their own there, so such a folder is refused;
-    one that others may only read is closed to them.
+    Whoever may write to it could put a store and a pepper of their own there, so such a folder is refused.
+    One that others may only read gets mode 0700.
 
     Raises:
         DataDirError: It is no folder, or others may write to it.
-        OSError: It cannot be made, or not be closed.
+        OSError: It cannot be created, or its mode cannot be changed.
     """
     make_folders(folder)
     _check_own(folder)
@@ -71,8 +71,8 @@ def _check_own(folder: Path) -> None:
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise DataDirError(
-            f"others may write to the data directory {folder} (mode {stat.S_IMODE(found.st_mode):o}), and may"
-            f" have changed what is in it; look into it, then run 'chmod 700 {folder}'"
+            f"other users may write to the data directory {folder} (mode {stat.S_IMODE(found.st_mode):o}) and"
+            f" may have changed its files; check them, then run 'chmod 700 {folder}'"
         )
 
 
@@ -94,7 +94,7 @@ def owner_id(folder: Path, env: Mapping[str, str] = os.environ) -> str:
         installation = file.read_text(encoding="ascii").strip()
     except OSError as error:
         raise DataDirError(
-            f"cannot keep an id in {file.parent}: {error.strerror}; choose another folder with"
-            " AI_PROXY_DATA_DIR"
+            f"cannot store the installation's id in {file.parent}: {error.strerror}; choose another data"
+            " directory with AI_PROXY_DATA_DIR"
         ) from error
     return hashlib.sha256(f"{installation}:{folder}".encode()).hexdigest()[:16]

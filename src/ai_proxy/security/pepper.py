@@ -33,8 +33,8 @@ def load_pepper(folder: Path, *, may_make: bool = True) -> bytes:
         if not file.exists():
             if not may_make:
                 raise StoreDamagedError(
-                    f"the pepper {file} is missing, and the API keys in the store are good with it only; put"
-                    " it back, from a backup or from the machine where they were made"
+                    f"the pepper {file} is missing, and no API key in the store works without it; restore it"
+                    " from a backup, or copy it from the machine where the keys were created"
                 )
             _make(file)
         pepper = bytes.fromhex(file.read_text(encoding="ascii").strip())

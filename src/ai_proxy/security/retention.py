@@ -1,4 +1,4 @@
-"""Retention: what is kept of the audit log and of usage is bounded, by age and by number."""
+"""Retention: removes old entries of the audit log and of usage, by age and by number."""
 
 from datetime import UTC, datetime
 
@@ -9,20 +9,20 @@ from ai_proxy.core.ports import Clock
 from ai_proxy.core.settings import Retention
 from ai_proxy.core.store_ports import AuditEntry, AuditStore, UsageStore
 
-EVERY = 86_400.0
-"""Seconds between two looks."""
-AT_ONCE = 5_000
-"""Entries removed in one transaction: others wait for it."""
+INTERVAL = 86_400.0
+"""Seconds between two removals."""
+BATCH = 5_000
+"""Entries removed in one transaction, for which all other changes wait."""
 PAUSE = 0.1
-"""Seconds between two of them."""
+"""Seconds between two transactions, in which other changes have their turn."""
 
 
-async def keep_within(retention: Retention, audit: AuditStore, usage: UsageStore, clock: Clock) -> None:
-    """Remove what is too old or too much, at once and then every day, until cancelled.
+async def enforce_retention(retention: Retention, audit: AuditStore, usage: UsageStore, clock: Clock) -> None:
+    """Remove entries that are too old or too many, at once and then every day, until cancelled.
 
     Args:
-        retention: What is kept.
-        audit: The audit log; an entry tells what was removed from it.
+        retention: The bounds.
+        audit: The audit log; an entry of its own says how many were removed from it.
         usage: The counts of requests.
         clock: Tells the time.
     """
@@ -31,8 +31,8 @@ async def keep_within(retention: Retention, audit: AuditStore, usage: UsageStore
             await _trim_usage(retention, usage, clock.wall())
             await _trim_audit(retention, audit, clock)
         except StoreError as error:
-            logger.warning("cannot remove old usage and audit entries, and will try again: {}", error)
-        await clock.sleep(EVERY)
+            logger.warning("cannot remove old usage and audit entries; trying again tomorrow: {}", error)
+        await clock.sleep(INTERVAL)
 
 
 async def _trim_usage(retention: Retention, usage: UsageStore, now: float) -> None:
@@ -44,10 +44,9 @@ async def _trim_audit(retention: Retention, audit: AuditStore, clock: Clock) -> 
     oldest = clock.wall() - retention.audit if retention.audit else 0.0
     removed = 0
     for refused in (False, True):
-        while count := await audit.trim(oldest, retention.audit_entries, AT_ONCE, refused=refused):
+        while count := await audit.trim(oldest, retention.audit_entries, BATCH, refused=refused):
             removed += count
             await clock.sleep(PAUSE)
     if removed:
-        detail = f"{removed} of the oldest entries were removed, as store.audit_retention and"
-        detail += " store.audit_max_entries say"
+        detail = f"removed the {removed} oldest entries (store.audit_retention, store.audit_max_entries)"
         await audit.append([AuditEntry(clock.wall(), "proxy", "audit.trim", "local", "ok", detail)])

@@ -25,7 +25,7 @@ from ai_proxy.security.keys import KeyRing
 from ai_proxy.security.limiter import Limiter
 from ai_proxy.security.pepper import check_pepper
 from ai_proxy.security.policy import PolicyHolder
-from ai_proxy.security.retention import keep_within
+from ai_proxy.security.retention import enforce_retention
 from ai_proxy.security.sync import Step, flush_all, follow_changes, write_batches
 from ai_proxy.security.usage import UsageLedger
 
@@ -122,7 +122,7 @@ async def open_security(
         )
         tasks = [writer, follower]
         if retention is not None:
-            keep = partial(keep_within, retention, store.audit, store.usage, clock)
+            keep = partial(enforce_retention, retention, store.audit, store.usage, clock)
             tasks.append(background.run(keep, "retention of audit log and usage"))
         try:
             yield Security(keys, policy, Limiter(lambda: policy.current, clock.now), audit, usage)

@@ -1,4 +1,4 @@
-"""Standard error as the log's destination: whoever does not read it must not hold up the proxy."""
+"""Writes the log to standard error without ever waiting for whoever reads it."""
 
 import os
 import threading
@@ -7,17 +7,17 @@ from contextlib import contextmanager, suppress
 from queue import Empty, Full, Queue
 from typing import TextIO
 
-MOST_LINES = 2_000
-"""Lines that wait to be read; those beyond are dropped."""
-AT_THE_END = 1.0
-"""Seconds for the lines that are left when the program ends."""
+MAX_LINES = 2_000
+"""Most lines that wait to be written; further ones are dropped."""
+CLOSE_TIMEOUT = 1.0
+"""Seconds for writing the lines that are left when the program ends."""
 
 
 class Console:
     """Writes lines in a thread of its own, and drops some while nobody reads them.
 
-    A pipe whose reader is stuck, or a terminal after Ctrl-S, blocks whoever writes to it. It is written to
-    past Python's own buffer, whose lock would block the end of the program.
+    A pipe whose reader is stuck, or a terminal after Ctrl-S, blocks its writer. The thread writes to the
+    descriptor: the lock of Python's own buffer would block the end of the program.
 
     Args:
         descriptor: Of the pipe, terminal or file.
@@ -27,7 +27,7 @@ class Console:
     def __init__(self, descriptor: int, *, terminal: bool) -> None:
         self._descriptor = descriptor
         self._terminal = terminal
-        self._lines = Queue[str | None](MOST_LINES)
+        self._lines = Queue[str | None](MAX_LINES)
         self._dropped = 0
         self._thread = threading.Thread(target=self._write_all, name="console", daemon=True)
         self._thread.start()
@@ -36,35 +36,32 @@ class Console:
         return f"<Console [{self._lines.qsize()} lines waiting, {self._dropped} dropped]>"
 
     def isatty(self) -> bool:
-        """Tell whether it is a terminal, which shows colours."""
+        """Return whether the destination is a terminal, which shows colours."""
         return self._terminal
 
     def write(self, line: str) -> None:
-        """Have a line written, or drop it; never waits."""
+        """Queue a line, or drop it if too many wait; never blocks."""
         try:
             self._lines.put_nowait(line)
         except Full:
             self._dropped += 1
 
     def close(self) -> None:
-        """Wait a moment for what is left, then give up."""
-        while not self._lines_end():
-            with suppress(Empty):  # nobody reads: the oldest line makes room for the end
-                self._lines.get_nowait()
-        self._thread.join(AT_THE_END)
-
-    def _lines_end(self) -> bool:
-        try:
-            self._lines.put_nowait(None)
-        except Full:
-            return False
-        return True
+        """Write the lines that are left, for `CLOSE_TIMEOUT` at most."""
+        while True:
+            try:
+                self._lines.put_nowait(None)
+                break
+            except Full:  # the oldest line makes room for the end
+                with suppress(Empty):
+                    self._lines.get_nowait()
+        self._thread.join(CLOSE_TIMEOUT)
 
     def _write_all(self) -> None:
         while (line := self._lines.get()) is not None:
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
-                line = f"({dropped} log lines were dropped here: nobody read standard error)\n{line}"
+                line = f"({dropped} log lines were dropped here, because nobody read standard error)\n{line}"
             with suppress(OSError):  # nobody will ever read it
                 self._write(line.encode(errors="replace"))
 
@@ -75,7 +72,7 @@ class Console:
 
 @contextmanager
 def console(stream: TextIO) -> Iterator[TextIO | Console]:
-    """Yield what writes to a stream and never waits; the stream itself where it has no descriptor."""
+    """Yield a `Console` on a stream, or the stream itself if it has no descriptor."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError, AttributeError):

@@ -264,7 +264,7 @@ async def test_the_management_app_gets_no_large_body(kind: bytes, framing: bytes
         response = await client.response(b"POST")
 
         assert (response.status, response.error_code) == (413, b"body_too_large")
-        assert b"1 MB at most" in response.body
+        assert b"must not exceed 1 MB" in response.body
 
 
 @pytest.mark.threat("somebody on the network", "the memory or the time of the proxy")

@@ -17,7 +17,7 @@ from tests.rigs.wire_rig import eventually, wire_rig
 
 from ai_proxy.core.service import Outcome
 from ai_proxy.core.settings import Limits
-from ai_proxy.gateway.listener import SURPLUS, leave_out_failed_accepts
+from ai_proxy.gateway.listener import HEALTH_RESERVE, leave_out_failed_accepts
 from ai_proxy.platform.tasks import spawn
 
 SOON = 0.1
@@ -322,7 +322,7 @@ async def test_a_lack_of_files_is_logged_once_and_clients_are_accepted_afterward
 @pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
 async def test_connections_far_beyond_the_cap_are_refused_before_they_ask() -> None:
     async with wire_rig(Limits(max_connections=1, shutdown_timeout=0.5)) as rig:
-        held = [await rig.client() for _ in range(1 + SURPLUS)]
+        held = [await rig.client() for _ in range(1 + HEALTH_RESERVE)]
         await eventually(lambda: len(rig.connections) == len(held))
 
         crowded = await rig.client()

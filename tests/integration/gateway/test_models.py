@@ -124,8 +124,8 @@ async def test_the_log_says_when_another_service_lists_the_same_models(rig: Wire
         rig.gateway.publish([offer(listed=["phi", "qwen"]), offer("other", listed=["phi", "qwen"])])
 
     logger.remove(sink)
-    example = "requests must name the service too, as in svc/phi or other/phi"
-    assert lines == [f"several services have phi and 1 more: {example}\n"]
+    example = "name the service too, as in svc/phi or other/phi"
+    assert lines == [f"several services have the model phi and 1 more; {example}\n"]
 
 
 @pytest.mark.threat("an ordinary key", "the key of a service")

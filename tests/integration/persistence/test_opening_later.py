@@ -8,8 +8,8 @@ from loguru import logger
 
 from ai_proxy.config.schema import Config
 from ai_proxy.core.errors import StoreError, StoreFullError, StoreMigrationError
-from ai_proxy.instances.kept_state import KeptState
 from ai_proxy.instances.state import ProxyState, open_state
+from ai_proxy.instances.state_opener import StateOpener
 from ai_proxy.platform.clock import SystemClock
 from ai_proxy.platform.tasks import Background
 from ai_proxy.testing.fakes import FakeClock
@@ -37,12 +37,12 @@ async def test_a_store_that_can_be_used_again_is_used_and_each_reason_is_told_on
     clock, used = FakeClock(), list[ProxyState]()
     background = Background(clock.sleep, clock.now, clock.wall)
 
-    async with KeptState(opening, clock, background) as kept:
-        assert await kept.open() is None
-        kept.use(used.append)
+    async with StateOpener(opening, clock, background) as opener:
+        assert await opener.open() is None
+        opener.when_open(used.append)
         while not used:
             await clock.advance(1.0)
-        assert kept.current is used[0]
+        assert opener.current is used[0]
 
     logger.remove(sink)
     assert [line.rpartition(": ")[2].strip() for line in told if "check" not in line] == [
@@ -55,9 +55,9 @@ async def test_a_store_that_can_be_used_again_is_used_and_each_reason_is_told_on
 async def test_a_store_that_opens_at_once_is_used_at_once(tmp_path: Path) -> None:
     used = list[ProxyState]()
 
-    async with KeptState(Opening(tmp_path), FakeClock(), Background()) as kept:
-        state = await kept.open()
-        kept.use(used.append)
+    async with StateOpener(Opening(tmp_path), FakeClock(), Background()) as opener:
+        state = await opener.open()
+        opener.when_open(used.append)
 
     assert used == [state]
 
@@ -66,9 +66,9 @@ async def test_a_failed_migration_is_not_tried_again(tmp_path: Path) -> None:
     opening = Opening(tmp_path, StoreMigrationError("no"), StoreFullError("never seen"))
     clock = FakeClock()
 
-    async with KeptState(opening, clock, Background(clock.sleep, clock.now, clock.wall)) as kept:
-        await kept.open()
-        kept.use(lambda _: None)
+    async with StateOpener(opening, clock, Background(clock.sleep, clock.now, clock.wall)) as opener:
+        await opener.open()
+        opener.when_open(lambda _: None)
         await clock.advance(60.0)
 
     assert len(opening.left) == 1

@@ -10,7 +10,7 @@ from ai_proxy.core.store_ports import AuditEntry, Usage
 from ai_proxy.persistence.database import Database, parse_url
 from ai_proxy.persistence.store import Store
 from ai_proxy.platform.tasks import cancel, spawn
-from ai_proxy.security.retention import EVERY, PAUSE, keep_within
+from ai_proxy.security.retention import INTERVAL, PAUSE, enforce_retention
 from ai_proxy.testing.fakes import FakeClock
 
 
@@ -93,7 +93,7 @@ async def test_an_entry_tells_what_was_removed_and_it_goes_on_every_day(store: S
     now = clock.wall()
     await store.audit.append([action(now - 100, "old"), action(now, "new")])
     retention = Retention(audit=50.0, usage=0.0)
-    keeping = spawn(keep_within(retention, store.audit, store.usage, clock), "retention")
+    keeping = spawn(enforce_retention(retention, store.audit, store.usage, clock), "retention")
 
     async def told(detail: str) -> list[str]:
         async with asyncio.timeout(60):
@@ -101,9 +101,9 @@ async def test_an_entry_tells_what_was_removed_and_it_goes_on_every_day(store: S
                 await clock.advance(PAUSE)
         return await whats(store)
 
-    first = await told("1 of the oldest entries were removed")
-    await clock.advance(EVERY)
-    second = await told("2 of the oldest entries were removed")
+    first = await told("removed the 1 oldest entries")
+    await clock.advance(INTERVAL)
+    second = await told("removed the 2 oldest entries")
     await cancel(keeping)
 
     assert (first, second) == (["new", "audit.trim"], ["audit.trim"])

@@ -203,7 +203,7 @@ async def test_a_store_that_lost_its_keys_is_refused_until_the_owner_accepts_it(
             pass
 
     for _ in range(2):
-        with pytest.raises(StoreDamagedError, match="'ai-proxy security accept-loss' to begin without them"):
+        with pytest.raises(StoreDamagedError, match="'ai-proxy security accept-loss' to start without them"):
             await make_keys(tmp_path)
 
     await accept_loss(Config(), {"AI_PROXY_DATA_DIR": str(tmp_path)})

@@ -496,8 +496,8 @@ async def test_a_list_without_end_is_cut_and_the_log_says_so(stage: Stage) -> No
     logger.remove(sink)
 
     assert stage.plane.service("svc").models == ("svc", *(f"m{n}" for n in range(MAX_LISTED)))
-    omitted = "models beyond the first 2000; names of more than 500 characters: 1"
-    assert f"svc lists more than is offered: {omitted}" in "".join(lines)
+    omitted = "only the first 2000 are; 1 with a name of more than 500 characters"
+    assert f"not all models of svc are offered: {omitted}" in "".join(lines)
 
 
 @pytest.mark.threat("a local user", "the requests for another service")

@@ -41,7 +41,7 @@ def test_one_that_others_may_write_to_is_refused_and_left_as_it_is(tmp_path: Pat
     (tmp_path / "data").mkdir()
     (tmp_path / "data").chmod(wide)
 
-    with pytest.raises(DataDirError, match=f"others may write to .* .mode {wide:o}.*run 'chmod 700"):
+    with pytest.raises(DataDirError, match=f"other users may write to .* .mode {wide:o}.*run 'chmod 700"):
         owner_id(tmp_path, env(tmp_path / "data"))
 
     assert mode(tmp_path / "data") == wide

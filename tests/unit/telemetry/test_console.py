@@ -3,7 +3,7 @@
 import os
 import threading
 
-from ai_proxy.telemetry.console import MOST_LINES, Console
+from ai_proxy.telemetry.console import MAX_LINES, Console
 
 
 def read_until(descriptor: int, mark: bytes) -> bytes:
@@ -30,14 +30,14 @@ def test_nobody_waits_for_one_who_does_not_read_and_what_was_dropped_is_told() -
     reader, writer = os.pipe()
     console = Console(writer, terminal=False)
 
-    for _ in range(2 * MOST_LINES):
+    for _ in range(2 * MAX_LINES):
         console.write("x" * 100 + "\n")
     waiting = read_until(reader, b"x\n" * 1)
     while b"were dropped" not in waiting:
         console.write("after\n")
         waiting += os.read(reader, 65536)
 
-    assert b"log lines were dropped here: nobody read standard error)\n" in waiting
+    assert b"log lines were dropped here, because nobody read standard error)\n" in waiting
     os.close(reader)
     console.close()
     os.close(writer)
@@ -46,7 +46,7 @@ def test_nobody_waits_for_one_who_does_not_read_and_what_was_dropped_is_told() -
 def test_the_end_does_not_wait_for_one_who_does_not_read() -> None:
     reader, writer = os.pipe()
     console = Console(writer, terminal=False)
-    for _ in range(2 * MOST_LINES):
+    for _ in range(2 * MAX_LINES):
         console.write("x" * 100 + "\n")
 
     closing = threading.Thread(target=console.close)

@@ -115,5 +115,5 @@ def too_large(limit: int, where: str) -> BodyTooLargeError:
         where: The setting that raises it; empty where none does.
     """
     size = f"{limit // MB} MB" if limit % MB == 0 else f"{limit} bytes"
-    remedy = f"send less, or raise {where}" if where else "nothing that belongs here is larger"
-    return BodyTooLargeError(f"the body may have {size} at most; {remedy}")
+    remedy = f", or raise {where}" if where else ""
+    return BodyTooLargeError(f"the body must not exceed {size}; send less{remedy}")

@@ -31,8 +31,8 @@ MAX_AHEAD = 64 * 1024
 MAX_TUNNEL_AHEAD = 64 * 1024
 """Bytes taken from a client before its tunnel stands."""
 
-SURPLUS_TIMEOUT = 1.0
-"""Seconds that a connection beyond the most there may be has for the head of its only request."""
+RESERVE_TIMEOUT = 1.0
+"""Seconds that a connection above `max_connections` has to send the head of its only request."""
 
 
 class Reading(IntEnum):
@@ -147,10 +147,10 @@ class RequestHandler(Protocol):
         """The request has arrived whole."""
 
     def await_body(self) -> None:
-        """Its turn has come, before enough of its body is here to begin."""
+        """Take the turn on the connection, while the body is still incomplete."""
 
     def forget(self) -> None:
-        """Its turn will never come."""
+        """Release what is held of a request that will never be served."""
 
     def begin_whole(self, body: bytes) -> None:
         """Its turn has come at once, with its whole body."""
@@ -224,11 +224,11 @@ class Server(Protocol):
         """Count a connection; False when there are too many."""
 
     @property
-    def is_crowded(self) -> bool:
-        """Whether there are so many connections too many that not one request of another is read."""
+    def is_reserve_full(self) -> bool:
+        """Whether the connections above `max_connections` that may ask for health are used up as well."""
 
     def is_public(self, target: bytes) -> bool:
-        """Return whether a target is one that everybody is answered, however many connections there are."""
+        """Return whether a target needs no key, and is answered above `max_connections` too."""
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection."""
@@ -258,7 +258,7 @@ class ClientConnection(asyncio.Protocol):
         "_head_size",
         "_headers",
         "_heads",
-        "_is_surplus",
+        "_in_reserve",
         "_misses",
         "_open",
         "_parser",
@@ -302,7 +302,7 @@ class ClientConnection(asyncio.Protocol):
         self._cached: CachedRequestHead[Any] | None = None
         self._misses = 0
         self._served_before = 0
-        self._is_surplus = False
+        self._in_reserve = False
         self.reading_paused = False
         self._upload_paused = False
         self.ahead = b""  # of a tunnel
@@ -327,8 +327,8 @@ class ClientConnection(asyncio.Protocol):
         if self._handshake is not None:
             self._server.leave(self._handshake)
             self._handshake = None
-        self._is_surplus = not self._server.enter(self)
-        if self._is_surplus and self._server.is_crowded:
+        self._in_reserve = not self._server.enter(self)
+        if self._in_reserve and self._server.is_reserve_full:
             self._refuse(_full())
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -442,7 +442,7 @@ class ClientConnection(asyncio.Protocol):
             raise MalformedRequestError("CONNECT is for forward proxies, and this is a reverse proxy")
         request.read(headers, may_upgrade=may_upgrade)
         body_is_unparsed = may_upgrade and request.has_body
-        if self._is_surplus:
+        if self._in_reserve:
             request.close = True
             if not self._server.is_public(self._target):
                 raise _full()
@@ -518,7 +518,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(cause)
 
     def _refuse(self, error: ProxyError) -> None:
-        """Queue the answer to something that never became a request; a HEAD gets no body."""
+        """Queue the answer to what could not be read as a request; a HEAD gets no body."""
         is_head = self.reading is HEAD and self._parser.get_method() == b"HEAD"
         self.discard()
         self._enqueue(self._server.refusal(self, error, b"HEAD" if is_head else b""))
@@ -526,7 +526,7 @@ class ClientConnection(asyncio.Protocol):
 
     def discard(self) -> None:
         """Take nothing more from the client: what it sends cannot be trusted, or is not wanted."""
-        self._headers = []  # they may take many times what was sent, while the answer is being read
+        self._headers = []  # they may take many times their bytes in memory until the answer has been read
         self._read(E.REJECTED)
 
     def _cache_head(self, data: bytes) -> None:
@@ -675,8 +675,8 @@ class ClientConnection(asyncio.Protocol):
             return Wait.READER, transport.get_write_buffer_size(), limits.write_timeout
         current = self.current
         if current is None:
-            if self._is_surplus:
-                return Wait.HEAD, 0, SURPLUS_TIMEOUT
+            if self._in_reserve:
+                return Wait.HEAD, 0, RESERVE_TIMEOUT
             if self.reading is HEAD:
                 return Wait.HEAD, 0, limits.head_timeout
             return Wait.IDLE, 0, limits.keep_alive_timeout
@@ -717,7 +717,10 @@ class ClientConnection(asyncio.Protocol):
 
 
 def _full() -> OverloadedError:
-    return OverloadedError("the proxy has all the connections it may have", retry_after=1)
+    return OverloadedError(
+        "the proxy has reached its limit of connections; try again, or raise server.limits.max_connections",
+        retry_after=1,
+    )
 
 
 class _PipelineFullError(Exception):

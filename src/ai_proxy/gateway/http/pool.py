@@ -16,7 +16,7 @@ class Pool:
     """Keep-alive connections to one upstream, the one used last first.
 
     Attributes:
-        is_own: Whether the upstream is the proxy itself: its management app.
+        is_own: Whether the upstream is the proxy's own management app.
     """
 
     __slots__ = ("__weakref__", "base_path", "host_line", "idle", "is_own", "sweeps", "tls", "upstream")

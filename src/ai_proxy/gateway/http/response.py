@@ -6,10 +6,10 @@ from ai_proxy.gateway.http.wire import BUSY, HOP_BY_HOP, Header, status_line, wi
 UNSTATED, AMBIGUOUS = -1, -2
 
 STATUS_LINES = {status: b"%b\r\n" % status_line(status) for status in range(100, 600)}
-"""By status: what a backend calls it is not passed on."""
+"""Status lines by status: a backend's own reason phrase is not passed on."""
 
 OURS = b"x-ai-proxy-"
-"""How headers begin by which the proxy says something of its own."""
+"""Prefix of headers that only the proxy itself may send."""
 
 _NOT_FORWARDED = HOP_BY_HOP | {b"x-request-id"}
 
@@ -26,7 +26,7 @@ def filter_response(headers: list[Header], lines: list[bytes], *, is_own: bool =
     Args:
         headers: Of the response.
         lines: The head for the client.
-        is_own: Whether the proxy itself answers, and so may say what only the proxy says.
+        is_own: Whether the proxy itself answers, and so may send its own headers.
 
     Returns:
         The stated length, UNSTATED or AMBIGUOUS; and whether the body is chunked.

@@ -28,11 +28,11 @@ MAX_RESPONSE_HEAD = 64 * 1024
 """Most bytes of a response's head, of the interim responses before it, and of the trailers at its end."""
 LINE_FEED = 10
 SLICE = 16 * 1024
-"""Bytes of a body that are rewritten in one go: a flood of small events must leave time for others."""
+"""Bytes of a body that are rewritten at a time: a flood of small events must not hold up other requests."""
 
 
-class EndlessError(Exception):
-    """Stops the parser when the trailers of a backend do not end."""
+class TrailersTooLargeError(Exception):
+    """Stops the parser when a backend's trailers exceed their limit."""
 
 
 class SurplusError(Exception):
@@ -54,15 +54,15 @@ class Framing(IntEnum):
 HEAD, LENGTH, CHUNKED, DECHUNKED, UNTIL_CLOSE, TUNNEL = Framing
 
 
-class Ending(Protocol):
-    """Recognises the end of a body that ends with its connection."""
+class EndDetector(Protocol):
+    """Detects whether a body is complete that ends with its connection."""
 
-    def see(self, data: bytes) -> None:
-        """Take note of a piece of the body."""
+    def feed(self, data: bytes) -> None:
+        """Take a piece of the body."""
 
     @property
-    def is_reached(self) -> bool:
-        """Whether what has come is whole."""
+    def is_complete(self) -> bool:
+        """Whether the body is complete."""
 
 
 class Receiver(Protocol):
@@ -87,8 +87,8 @@ class Receiver(Protocol):
             retry_after: What the backend asks for, in seconds; 0 when it does not.
         """
 
-    def response_until_close(self, headers: list[Header]) -> Ending | None:
-        """Return what recognises the end of a body that ends with the connection; None where nothing can.
+    def response_until_close(self, headers: list[Header]) -> EndDetector | None:
+        """Return a detector for a body that ends with the connection; None when its end cannot be detected.
 
         Args:
             headers: Of the response.
@@ -130,7 +130,7 @@ class Keeper(Protocol):
 
     @property
     def is_own(self) -> bool:
-        """Whether that is the proxy itself: its management app."""
+        """Whether the upstream is the proxy's own management app."""
 
     def put(self, connection: "UpstreamConnection") -> None:
         """Keep a connection for the next request."""
@@ -145,7 +145,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "backlog",
         "cached",
-        "ending",
+        "end_detector",
         "exchange",
         "framing",
         "headers",
@@ -172,7 +172,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.exchange: Receiver | None = None
         self.framing = HEAD
-        self.ending: Ending | None = None  # of a body that ends with the connection
+        self.end_detector: EndDetector | None = None  # of a body that ends with the connection
         self.parser: httptools.HttpResponseParser
         self.headers: list[Header] = []
         self.in_trailers = False  # whether the next header is a trailer
@@ -249,7 +249,11 @@ class UpstreamConnection(asyncio.Protocol):
             self.pool.discard(self)
         elif self.framing is TUNNEL:
             exchange.response_done()
-        elif self.framing is UNTIL_CLOSE and exc is None and (self.ending is None or self.ending.is_reached):
+        elif (
+            self.framing is UNTIL_CLOSE
+            and exc is None
+            and (self.end_detector is None or self.end_detector.is_complete)
+        ):
             if not exchange.content_only:
                 exchange.response_body(LAST_CHUNK)
             exchange.response_done()
@@ -280,7 +284,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.in_trailers:
             self.trailers += len(name) + len(value)
             if self.trailers > MAX_RESPONSE_HEAD:
-                raise EndlessError
+                raise TrailersTooLargeError
         else:
             self.headers.append((name, value))
 
@@ -371,7 +375,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _receive_dechunked(self, exchange: Receiver, data: bytes) -> None:
         self.trailers += len(data)
         if self.trailers > MAX_RESPONSE_HEAD + len(data):
-            self._invalid("a chunked body goes on without content")
+            self._invalid("the trailers or chunk extensions of the response are too large")
             return
         try:
             self.parser.feed_data(data)
@@ -400,8 +404,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._done(exchange)
 
     def _receive_until_close(self, exchange: Receiver, data: bytes) -> None:
-        if self.ending is not None:
-            self.ending.see(data)
+        if self.end_detector is not None:
+            self.end_detector.feed(data)
         exchange.response_body(data if exchange.content_only else frame_chunk(data))
 
     def _receive_head(self, exchange: Receiver, data: bytes) -> None:
@@ -470,7 +474,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()
             return
         if status not in STATUS_LINES:
-            self._invalid(f"{status} is no status of HTTP")
+            self._invalid(f"{status} is not an HTTP status")
             return
         head = [STATUS_LINES[status]]
         length, chunked = filter_response(self.headers, head, is_own=self.pool.is_own)
@@ -499,17 +503,17 @@ class UpstreamConnection(asyncio.Protocol):
     def _start_until_close(self, exchange: Receiver, status: int, head: list[bytes], body: bytes) -> None:
         """Pass on a body that ends with the connection.
 
-        Where its end can be recognised, it is framed in chunks, and a body that is not whole lacks the last
-        one. Any other ends for the client as it does here, with the connection.
+        Where its end can be detected, it is framed in chunks, and an incomplete one gets no last chunk. Any
+        other body ends the client's connection too.
         """
         self.framing = UNTIL_CLOSE
         self.keep_alive = False
-        self.ending = exchange.response_until_close(self.headers)
+        self.end_detector = exchange.response_until_close(self.headers)
         rest = b""
         if len(body) > SLICE:
             body, rest = body[:SLICE], body[SLICE:]
-        if self.ending is not None:
-            self.ending.see(body)
+        if self.end_detector is not None:
+            self.end_detector.feed(body)
         if not exchange.content_only:
             head.append(b"transfer-encoding: chunked\r\n")
             body = frame_chunk(body) if body else b""

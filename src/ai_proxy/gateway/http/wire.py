@@ -41,7 +41,7 @@ _NOT_NOMINABLE = frozenset(
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 _DOT_SEGMENT = re.compile(rb"[/\\]\.\.(?=[/\\;?#\0]|\Z)")
 _MAX_ENCODINGS = 3
-"""How often a path may have been encoded so that some server between still decodes all of it."""
+"""How many times a path may be percent-encoded, since each server on the way may decode it once."""
 
 _CORS = re.compile(rb"^access-control-[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 
@@ -99,7 +99,7 @@ def origin_form(target: bytes) -> bytes:
 
 
 def leads_up(target: bytes) -> bool:
-    r"""Tell whether a path has a segment that leads up (RFC 3986 section 3.3), plain or encoded.
+    r"""Return whether a path has a segment `..` (RFC 3986 section 3.3), plain or percent-encoded.
 
     >>> [leads_up(b"/a" + rest) for rest in (b"/../b", b"/%2e%2E", b"/..%2fb", b"/%252e./b", b"\\..")]
     [True, True, True, True, True]

@@ -1,4 +1,4 @@
-"""Which model a request is for, and how the request is fitted to the engine that is to answer it."""
+"""Finds the model that a request names, and fits the request to the model's engine."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -14,7 +14,7 @@ from ai_proxy.dialects.ollama import Unload, strip_latest
 from ai_proxy.dialects.translation import Translation
 from ai_proxy.gateway.inference import prompt as prompts
 from ai_proxy.gateway.inference.form import FormBody
-from ai_proxy.gateway.inference.unasked import UnaskedUsage
+from ai_proxy.gateway.inference.usage_filter import UsageFilter
 from ai_proxy.gateway.principal import Principal
 from ai_proxy.gateway.routing.endpoints import ModelEndpoint
 from ai_proxy.gateway.routing.table import ModelDestination, RoutingTable
@@ -178,11 +178,11 @@ class PromptResolver(msgspec.Struct, gc=False, eq=False):
             body, translation.request = translation.request, b""  # it need not last as long as the answer
             prompt = prompts.read(body)
         prompts.check_modalities(body, prompt, found.route)
-        unasked = self._counts_usage and prompts.ask_for_usage(prompt)
+        filters_usage = self._counts_usage and prompts.ask_for_usage(prompt)
         fitted, self.warnings = prompts.fit(prompt, found.route)
-        if unasked:
+        if filters_usage:
             fitted = fitted or prompts.encode(prompt)
-            self.translation = UnaskedUsage(endpoint.path, request_id().decode())
+            self.translation = UsageFilter(endpoint.path, request_id().decode())
         return body if fitted is None else fitted
 
     @property

@@ -131,13 +131,13 @@ class RoutingTable:
 
         Raises:
             UnknownServiceError: `/service/{id}` names none that is declared.
-            MalformedRequestError: The path may lead out of the service's own.
+            MalformedRequestError: The path has a segment `..`, which could leave the service's own path.
             UnknownPathError: Nothing answers there.
         """
         if target[:9] == SERVICE_PREFIX:
             if leads_up(target):
                 raise MalformedRequestError(
-                    "no segment of a path below a service may be .., plain or encoded"
+                    "the path of a service must not have a segment '..', plain or percent-encoded"
                 )
             slash = target.find(b"/", 9)
             destination = self.services.get(target[9:slash])

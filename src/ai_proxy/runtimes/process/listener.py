@@ -1,4 +1,4 @@
-"""Finds out who listens on a port of this machine, so that no other program is taken for a backend."""
+"""Determines which process listens on a port, so that no other program is taken for a backend."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 LOOPBACK = "127.0.0.1"
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST = 4, 20, 1
 LISTEN = 10
-"""State of a socket that accepts connections, of those in tcp_states.h."""
+"""TCP_LISTEN in tcp_states.h: the state of a socket that accepts connections."""
 ANY_STATE = 0xFFFFFFFF
 ANY_COOKIE = (0xFFFFFFFF, 0xFFFFFFFF)
 HEADER = struct.Struct("=IHHII")
@@ -22,7 +22,7 @@ HEADER = struct.Struct("=IHHII")
 QUESTION = struct.Struct("=BBBBI")
 """inet_diag_req_v2 up to the socket's id (sock_diag(7))."""
 SOCKET_ID = struct.Struct("!HH16s16s")
-"""inet_diag_sockid: ports and addresses; then come interface and cookie, in the order of the machine."""
+"""inet_diag_sockid: ports and addresses; interface and cookie follow, in the machine's byte order."""
 SOCKET_ID_REST = struct.Struct("=III")
 ANSWER = struct.Struct("=BB50xIIIII")
 """inet_diag_msg: family, state, ..., expires, both queues, user, inode."""
@@ -33,7 +33,7 @@ class Listener:
     """A socket that accepts connections.
 
     Attributes:
-        inode: Its number, which no other socket has while it is open.
+        inode: Identifies the socket while it is open.
         uid: The user who opened it.
     """
 
@@ -46,8 +46,8 @@ class Holdings:
     """The sockets that some processes have open.
 
     Attributes:
-        inodes: Numbers of the sockets.
-        hidden: Users of the processes whose sockets we may not see.
+        inodes: Of the sockets.
+        hidden: Users of those processes whose sockets we may not read.
     """
 
     inodes: Collection[int] = frozenset()
@@ -55,11 +55,11 @@ class Holdings:
 
 
 def belongs(listener: Listener, holdings: Holdings, uid: int) -> bool:
-    """Return whether a listener is that of the processes, or one that only root can have put in its place.
+    """Return whether a listener belongs to some processes; one of root's is trusted too.
 
     Args:
         listener: The listener.
-        holdings: Of the processes.
+        holdings: The sockets of the processes.
         uid: Our own user.
 
     >>> backend = Holdings(inodes={17}, hidden={1001})
@@ -92,9 +92,9 @@ def find_holdings(pids: Iterable[int]) -> Holdings:
 
 
 class Listeners:
-    """Asks the kernel who accepts connections on 127.0.0.1; opened by the first question.
+    """Asks the kernel which socket accepts connections on a port of 127.0.0.1.
 
-    One socket serves every question: to open and close one takes twenty times as long as to ask.
+    One netlink socket serves all queries, opened by the first: opening takes twenty times as long as asking.
     """
 
     def __init__(self) -> None:
@@ -106,14 +106,14 @@ class Listeners:
 
     @property
     def kernel_tells(self) -> bool:
-        """Whether this kernel tells; only Linux does, and only if it is built to."""
+        """Whether this kernel answers; only Linux does, if it was built with INET_DIAG."""
         if self._tells is None:
             try:
                 with socket.create_server((LOOPBACK, 0)) as known:
                     self._tells = self.find(known.getsockname()[1]) is not None
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
-                    return True  # it is only that no socket can be opened now
+                    return True  # too many open files say nothing about the kernel
                 self._tells = False
         return self._tells
 
@@ -123,7 +123,7 @@ class Listeners:
         It takes microseconds: the kernel looks up one socket.
 
         Raises:
-            OSError: The kernel does not tell.
+            OSError: The kernel does not answer.
         """
         if sys.platform != "linux":
             return None

@@ -46,12 +46,12 @@ START = "AI_PROXY_START"
 
 FORCE_TIMEOUT = 10.0
 """Longest wait, in seconds, for the end of a process that was killed."""
-EXECUTING = 1.0
-"""Longest wait, in seconds, for the marks of a process that has not begun its program."""
-EXECUTING_CHECKS = 20
-"""How often it is looked for within that time."""
-STRANGER_KNOWN = 1.0
-"""Seconds between two looks at the program that listens in place of a backend: each takes milliseconds."""
+MARKS_TIMEOUT = 1.0
+"""Longest wait, in seconds, for the marks of a process that has not executed its program yet."""
+MARKS_CHECKS = 20
+"""How many times the marks are looked for within that time."""
+RECHECK_INTERVAL = 1.0
+"""Seconds until another program on a backend's port is looked at again, which takes milliseconds."""
 KILLED = (-9, 137, None)
 """Exit codes of what was killed: 137 by way of a shell; None for what was adopted."""
 UNFIT = 0
@@ -76,11 +76,11 @@ class Tracked:
         session: The process and its descendants.
         output: Reads what they write.
         reports: Of its exit.
-        listeners: What is known of sockets that listen on its port, by number: why one is another program's,
-            empty where it is its own, and until when (monotonic seconds) that holds.
+        listeners: By inode of a socket that listens on its port: why it is not the process's own (empty if it
+            is), and until when, in monotonic seconds, that holds.
         code: Exit code of the leader; None before it was reaped.
         killed: Whether we have killed it.
-        oom_kills: How many of the kernel's kills for lack of memory cannot have been of this process.
+        oom_kills: How many processes the kernel had killed for lack of memory when this one still ran.
         end: The task.
     """
 
@@ -180,17 +180,17 @@ class ProcessRuntime:
         return [*known, *(self._checked(handle) for handle in self._find_others(known))]
 
     async def _until_identified(self) -> None:
-        """Wait for what an earlier proxy started at its very end: it has no marks before it has a program."""
-        for _ in range(EXECUTING_CHECKS):
+        """Wait until what an earlier proxy started just before its end has marks: a fork has none yet."""
+        for _ in range(MARKS_CHECKS):
             found = {handle.service_id for handle in self._find_others(self._running())}
             if self._records.with_output(has_reader) <= found:
                 return
-            await asyncio.sleep(EXECUTING / EXECUTING_CHECKS)
+            await asyncio.sleep(MARKS_TIMEOUT / MARKS_CHECKS)
 
     def _find_others(self, known: Sequence[Handle]) -> list[Handle]:
-        """Return what runs beside what is known: on file, else identified by its marks.
+        """Return running processes that are ours by their marks, but not known.
 
-        What was started first counts as the leader of what has the marks of one start: the others are its
+        Of several processes with the marks of one start, the oldest is the leader. The others are its
         descendants in sessions of their own.
         """
         found = {handle.ref: handle for handle in known}
@@ -207,12 +207,14 @@ class ProcessRuntime:
         return [handle for handle in found.values() if handle not in known]
 
     def _checked(self, handle: Handle) -> Handle:
-        """Return a handle, marked as unfit when nobody could read the output: the process would block."""
+        """Return a handle, or one that cannot be adopted if its output cannot be read: it would block."""
         session = self._session(handle)
         pids = session.members() if session is not None else []
         if is_leader(int(handle.ref)) and find_fifo(self._records.fifo(handle.service_id), pids) is None:
             logger.warning(
-                "cannot adopt {} (pid {}): its output cannot be read", handle.service_id, handle.ref
+                "cannot adopt {} (pid {}), so it is ended: its output cannot be read",
+                handle.service_id,
+                handle.ref,
             )
             return replace(handle, version=UNFIT)
         return handle
@@ -230,7 +232,7 @@ class ProcessRuntime:
         try:
             listener = self._listeners.find(port)
         except OSError as error:
-            return f"cannot find out who listens on its port {port}: {error.strerror}"
+            return f"cannot determine which program listens on its port {port}: {error.strerror}"
         if listener is None:
             return "connection refused"
         fault, until = tracked.listeners.get(listener.inode, ("", 0.0))
@@ -240,7 +242,7 @@ class ProcessRuntime:
             fault, until = "", math.inf
         else:
             fault = f"another program{holder(port)} listens on its port {port}"
-            until = time.monotonic() + STRANGER_KNOWN
+            until = time.monotonic() + RECHECK_INTERVAL
         tracked.listeners = {listener.inode: (fault, until)}
         return fault
 
@@ -337,9 +339,9 @@ class ProcessRuntime:
         tracked.reports.publish(Exit(tracked.code, describe_exit(tracked.code, out_of_memory=out_of_memory)))
 
     def _memory_ran_out(self, tracked: Tracked) -> bool:
-        """Return whether the kernel has killed a process for memory that can be this one.
+        """Return whether the kernel may have killed this process for lack of memory.
 
-        It counts them, and tells nobody but root which they were.
+        The kernel counts such kills, but only root can read which processes they were.
         """
         if tracked.code not in KILLED:
             return False

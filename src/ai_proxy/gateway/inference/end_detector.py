@@ -1,4 +1,4 @@
-"""The end of a body that only the end of its connection tells: an engine may have died there as well."""
+"""Detects whether a body is complete that ends with its connection: the engine may have died instead."""
 
 import re
 
@@ -13,7 +13,7 @@ _SEPARATORS = {
     b"application/x-ndjson": b"\n",
     b"application/jsonl": b"\n",
 }
-"""What stands between the events of a stream."""
+"""What separates the events of a stream, by media type."""
 
 _FINAL = re.compile(
     rb"^data: ?\[DONE\]"
@@ -23,25 +23,29 @@ _FINAL = re.compile(
     rb'|"choices"\s*:\s*\[\s*\][^\n]{0,2000}"usage"\s*:\s*\{',
     re.MULTILINE,
 )
-"""What the last event of a stream says: of OpenAI's, Anthropic's, Ollama's and llama.cpp's own."""
+"""What marks the last event of a stream in the APIs of OpenAI, Anthropic, Ollama and llama.cpp."""
 
 
 KEPT = 16 * 1024
-"""Bytes kept of the beginning of an event, and of its end: one of them says that it is the last one."""
+"""Bytes kept of the beginning and of the end of an event: one of them shows whether it is the last."""
 
 
-class Ending:
-    """Recognises the end of a stream by its last event, and that of JSON by its being whole."""
+class EndDetector:
+    """Detects the end of a stream by its last event, and that of JSON by its syntax.
 
-    __slots__ = ("_kept", "_lost", "_separator")
+    Args:
+        separator: Separates the events of a stream; empty for JSON.
+    """
+
+    __slots__ = ("_kept", "_overflowed", "_separator")
 
     def __init__(self, separator: bytes) -> None:
-        self._separator = separator  # between events; empty for JSON
-        self._kept = bytearray()
-        self._lost = False
+        self._separator = separator
+        self._kept = bytearray()  # the JSON, or the last event
+        self._overflowed = False  # whether that was too long to keep
 
-    def see(self, data: bytes) -> None:
-        """Take note of a piece of the body."""
+    def feed(self, data: bytes) -> None:
+        """Take a piece of the body."""
         kept, separator = self._kept, self._separator
         if separator:
             kept += data.replace(b"\r", b"")
@@ -50,16 +54,16 @@ class Ending:
                 del kept[: before + len(separator)]
             if len(kept) > 2 * KEPT:
                 kept[KEPT:-KEPT] = b" "
-        elif not self._lost:
+        elif not self._overflowed:
             kept += data
             if len(kept) > MAX_COLLECTED:
                 kept.clear()
-                self._lost = True
+                self._overflowed = True
 
     @property
-    def is_reached(self) -> bool:
-        """Whether what has come is whole."""
-        if self._lost:
+    def is_complete(self) -> bool:
+        """Whether the body is complete."""
+        if self._overflowed:
             return False
         if self._separator:
             return self._kept.endswith((b"\n", sse.DONE)) and _FINAL.search(self._kept) is not None
@@ -70,12 +74,15 @@ class Ending:
         return True
 
 
-def ending_of(headers: list[Header]) -> Ending | None:
-    """Return what recognises the end of a body; None where nothing can.
+def end_detector(headers: list[Header]) -> EndDetector | None:
+    """Return a detector for the end of a body; None for a media type whose end cannot be detected.
 
-    >>> ending_of([(b"Content-Type", b"text/html")])
-    >>> ending = ending_of([(b"Content-Type", b"application/json; charset=utf-8")])
-    >>> ending.see(b'{"a": '), ending.is_reached, ending.see(b"1}"), ending.is_reached
+    Args:
+        headers: Of the response.
+
+    >>> end_detector([(b"Content-Type", b"text/html")])
+    >>> detector = end_detector([(b"Content-Type", b"application/json; charset=utf-8")])
+    >>> detector.feed(b'{"a": '), detector.is_complete, detector.feed(b"1}"), detector.is_complete
     (None, False, None, True)
     """
     named = {name.lower(): value.strip().lower() for name, value in headers}
@@ -83,5 +90,5 @@ def ending_of(headers: list[Header]) -> Ending | None:
     if named.get(b"content-encoding", b"identity") != b"identity":
         return None
     if separator := _SEPARATORS.get(media_type):
-        return Ending(separator)
-    return Ending(b"") if media_type == b"application/json" or media_type.endswith(b"+json") else None
+        return EndDetector(separator)
+    return EndDetector(b"") if media_type == b"application/json" or media_type.endswith(b"+json") else None

@@ -1,4 +1,4 @@
-"""The state of a proxy that runs: opened at its start, or else as soon as the store can be used."""
+"""Opens the state of a running proxy: at its start, or else as soon as the store can be used."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,19 +15,19 @@ from ai_proxy.platform.data_folder import DataDirError
 from ai_proxy.platform.tasks import Background, cancel
 
 RETRY = 5.0
-"""Seconds between two tries to open a store that cannot be used."""
+"""Seconds between two attempts to open a store that cannot be used."""
 
 
-class KeptState:
+class StateOpener:
     """Opens the state, and tries again while that fails.
 
     Args:
         opened: Opens it once.
-        clock: Times the tries.
-        background: Runs the tries.
+        clock: Times the attempts.
+        background: Runs the attempts.
 
     Attributes:
-        current: The state; or why it cannot be used.
+        current: The state, or why it cannot be used.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class KeptState:
         self._trying: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<KeptState [{self.current!r}]>"
+        return f"<StateOpener [{self.current!r}]>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,22 +69,22 @@ class KeptState:
         self.current = state
         return state
 
-    def use(self, use: Callable[[ProxyState], None]) -> None:
-        """Have the state used: at once where it is open, else as soon as it can be opened.
+    def when_open(self, use: Callable[[ProxyState], None]) -> None:
+        """Call `use` with the state: at once if it is open, else as soon as it can be opened.
 
-        A failed migration is not tried again: each try keeps a copy of the whole store.
+        A failed migration is not tried again, since each attempt keeps a copy of the whole store.
 
         Args:
-            use: Takes the state.
+            use: Called once.
         """
         if isinstance(self.current, ProxyState):
             use(self.current)
         else:
-            hopeless = isinstance(self.current, StoreMigrationError)
+            is_final = isinstance(self.current, StoreMigrationError)
             logger.error(
                 "run 'ai-proxy check' for the details, or 'ai-proxy backup restore' to go back to a backup;"
                 " {}",
-                "then restart the proxy" if hopeless else f"the proxy tries again every {RETRY:g} s",
+                "then restart the proxy" if is_final else f"the proxy tries again every {RETRY:g} s",
             )
             self._trying = self._background.run(partial(self._try, use), "opening of the store")
 

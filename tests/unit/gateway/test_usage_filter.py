@@ -4,7 +4,7 @@ from tests.unit.dialects.streams import DONE, STOP, chunk, cuts, data, translate
 
 from ai_proxy.core.errors import UpstreamInvalidError
 from ai_proxy.core.http import MAX_COLLECTED
-from ai_proxy.gateway.inference.unasked import UnaskedUsage
+from ai_proxy.gateway.inference.usage_filter import UsageFilter
 
 WANTED = (
     chunk({"content": 'the "usage" of words'})
@@ -15,8 +15,8 @@ WANTED = (
 )
 
 
-def removal() -> UnaskedUsage:
-    return UnaskedUsage("/v1/chat/completions", "req-1")
+def removal() -> UsageFilter:
+    return UsageFilter("/v1/chat/completions", "req-1")
 
 
 @settings(deadline=None)

@@ -1,4 +1,4 @@
-"""Usage that the proxy asked an engine for, taken out of a stream for a client that did not ask."""
+"""Removes the usage event from a stream whose client did not ask for usage: the proxy did."""
 
 import re
 
@@ -20,14 +20,14 @@ class _Chunk(Struct):
     usage: dict[str, Raw]
 
 
-class UnaskedUsage:
-    """Passes the events of a stream on as they came, but for the one that only reports usage.
+class UsageFilter:
+    """Passes the events of a stream on unchanged, except the one that only reports usage.
 
     Implements `dialects.translation.Translation`.
 
     Args:
-        path: That the engine is asked on.
-        request_id: Of the request, for errors.
+        path: The engine's endpoint.
+        request_id: The request's id, for errors.
     """
 
     streamed = True
@@ -40,18 +40,18 @@ class UnaskedUsage:
         self._held = bytearray()
 
     def whole(self, body: bytes) -> bytes:
-        """Return a response that is no stream as it is."""
+        """Return a response that is not a stream, unchanged."""
         return body
 
     def refusal(self, status: int, body: bytes) -> bytes:  # noqa: ARG002 - as in the protocol
-        """Return the engine's error as it is."""
+        """Return the engine's error, unchanged."""
         return body
 
     def feed(self, data: bytes) -> bytes:
-        """Return the events that are complete; the rest waits.
+        """Return the events that are complete, and keep the rest.
 
         Raises:
-            UpstreamInvalidError: An event does not end.
+            UpstreamInvalidError: An event is too large.
         """
         held = self._held
         start = max(0, len(held) - 3)
@@ -60,13 +60,13 @@ class UnaskedUsage:
         events = bytes(held[:end])
         del held[:end]
         if len(held) > MAX_COLLECTED:
-            raise UpstreamInvalidError("an event of the engine's stream does not end")
+            raise UpstreamInvalidError(f"an event of the engine's stream has more than {MAX_COLLECTED} bytes")
         if b'"usage"' not in events:
             return events
-        return b"".join(event for event in _AFTER_EVENT.split(events) if not only_reports(event))
+        return b"".join(event for event in _AFTER_EVENT.split(events) if not is_usage_only(event))
 
     def finish(self) -> bytes:
-        """Return what came behind the last event."""
+        """Return what came after the last complete event."""
         return bytes(self._held)
 
     def failure(self, error: ProxyError) -> bytes:
@@ -74,12 +74,12 @@ class UnaskedUsage:
         return openai.error_event(error, self._request_id)
 
 
-def only_reports(event: bytes) -> bool:
+def is_usage_only(event: bytes) -> bool:
     r"""Return whether an event reports usage and nothing else.
 
-    >>> only_reports(b'data: {"choices":[],"usage":{"prompt_tokens":7}}\n\n')
+    >>> is_usage_only(b'data: {"choices":[],"usage":{"prompt_tokens":7}}\n\n')
     True
-    >>> only_reports(b'data: {"choices":[{}],"usage":{}}\n\n'), only_reports(b'data: {"usage":null}\n\n')
+    >>> is_usage_only(b'data: {"choices":[{}],"usage":{}}\n\n'), is_usage_only(b'data: {"usage":null}\n\n')
     (False, False)
     """
     for one in sse.Parser().feed(event):
