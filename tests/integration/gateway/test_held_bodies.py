@@ -123,6 +123,7 @@ async def test_what_was_held_is_given_back_when_the_backend_answers() -> None:
         assert held.total == 0
 
 
+@pytest.mark.threat("an ordinary key", "more memory than its share")
 async def test_bodies_of_requests_that_wait_for_a_start_are_counted() -> None:
     async with wire_rig(FEW) as rig:
         rig.gateway.publish([offer(models=("m",))])
@@ -171,6 +172,7 @@ async def test_what_was_read_ahead_is_given_back_when_its_client_leaves() -> Non
         assert rig.gateway.shared.held.total == 0
 
 
+@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
 async def test_other_requests_are_answered_while_a_large_body_is_read() -> None:
     async with wire_rig() as rig:
         rig.gateway.publish([offer(models=("m",), aliases={"alias": "m"})])

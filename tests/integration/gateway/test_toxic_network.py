@@ -108,6 +108,7 @@ async def test_an_engine_that_never_hears_the_request_is_504() -> None:
         assert rig.backend.requests == []
 
 
+@pytest.mark.threat("a backend", "an answer that looks whole and is not")
 async def test_a_response_that_falls_silent_in_its_body_breaks_off() -> None:
     async with before_engine(patience=SOON) as (rig, relay):
         relay.to_client = (half_open(b"0123456789" * 20),)

@@ -62,6 +62,7 @@ async def test_a_flood_of_refusals_displaces_no_action(store: Store) -> None:
     assert await whats(store) == ["key.create", *[f"GET /{n}" for n in range(15, 20)]]
 
 
+@pytest.mark.threat("an operator's mistake", "a changed audit log")
 async def test_what_is_still_to_be_kept_cannot_be_removed(store: Store, url: str) -> None:
     await store.audit.append([action(1.0, "a"), action(9.0, "b"), refusal(1.0)])
     await store.audit.trim(5.0, 100, 100, refused=False)

@@ -169,7 +169,7 @@ async def test_a_file_that_was_emptied_does_not_open_the_proxy_to_everybody(tmp_
     await make_keys(tmp_path)
     (tmp_path / "ai-proxy.db").write_bytes(b"")
 
-    with pytest.raises(StoreDamagedError, match="is empty, though it was in use"):
+    with pytest.raises(StoreDamagedError, match="is empty, although it was in use"):
         await make_keys(tmp_path)
 
     assert (tmp_path / "ai-proxy.db").stat().st_size == 0
@@ -182,7 +182,7 @@ async def test_a_file_that_was_emptied_before_there_was_a_mark_does_not_open_it_
     (tmp_path / "secured").unlink()
     (tmp_path / "ai-proxy.db").write_bytes(b"")
 
-    with pytest.raises(StoreDamagedError, match="is empty, though it was in use"):
+    with pytest.raises(StoreDamagedError, match="is empty, although it was in use"):
         await make_keys(tmp_path)
 
 
@@ -216,7 +216,7 @@ async def test_a_store_that_lost_its_policy_is_refused(tmp_path: Path) -> None:
         await state.security.policy.set({"allowlist": ["192.0.2.0/24"]}, "owner")
     delete_store(tmp_path)
 
-    with pytest.raises(StoreDamagedError, match="it holds no API key and no policy"):
+    with pytest.raises(StoreDamagedError, match="its API keys and policy are gone"):
         await make_keys(tmp_path)
 
 
@@ -239,6 +239,7 @@ async def test_a_store_that_never_held_a_key_may_go(tmp_path: Path) -> None:
         assert not state.security.keys.has_keys
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 @pytest.mark.parametrize("with_keys", [True, False])
 async def test_no_loss_is_accepted_that_did_not_happen(tmp_path: Path, *, with_keys: bool) -> None:
     async with vault_in(tmp_path) as state:
@@ -252,6 +253,7 @@ async def test_no_loss_is_accepted_that_did_not_happen(tmp_path: Path, *, with_k
         assert state.security.keys.has_keys is with_keys
 
 
+@pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 async def test_a_store_that_cannot_be_read_is_not_given_up(tmp_path: Path) -> None:
     await make_keys(tmp_path)
     with (tmp_path / "ai-proxy.db").open("r+b") as file:
@@ -268,7 +270,7 @@ async def test_a_pepper_that_is_missing_is_told_and_none_is_made_in_its_place(tm
     await make_keys(tmp_path)
     (tmp_path / "pepper").unlink()
 
-    with pytest.raises(StoreDamagedError, match=r"pepper .* is missing.*put it back"):
+    with pytest.raises(StoreDamagedError, match=r"pepper .* is missing.*restore it"):
         await make_keys(tmp_path)
 
     assert not (tmp_path / "pepper").exists()

@@ -66,6 +66,7 @@ SECOND = {
 }
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 @pytest.mark.parametrize("head", SECOND.values(), ids=SECOND)
 @settings(deadline=None)
 @given(size=st.integers(1, 400))
@@ -89,6 +90,7 @@ OTHER_READINGS = {
 }
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 @pytest.mark.parametrize("content", OTHER_READINGS.values(), ids=OTHER_READINGS)
 @settings(deadline=None)
 @given(size=st.integers(1, 200))
@@ -103,6 +105,7 @@ def test_a_form_that_some_would_take_apart_elsewhere_is_refused(content: bytes, 
         feed_pieces(field, form, size)
 
 
+@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
 def test_nothing_is_kept_of_a_long_file() -> None:
     field = ModelField(BOUNDARY)
     field.feed(b'--a+b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall\r\n--a+b\r\n\r\n')
@@ -115,6 +118,7 @@ def test_nothing_is_kept_of_a_long_file() -> None:
     assert len(field._parts._data) < 100
 
 
+@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
 def test_headers_of_a_part_that_do_not_end_are_refused() -> None:
     field = ModelField(BOUNDARY)
     field.feed(b'--a+b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall\r\n--a+b\r\n')
@@ -208,6 +212,7 @@ def test_headers_that_could_be_read_in_two_ways_are_refused(head: bytes) -> None
         ModelField(b"b").feed(b"--b\r\n" + head + b"\r\n\r\nm\r\n--b--\r\n")
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 def test_spaces_around_the_sign_of_a_parameter_hide_no_name() -> None:
     field = ModelField(b"b")
 

@@ -145,6 +145,7 @@ def test_the_names_of_members_are_told_from_what_is_in_them(members: dict[str, A
         assert len(names) == len(members)
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 @given(st.lists(st.sampled_from(["model", "mod\\u0065l", "\\u004Dodel", "x", "models"]), min_size=1))
 def test_a_model_is_refused_when_it_is_said_twice_however_it_is_written(names: list[str]) -> None:
     body = ("{" + ",".join(f'"{name}": "m"' for name in names) + "}").encode()
@@ -159,7 +160,7 @@ def test_a_model_is_refused_when_it_is_said_twice_however_it_is_written(names: l
         assert not twice
 
 
-@pytest.mark.threat("an ordinary key", "the memory and the time of the proxy")
+@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
 def test_a_body_of_too_many_members_is_refused_before_it_is_read() -> None:
     many = ",".join(f'"{number:x}" :1' for number in range(60_000))
 
@@ -169,7 +170,7 @@ def test_a_body_of_too_many_members_is_refused_before_it_is_read() -> None:
     check_members(b'{"model":"m","metadata":{%b}}' % many.encode())
 
 
-@pytest.mark.threat("an ordinary key", "the memory and the time of the proxy")
+@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
 def test_a_body_of_too_many_brackets_is_not_walked_to_its_end() -> None:
     twice = b'{"a":{"model":"x"},"b":{"model":"y"},"model":"m","x":[%b]}'
 
@@ -179,7 +180,7 @@ def test_a_body_of_too_many_brackets_is_not_walked_to_its_end() -> None:
         check_one_model(twice % (b"[]," * (MAX_TOKENS // 2)))
 
 
-@pytest.mark.threat("an ordinary key", "the memory and the time of the proxy")
+@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
 @pytest.mark.parametrize("unit", [b'" :', b'"model":1,', b'"model":{},', b'"'])
 def test_looking_for_names_keeps_none_of_them(unit: bytes) -> None:
     body = b'{"model":"m","\\u0041":' + unit * (1_000_000 // len(unit))
@@ -194,6 +195,7 @@ def test_looking_for_names_keeps_none_of_them(unit: bytes) -> None:
     assert most < 100_000
 
 
+@pytest.mark.threat("a limited key", "another model's answers")
 @given(
     st.integers(-40, 40),
     st.sampled_from([b'"model"', b'"\\u006dodel"', b'"\\u006D\\u006f\\u0064\\u0065\\u006c"']),

@@ -9,7 +9,7 @@ from functools import partial
 
 from loguru import logger
 
-from ai_proxy.gateway.http.client import SURPLUS_TIMEOUT, ClientConnection, Server
+from ai_proxy.gateway.http.client import RESERVE_TIMEOUT, ClientConnection, Server
 from ai_proxy.platform.tasks import spawn
 
 SHUTDOWN = 2.0
@@ -91,13 +91,13 @@ class TlsListener:
         loop.call_later(ACCEPT_PAUSE, self._watch, listening)
 
     def _begin(self, accepted: socket.socket) -> None:
-        """Shake hands also with some beyond the most there may be: they may ask for the proxy's health."""
+        """Begin a handshake, also for some connections above `max_connections`: they may be health checks."""
         accepted.setblocking(False)
         handshake = TlsHandshake(accepted)
         timeout = self._timeout
         if not self._server.enter(handshake):
-            timeout = min(timeout or SURPLUS_TIMEOUT, SURPLUS_TIMEOUT)
-            if self._server.is_crowded:
+            timeout = min(timeout or RESERVE_TIMEOUT, RESERVE_TIMEOUT)
+            if self._server.is_reserve_full:
                 self._server.leave(handshake)
                 accepted.close()
                 return
