@@ -41,7 +41,7 @@ class Parser:
     def __init__(self, max_event: int = MAX_COLLECTED, *, comments: bool = False) -> None:
         self._max_event = max_event
         self._comments = comments
-        self._line: list[bytes] = []
+        self._line = bytearray()
         self._data: list[bytes] = []
         self._name = ""
         self._held = 0
@@ -75,7 +75,7 @@ class Parser:
             self._hold(rest)
 
     def _hold(self, part: bytes) -> None:
-        self._line.append(part)
+        self._line += part
         self._held += len(part)
         if self._held > self._max_event:
             raise UpstreamInvalidError(
@@ -83,7 +83,7 @@ class Parser:
             )
 
     def _end_line(self) -> Event | None:
-        line = b"".join(self._line)
+        line = bytes(self._line)
         self._line.clear()
         if self._at_start:
             self._at_start = False

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -88,3 +90,16 @@ def test_comments_and_small_events_never_reach_the_limit() -> None:
     assert [e.data for _ in range(100) for e in parser.feed(b": still here\n: and here\ndata: a\n\n")] == [
         b"a"
     ] * 100
+
+
+@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+def test_a_line_in_many_small_pieces_takes_no_more_memory_than_it_is_long() -> None:
+    parser = Parser()
+
+    tracemalloc.start()
+    for number in range(20_000):
+        assert not list(parser.feed(b"%04x" % number))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert held < 3 * 4 * 20_000
