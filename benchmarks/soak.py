@@ -3,7 +3,7 @@
 Clients ask, stream, upload, hold WebSockets, leave early, read slowly or only stay connected, while the
 configuration is reloaded and a backend is killed again and again. Only visible failures are allowed, and
 only where something was killed. In the last fifth of the time the proxy itself is killed, and must adopt
-what runs.
+what runs. With a Docker engine, a container is started for a request, stopped when idle and killed as well.
 
 It runs as `./scripts/soak MINUTES`, on Linux.
 """
@@ -31,7 +31,9 @@ from typing import Any
 
 import psutil
 import uvloop
+from tests.rigs.docker_engine import private_engine, reason_for_none
 
+from ai_proxy.data import demo_model_path
 from ai_proxy.platform.tasks import cancel, spawn
 from benchmarks.load import Client, exchange
 from benchmarks.messages import Request, chat, stream, upload
@@ -45,6 +47,7 @@ ROOT = Path(__file__).parent.parent
 PAGE, PLOT = ROOT / "docs/performance.md", ROOT / "docs/soak.svg"
 BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
 PROGRAM = Path(sys.executable).with_name("ai-proxy")
+MAKE_IMAGE, IMAGE = ROOT / "scripts/make_image", "ai-proxy/test"
 
 IDLE = 10_000
 SPARE_FILES = 2_000
@@ -143,14 +146,22 @@ class Tally:
 
 
 class House:
-    """A proxy with two backends that it runs as processes.
+    """A proxy with two backends that it runs as processes, and one that it runs as a container.
+
+    Args:
+        folder: For all files.
+        docker: Where a Docker engine listens that has the image; empty for none.
 
     Attributes:
         port: Of the proxy.
         deaths: How often the proxy was killed.
+        docker: As given.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, docker: str) -> None:
+        self.docker = docker
+        self._strangers = frozenset[str]()
+        self._strangers = self.containers()
         self.port = free_port()
         self.deaths = 0
         self.serving = False
@@ -162,6 +173,8 @@ class House:
         self._environment["AI_PROXY_DATA_DIR"] = str(folder / "data")
         self._environment["AI_PROXY_RUN_DIR"] = str(folder / "run")
         self._environment["AI_PROXY_DETECT"] = "0"
+        if docker:
+            self._environment["DOCKER_HOST"] = docker
 
     @property
     def pid(self) -> int:
@@ -187,6 +200,17 @@ class House:
             "steady": {**service, "models": ["bench"]},
             "victim": {**service, "models": ["victim"]},
         }
+        if self.docker:
+            model = demo_model_path()
+            services["container"] = {
+                "type": "llama-cpp-server",
+                "image": IMAGE,
+                "docker": {"pull": "never"},
+                "volumes": [f"{model.parent}:/models:ro"],
+                "args": ["-m", f"/models/{model.name}", "-c", "512"],
+                "idle_timeout": "1s",
+                "on_exit": "stop",
+            }
         if self._guest:
             services["guest"] = {"type": "generic", "url": "http://127.0.0.1:9", "models": ["guest"]}
         limits = {"max_connections": 4 * IDLE, "keep_alive_timeout": "1h"}
@@ -216,14 +240,14 @@ class House:
             return (await self.ask("/health"))[0] == 200
         return False
 
-    async def ask(self, path: str, method: str = "GET") -> tuple[int, bytes]:
+    async def ask(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
         """Ask the proxy for something small."""
-        return await asyncio.to_thread(self._ask, path, method)
+        return await asyncio.to_thread(self._ask, path, method, body)
 
-    def _ask(self, path: str, method: str) -> tuple[int, bytes]:
+    def _ask(self, path: str, method: str, body: bytes | None) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:
@@ -258,6 +282,21 @@ class House:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(view["ref"]), signal.SIGKILL)
         return True
+
+    def containers(self) -> frozenset[str]:
+        """Return the containers, running or not, that were not there before."""
+        return frozenset(self._docker("ps", "--all", "--quiet", "--no-trunc").split()) - self._strangers
+
+    async def kill_container(self) -> bool:
+        """Kill the container; tell whether it ran."""
+        ref = (await self.views()).get("container", {}).get("ref")
+        return bool(ref) and bool(await asyncio.to_thread(self._docker, "kill", ref))
+
+    def _docker(self, *words: str) -> str:
+        if not self.docker:
+            return ""
+        command = ["docker", "--host", self.docker, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False).stdout
 
     async def kill(self) -> None:
         """Kill the proxy."""
@@ -295,6 +334,8 @@ class House:
         for pid in self.ours():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        if left := self.containers():
+            self._docker("rm", "--force", "--volumes", *left)
 
 
 async def until(condition: Callable[[], Coroutine[Any, Any, bool]], complaint: str) -> None:
@@ -319,6 +360,7 @@ class Soak:
         self.marks: list[tuple[float, str]] = []
         self._plan = plan
         self._house = house
+        self.docker = house.docker
         self._random = random.Random(1)  # noqa: S311 - spreads load, guards nothing
         self._begun = time.monotonic()
         self._leaving = False
@@ -356,6 +398,7 @@ class Soak:
             *(self._websocket() for _ in range(5)),
             *(self._leaves_early() for _ in range(5)),
             *(self._reads_slowly() for _ in range(5)),
+            *([self._wakes_container()] if self._house.docker else []),
             self._asks("probe", lambda: by_path, 0.05),
         ]
 
@@ -460,6 +503,21 @@ class Soak:
                     writer.transport.abort()
             await asyncio.sleep(0.5)
 
+    async def _wakes_container(self) -> None:
+        """Ask the container, then leave it alone until it is stopped, or killed."""
+        body = b'{"model": "container", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}'
+        while not self._leaving:
+            deaths, served = self._house.deaths, self._house.serving
+            try:
+                status, _ = await self._house.ask("/v1/chat/completions", "POST", body)
+                fault = "" if status == 200 else f"status {status}"
+            except (OSError, http.client.HTTPException) as error:
+                fault = f"broke off: {error}"
+            killed = self.tally.events["kill -9 of a container"] > 0
+            excused = killed or not served or self._house.deaths != deaths
+            self.tally.note("container", fault, excused=excused)
+            await asyncio.sleep(4.0 * self._random.random())
+
     @asynccontextmanager
     async def _idle(self) -> AsyncIterator[None]:
         """Keep connections open that have asked once; none may be lost."""
@@ -481,7 +539,8 @@ class Soak:
     # What is done to the parts.
 
     def _disturbances(self) -> list[Coroutine[Any, Any, None]]:
-        return [self._reload(), self._kill_victim()]
+        kills = [self._kill_container()] if self._house.docker else []
+        return [self._reload(), self._kill_victim(), *kills]
 
     async def _reload(self) -> None:
         while True:
@@ -493,6 +552,11 @@ class Soak:
         while True:
             await asyncio.sleep(2.0 + 5.0 * self._random.random())
             self.tally.events["kill -9 of a backend"] += await self._house.kill_victim()
+
+    async def _kill_container(self) -> None:
+        while True:
+            await asyncio.sleep(10.0 + 10.0 * self._random.random())
+            self.tally.events["kill -9 of a container"] += await self._house.kill_container()
 
     async def _kill_proxy(self) -> None:
         """Kill the proxy and start it again; it must adopt the backend that nobody killed."""
@@ -533,11 +597,12 @@ class Soak:
     # What is seen.
 
     async def _warm(self) -> None:
-        """Start both services."""
-        for service in ("steady", "victim"):
-            status, body = await self._house.ask(f"/api/v1/service/{service}/start?wait=30", "POST")
+        """Start every service; the container is stopped again, as it is when nobody asks it."""
+        names = ["steady", "victim", *(["container"] if self._house.docker else [])]
+        for order in (*(f"{name}/start" for name in names), *(f"{name}/unload" for name in names[2:])):
+            status, body = await self._house.ask(f"/api/v1/service/{order}?wait=60", "POST")
             if status != 200:
-                raise RuntimeError(f"{service} does not start: {status} {body!r}")
+                raise RuntimeError(f"{order} fails: {status} {body!r}")
 
     async def _sampling(self) -> None:
         pause = max(0.5, self._plan.seconds / 600)
@@ -604,11 +669,12 @@ class Soak:
     async def _leave(self) -> list[str]:
         """End the proxy; return what is left of it."""
         code = await self._house.end()
-        left = self._house.ours()
+        left, containers = self._house.ours(), self._house.containers()
         log = self._house.log.read_text()
         return [
             *([f"the proxy ended with exit code {code}"] if code else []),
             *([f"{len(left)} processes are left"] if left else []),
+            *([f"{len(containers)} containers are left"] if containers else []),
             *(["the proxy logged a traceback"] if "Traceback" in log else []),
         ]
 
@@ -657,12 +723,13 @@ def report(plan: Plan, soak: Soak, wrong: Sequence[str]) -> str:
     per_million = (end - start) / max(1, requests) * 1e6
     told = f": {per_million:+.2f} MiB per 1,000,000 (at most {GROWTH_MIB:g})" if requests > MANY else ""
     grown = ", ".join(f"{name} {value:+.1f}" for name, value in slopes.items())
+    more = ", container, bridge or mount" if soak.docker else ""
     facts = [
         f"{plan.seconds / 60:g} minutes, {plan.idle:,} idle connections, on {day}",
         *(f"{count:,} {event}" for event, count in sorted(soak.tally.events.items())),
         f"RSS from {start:.1f} to {end:.1f} MiB in {requests:,} requests{told}",
         f"growth per hour, once warm: {grown}",
-        *(wrong or ["no answer was wrong; no lease, file, task or process was left"]),
+        *(wrong or [f"no answer was wrong; no lease, file, task, process{more} was left"]),
     ]
     table = markdown_table(["what clients did", "whole", "visibly failed"], answers)
     return "\n".join(f"- {fact}" for fact in facts) + "\n\n" + table
@@ -695,12 +762,28 @@ def idle_connections(wanted: int) -> int:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[House]:
-    """Make a house, and leave nothing of it."""
+def opened(docker: str) -> Iterator[House]:
+    """Make a house, and leave nothing of it.
+
+    Args:
+        docker: Where a Docker engine listens that has the image; empty for a private one, where possible.
+    """
     with ExitStack() as stack:
-        house = House(folder)
+        if not docker and reason_for_none() is None:
+            docker = stack.enter_context(private_engine()).host
+            subprocess.run(
+                [sys.executable, MAKE_IMAGE, IMAGE], env={**os.environ, "DOCKER_HOST": docker}, check=True
+            )
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-"))
+        house = House(Path(folder), docker)
         stack.callback(house.clean_up)
         yield house
+
+
+def bridges_and_mounts() -> tuple[set[str], set[str]]:
+    """Return what a Docker engine and its containers add to the machine."""
+    mounts = {line.split()[1] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()}
+    return {path.name for path in Path("/sys/class/net").iterdir()}, mounts
 
 
 def insert(page: str, text: str) -> str:
@@ -714,12 +797,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/soak", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("minutes", type=float, help="how long; a tenth of a minute at least")
     parser.add_argument("--idle", type=int, default=IDLE, help="connections that only stay open")
+    parser.add_argument(
+        "--docker",
+        default="",
+        metavar="HOST",
+        help=f"a Docker engine that has {IMAGE}; default: a private one",
+    )
     parser.add_argument("--write", action="store_true", help="put report and plot into docs/")
     options = parser.parse_args()
     plan = Plan(60 * options.minutes, idle_connections(options.idle))
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder, opened(Path(folder)) as house:
+    before = bridges_and_mounts()
+    with opened(options.docker) as house:
         soak = Soak(plan, house)
         wrong = uvloop.run(soak.run())
+    if not options.docker:
+        for what, then, now in zip(("bridges", "mounts"), before, bridges_and_mounts(), strict=True):
+            wrong += [f"{what} are left: {', '.join(sorted(now - then))}"] if now - then else []
     text = report(plan, soak, wrong)
     print(text)
     if options.write:
