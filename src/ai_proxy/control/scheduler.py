@@ -29,7 +29,7 @@ from ai_proxy.platform.clock import wait_any
 WAIT_SLACK = 2.0
 """Seconds a request waits beyond the start's own limit, since the error of the start says more."""
 STARTS = frozenset({State.STARTING, State.LOADING})
-"""States whose length the supervisor limits itself."""
+"""States whose duration the supervisor limits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

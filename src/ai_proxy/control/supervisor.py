@@ -29,9 +29,9 @@ PROBE_INTERVALS = (0.05, 0.1, 0.2, 0.5, 1.0)
 PROBE_LIMIT = 5.0
 """Longest wait for one probe, in seconds."""
 LAST_PROBE = 1.0
-"""Longest wait for one more probe, in seconds, after the proxy itself was stopped past the end of a start."""
+"""Timeout of one more probe, in seconds, after the proxy itself was paused beyond the deadline of a start."""
 LATE = 0.5
-"""Seconds after the end of a start's time from which on the proxy must have been stopped meanwhile."""
+"""Seconds past the deadline of a start after which the proxy itself must have been paused."""
 WATCH_INTERVAL = 10.0
 """Seconds between two health checks of a service that runs by itself."""
 WATCH_FAILURES = 3
@@ -47,7 +47,7 @@ class Failure:
 
     Attributes:
         detail: The reason, without what the backend wrote: clients are told of it.
-        last_words: What the backend wrote last, to put behind the reason.
+        last_words: The last line that the backend wrote, to append to the reason.
         exit_code: Of its process; None when unknown.
         log_tail: Its last log lines.
         unavailable: Whether the runtime could not be reached.
@@ -356,7 +356,7 @@ class Supervisor:
                 except ProxyError as error:
                     return self._fault(error.detail, unavailable=isinstance(error, RuntimeUnavailableError))
                 return Event.LAUNCHED, f"runs ({launching.result().ref}), not ready yet"
-            deadline = self.progressed + service.start_timeout  # a pull takes what it takes
+            deadline = self.progressed + service.start_timeout  # a pull has no limit while it makes progress
             if self.clock.now() >= deadline:
                 busy = f", busy with: {self.progress}" if self.progress else ""
                 return self._fault(f"the start did not end within {service.start_timeout:g} s{busy}")
@@ -388,7 +388,7 @@ class Supervisor:
                 self.load_time = took if self.starts else None
                 return Event.PROBE_OK, f"ready after {took:.1f} s"
             if probe is not None:
-                detail = probe.detail  # one that is cut off says nothing
+                detail = probe.detail  # a probe that was cut off has none
             overdue = self.clock.now() - deadline
             if is_last or 0 <= overdue < LATE:
                 if not patience:

@@ -13,7 +13,7 @@ from ai_proxy.core.service import Service
 SCHEME = "flm://"
 """Prefix of a name that selects an engine: `flm://ollama/llama3`."""
 MAX_LISTED = 2000
-"""Most models of one service; each costs memory, and time whenever routes change."""
+"""Most models of one service; each costs memory, and time whenever the routes change."""
 MAX_LISTED_NAME = 500
 """Longest name of a model that a service may list, in characters."""
 MAX_NAME = 200
@@ -63,7 +63,7 @@ class Offer:
         service: The service.
         abilities: Abilities of its engine.
         listed: Models that its engine listed when it was last ready; empty before.
-        found: Whether the service was found running; one that is declared precedes it.
+        found: Whether the service was detected; declared services take precedence.
         by_name: The listed models by name.
     """
 
@@ -121,8 +121,8 @@ class ModelRoute:
         name: Name of the model, as clients know it.
         offer: The service that has it.
         target: Name of the model in its engine.
-        names: The names by which a key may allow the model. The target alone is one of them only where it
-            leads to the same service: an engine that answers to any name has every other's models, else.
+        names: The names by which a key may allow the model. The target alone is one of them only if it
+            selects the same service: else, an engine that accepts any name would get every other's models.
     """
 
     name: str
@@ -148,7 +148,7 @@ class Claim(IntEnum):
     """How strongly a service claims a name; the strongest claim wins."""
 
     FOUND = 1
-    """Listed by an engine that was found running, which may be anybody's."""
+    """Listed by a detected engine, which any user of the machine may have started."""
     LISTED = 2
     ID = 3
     DECLARED = 4
@@ -166,7 +166,7 @@ def claims(offer: Offer) -> Iterator[tuple[str, Claim]]:
 
 
 def names_another(name: str, service_id: str, services: Container[str]) -> bool:
-    """Return whether a name selects another service, or an engine, whatever the service lists under it.
+    """Return whether a listed name selects another service, or an engine, instead of a model.
 
     >>> [names_another(name, "a", {"a", "b"}) for name in ("b", "b/m", "flm://vllm/m", "a/m", "org/m")]
     [True, True, True, False, False]

@@ -28,9 +28,9 @@ class Instance:
         mode: How it serves: `local-http`, `dev-selfsigned`, `https-acme`.
         endpoints: Where people reach it, as URLs.
         last_error: The last error; empty for none.
-        birth: Tells that process from every other that ever had its pid, whatever the system's clock says;
+        birth: Distinguishes that process from others with the same pid, independently of the system clock;
             empty in entries of earlier versions.
-        stop_within: Seconds it may take to end once it is told to; 0 in entries of earlier versions.
+        stop_within: Seconds that it may take to end after a stop; 0 in entries of earlier versions.
     """
 
     id: str
@@ -180,7 +180,7 @@ class PolicyStore(Protocol):
 
 
 class AuditStore(Protocol):
-    """The audit log: entries are added, and the oldest go when their time is over."""
+    """The audit log: entries are only added, and removed when they exceed the retention."""
 
     async def append(self, entries: Sequence[AuditEntry]) -> None:
         """Add entries, all or none; on return they are on disk."""
@@ -206,14 +206,14 @@ class AuditStore(Protocol):
         """Return the place of the last entry; 0 when there is none."""
 
     async def trim(self, before: float, most: int, limit: int, *, refused: bool) -> int:
-        """Remove the oldest entries of a kind; return how many.
+        """Remove the oldest entries of one kind; return how many.
 
         Args:
-            before: Those older than the oldest that is as young as this.
-            most: Those beyond this number; refusals and actions are counted apart, so that a flood of
+            before: Remove entries from before this time, up to the first that is younger.
+            most: Remove the oldest beyond this number. The kinds are counted apart, so that a flood of
                 refusals displaces no action.
-            limit: How many at most.
-            refused: Refused requests, or actions.
+            limit: Remove at most this many.
+            refused: Whether to remove refused requests, or else actions.
         """
 
 

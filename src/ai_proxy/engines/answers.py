@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 MAX_VALUES = 200_000
-"""Most values in an answer that is read as JSON: no engine says as much, and reading more takes long."""
+"""Most values in an answer that is read as JSON: no engine needs more, and reading more takes long."""
 
 
 def has_too_many_values(body: bytes) -> bool:
@@ -15,7 +15,7 @@ def has_too_many_values(body: bytes) -> bool:
 
 
 def read_json(body: bytes) -> object:
-    """Return JSON as Python has it; None when it is none, nests too deeply, or holds too many values.
+    """Return decoded JSON; None when it is invalid, nested too deeply, or has too many values.
 
     >>> read_json(b'{"a":1}'), read_json(b"<html>"), read_json(b"[" + b"0," * MAX_VALUES + b"0]")
     ({'a': 1}, None, None)

@@ -91,7 +91,7 @@ def _check_not_emptied(database: Path | None, pepper: Path) -> None:
 
 
 async def accept_loss(config: Config, env: Mapping[str, str] = os.environ) -> None:
-    """Begin without the keys and the policy that were lost with the store.
+    """Accept that keys and policy were lost with the store: an empty one may be used from then on.
 
     Args:
         config: May name a database.

@@ -1,4 +1,4 @@
-"""The audit log: rows are added and read, and the oldest are removed when their time is over."""
+"""The audit log: rows are added and read, and removed when they exceed the retention."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -206,7 +206,7 @@ def restore_backup(file: Path, data: Path, *, database: Path | None, force: bool
 
 @contextmanager
 def _never_new(data: Path) -> Iterator[None]:
-    """Have nobody who opens the store meanwhile take the gap for a new one, which everybody may use."""
+    """Keep whoever opens the store during a restore from taking it for a new one, open to everybody."""
     mark = SecuredMark(data)
     was_set = mark.is_set
     mark.set()

@@ -51,7 +51,7 @@ class Sqlite:
         return connection
 
     def _open(self, patience: float) -> sqlite3.Connection:
-        """Open the file, which must exist: an empty one in its place would let everybody in."""
+        """Open the file, which must exist: an empty one created instead would admit everybody."""
         address = f"{self._path.absolute().as_uri()}?mode=rw"
         return sqlite3.connect(address, timeout=patience, autocommit=True, uri=True)
 
@@ -81,7 +81,7 @@ class Sqlite:
         connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     def _check_place(self) -> None:
-        """Raise an error where what is written would be lost, and what others write is not seen."""
+        """Raise an error if the open file was deleted or replaced: what is written to it would be lost."""
         if self._file() != self._opened:
             raise StoreUnavailableError(
                 f"the store {self._path} was deleted or replaced while it is in use, so nothing can be saved;"

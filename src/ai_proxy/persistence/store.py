@@ -41,7 +41,7 @@ class Store:
 
     Args:
         database: Holds them.
-        mark: Remembers that there are keys or a policy; None for a store that is only looked at.
+        mark: Records that there are keys or a policy; None for a store that is only read.
     """
 
     def __init__(self, database: Database, mark: SecuredMark | None = None) -> None:
@@ -91,7 +91,7 @@ async def open_store(
 
     Args:
         url: Of SQLite or PostgreSQL; `database.file_url` makes the one of a data directory.
-        mark: Tells a store that was lost from a new one; None where nobody's access depends on it.
+        mark: Distinguishes a lost store from a new one; None where no access depends on it.
         migrations: The steps that bring it up to date.
         patience: Seconds to wait for another process that writes to SQLite.
 
@@ -113,10 +113,10 @@ async def open_store(
 
 
 async def _compare(database: Database, mark: SecuredMark) -> None:
-    """Raise an error for a store that is empty and was not; mark one that an earlier version secured.
+    """Check that a marked store is not empty; mark one with keys of an earlier version.
 
     Raises:
-        StoreDamagedError: It was lost.
+        StoreDamagedError: The store was lost.
         StoreError: It cannot be read.
     """
     if await database.read(_is_secured):

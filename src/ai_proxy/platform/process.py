@@ -49,7 +49,7 @@ def began(pid: int) -> float | None:
 
 
 def birth(pid: int) -> str | None:
-    """Return what tells a process from all others that ever had its pid; None when there is none."""
+    """Return an id that no other process with the same pid ever had; None when there is no process."""
     moment = began(pid)
     return None if moment is None else f"{boot_id()}:{moment}"
 

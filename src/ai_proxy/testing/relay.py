@@ -1,11 +1,10 @@
-r"""A TCP relay that stands between two parties and misbehaves as a network does.
+r"""A TCP relay that simulates network faults between a client and a server.
 
-What a relay does to one direction is a chain of toxics. A toxic turns the pieces that come into those that go
-on; so they combine, in the order in which they are given:
+Each direction has a chain of toxics, which are applied in order. A toxic transforms the stream of bytes:
 
     async with running_relay(engine_port) as relay:
         relay.to_client = (latency(0.2), cut(after=b"\r\n\r\n"))
-        ...  # whoever connects to relay.port gets late answers, which end behind their head
+        ...  # clients of relay.port get delayed answers, which are cut after their head
 """
 
 import asyncio
@@ -20,13 +19,13 @@ __all__ = ["Relay", "Toxic", "cut", "dribble", "half_open", "latency", "reset", 
 
 type Pieces = AsyncIterator[bytes]
 type Toxic = Callable[[Pieces], Pieces]
-"""What is done to the bytes of one direction."""
+"""Transforms the stream of bytes in one direction."""
 
 _PIECE = 64 * 1024
 
 
 class _CutError(Exception):
-    """Both connections end, in order or by a reset."""
+    """Ends both connections, by a close or a reset."""
 
     def __init__(self, *, by_reset: bool) -> None:
         super().__init__()
@@ -34,7 +33,7 @@ class _CutError(Exception):
 
 
 def latency(seconds: float) -> Toxic:
-    """Have every piece wait."""
+    """Delay every piece."""
 
     async def late(pieces: Pieces) -> Pieces:
         async for piece in pieces:
@@ -45,7 +44,7 @@ def latency(seconds: float) -> Toxic:
 
 
 def dribble(size: int = 1, pause: float = 0.0) -> Toxic:
-    """Pass so many bytes at a time, with so many seconds between."""
+    """Pass `size` bytes at a time, with `pause` seconds between."""
 
     async def dribbled(pieces: Pieces) -> Pieces:
         async for piece in pieces:
@@ -57,17 +56,17 @@ def dribble(size: int = 1, pause: float = 0.0) -> Toxic:
 
 
 def cut(after: int | bytes) -> Toxic:
-    """End both connections after so many bytes, or once these have passed."""
+    """Close both connections after a number of bytes, or after these bytes."""
     return _ending(after, by_reset=False)
 
 
 def reset(after: int | bytes) -> Toxic:
-    """Reset both connections after so many bytes, or once these have passed."""
+    """Reset both connections after a number of bytes, or after these bytes."""
     return _ending(after, by_reset=True)
 
 
 def half_open(after: int | bytes) -> Toxic:
-    """Pass nothing more after so many bytes, or once these have passed, and not the end of the connection."""
+    """Pass nothing more after a number of bytes, or after these bytes, not even the end of the connection."""
 
     async def silent(pieces: Pieces) -> Pieces:
         async for piece in _until(after, pieces):
@@ -87,7 +86,7 @@ def _ending(after: int | bytes, *, by_reset: bool) -> Toxic:
 
 
 async def _until(after: int | bytes, pieces: Pieces) -> Pieces:
-    """Pass on what comes before a place, which may lie within a piece."""
+    """Yield the bytes up to a position, which may be within a piece."""
     passed = b""
     if after == 0:
         return
@@ -107,13 +106,13 @@ async def _until(after: int | bytes, pieces: Pieces) -> Pieces:
 
 
 class Relay:
-    """Listens, and connects whoever comes to a server.
+    """Listens on a port, and connects every client to a server.
 
     Attributes:
-        port: It listens on this port of 127.0.0.1.
-        accepted: How many connections have come.
-        to_server: What is done to what clients send; connections that come from now on have it.
-        to_client: What is done to what the server sends.
+        port: The port on 127.0.0.1.
+        accepted: Number of connections so far.
+        to_server: The toxics for what clients send; a change applies to new connections.
+        to_client: The toxics for what the server sends.
     """
 
     def __init__(self, server_port: int, host: str = "127.0.0.1") -> None:
@@ -163,7 +162,7 @@ class Relay:
         except* _CutError as cuts:
             by_reset = any(one.by_reset for one in cuts.exceptions if isinstance(one, _CutError))
         except* OSError:
-            by_reset = True  # one side has gone so; the other is told likewise
+            by_reset = True  # one side was reset, so the other is too
         finally:
             for one in writers:
                 _end(one, by_reset=by_reset)

@@ -29,9 +29,9 @@ BASE = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""Names of the variables of the proxy's environment that every process gets."""
+"""Names of the environment variables that every process inherits from the proxy."""
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH")
-"""What is in the name of a variable that holds a secret, such as NVIDIA_API_KEY."""
+"""A part of the name of a variable that holds a secret, such as NVIDIA_API_KEY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def build_command(
 
 
 def safe_base(env: Mapping[str, str]) -> dict[str, str]:
-    """Return what a program needs of an environment to find its libraries, devices and caches: no secrets.
+    """Return the variables by which a program finds its libraries, devices and caches, without secrets.
 
     >>> safe_base({"HOME": "/root", "CUDA_HOME": "/cuda", "https_proxy": "http://p:1", "HF_TOKEN": "hf_..."})
     {'HOME': '/root', 'CUDA_HOME': '/cuda', 'https_proxy': 'http://p:1'}

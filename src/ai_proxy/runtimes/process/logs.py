@@ -34,12 +34,12 @@ def create_fifo(path: Path) -> int:
 
 
 def find_fifo(path: Path, pids: Iterable[int]) -> Path | None:
-    """Return where to open the FIFO that processes write to; None when it cannot be had.
+    """Return a path that opens the FIFO that processes write to; None when there is none.
 
-    Its file may be gone, or another one by now: the processes hold theirs open.
+    Its file may have been deleted or replaced, but the processes hold the FIFO open.
 
     Args:
-        path: Where it was made.
+        path: Where it was created.
         pids: The processes.
     """
     made_at = os.path.realpath(path)
@@ -53,7 +53,7 @@ def find_fifo(path: Path, pids: Iterable[int]) -> Path | None:
 
 
 def has_reader(path: Path) -> bool:
-    """Return whether a process holds a FIFO open to read from it, which whoever we start does."""
+    """Return whether a process holds a FIFO open for reading; every process that we start does."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
     except OSError:
