@@ -24,6 +24,8 @@ SHARED = frozenset({"docker_engine", "pebble"})
 
 settings.register_profile("long", max_examples=4000)
 """With `--hypothesis-profile=long`, what draws examples draws forty times as many."""
+settings.register_profile("brief", max_examples=5)
+"""For runs whose question is another one, such as whether a version of Python will do."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
