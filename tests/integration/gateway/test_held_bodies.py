@@ -279,3 +279,39 @@ async def test_too_many_headers_are_refused_before_the_head_has_ended() -> None:
         assert rig.connections[0]._headers == []
 
         assert (await client.until_closed()).startswith(b"HTTP/1.1 431")
+
+
+HALF_A_HEAD = b"GET /service/svc/x HTTP/1.1\r\nHost: test\r\nX-A: " + b"a" * 40_000
+
+
+@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+async def test_heads_that_do_not_end_are_bounded_together() -> None:
+    async with wire_rig(FEW) as rig:
+        held = rig.gateway.shared.held
+        clients = [await rig.client() for _ in range(5)]
+        for client in clients[:4]:
+            await client.send(HALF_A_HEAD)
+        await eventually(lambda: held.total == 4 * len(HALF_A_HEAD))
+
+        await clients[4].send(HALF_A_HEAD)
+
+        assert (await clients[4].response()).error_code == b"overloaded"
+        await clients[0].send(b"\r\n\r\n")
+        assert (await clients[0].response()).status == 200
+        await eventually(lambda: held.total == 3 * len(HALF_A_HEAD))
+        for client in clients[1:]:
+            await client.close()
+        await eventually(lambda: not held.total)
+
+
+async def test_heads_that_come_in_pieces_are_counted_while_they_come() -> None:
+    async with wire_rig(FEW) as rig:
+        client, whole = await rig.client(), build_request()
+        requests = whole * 40
+        for begin in range(0, len(requests), len(whole) - 1):
+            await client.send(requests[begin : begin + len(whole) - 1])
+            await asyncio.sleep(0)
+
+        for _ in range(40):
+            assert (await client.response()).status == 200
+        assert rig.gateway.shared.held.total == 0

@@ -183,6 +183,16 @@ class RequestHandler(Protocol):
         """The client has left."""
 
 
+class Held(Protocol):
+    """Counts the bytes of requests that are in memory."""
+
+    def take(self, client: str, count: int, /) -> None:
+        """Count bytes that are to be held; raise an OverloadedError for too many."""
+
+    def give_back(self, client: str, count: int, /) -> None:
+        """Count bytes that are held no longer."""
+
+
 class ServerState(Protocol):
     """What every connection of a server looks up.
 
@@ -195,6 +205,10 @@ class ServerState(Protocol):
     limits: Limits
     closing: bool
     generation: object
+
+    @property
+    def held(self) -> Held:
+        """Bounds what all clients may take together."""
 
     def now(self) -> float:
         """Return monotonic seconds."""
@@ -255,9 +269,11 @@ class ClientConnection(asyncio.Protocol):
         "_cached",
         "_fed",
         "_handshake",
+        "_head_held",
         "_head_size",
         "_headers",
         "_heads",
+        "_held_of",
         "_in_reserve",
         "_misses",
         "_open",
@@ -297,6 +313,8 @@ class ClientConnection(asyncio.Protocol):
         self._target = b""
         self._headers: list[Header] = []
         self._fed = 0  # bytes since a message began or its body went on; 0 when the read says no more
+        self._head_held = 0  # bytes of an unfinished head that are counted
+        self._held_of = 0  # the number of that head in the read
         self._head_size = 0  # of the last head, where it is large
         self._heads = 0  # complete in the read at hand
         self._cached: CachedRequestHead[Any] | None = None
@@ -334,6 +352,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Drop everything that was being done for this client."""
         self._server.leave(self)
+        self._let_go_of_head()
         self._read(E.LOST)
         self._forget_queue()
         self._open = None  # it holds what has come of a body, and this connection
@@ -364,6 +383,8 @@ class ClientConnection(asyncio.Protocol):
             if reading is IDLE:
                 self._fed = 0
             self._parse(data)
+            if reading is HEAD and self.reading is not HEAD:
+                self._let_go_of_head()
         elif reading is TUNNEL:
             if self.current is not None:
                 self.current.send_tunnel(data)
@@ -397,8 +418,28 @@ class ClientConnection(asyncio.Protocol):
                 break
         if self._fed > self._state.limits.max_head:
             self._limit_overhead()
-        elif self.reading is HEAD and len(self._headers) > self._state.limits.max_headers:
-            self._reject_malformed(too_many_headers(self._state.limits))
+        elif self.reading is HEAD:
+            if len(self._headers) > self._state.limits.max_headers:
+                self._reject_malformed(too_many_headers(self._state.limits))
+            else:
+                self._hold_head(len(data))
+
+    def _hold_head(self, count: int) -> None:
+        """Count what a read left of a head that has not ended: many clients may leave theirs so."""
+        if self._held_of != self._heads:
+            self._let_go_of_head()
+            self._held_of = self._heads
+        try:
+            self._state.held.take(self._peer, count)
+        except OverloadedError as error:
+            self._refuse(error)
+        else:
+            self._head_held += count
+
+    def _let_go_of_head(self) -> None:
+        if self._head_held:
+            self._state.held.give_back(self._peer, self._head_held)
+            self._head_held = 0
 
     def on_message_begin(self) -> None:
         """Begin a head."""
