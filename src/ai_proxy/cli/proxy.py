@@ -173,11 +173,23 @@ async def _end_all(
     left = {instance.id for instance in await store.all()}  # a proxy that stops drops its own record
     for instance in instances:
         if instance.id in left:
-            await store.drop(instance.id)
+            await _forget(store, instance)
     return [
         {"id": instance.id, "pid": instance.pid, "port": instance.port, "outcome": outcome, "limit": limit}
         for instance, outcome, limit in zip(instances, outcomes, limits, strict=True)
     ]
+
+
+async def _forget(store: InstanceStore, instance: Instance) -> None:
+    """Drop the record of a proxy that has ended; where the store cannot be written, the next command does."""
+    from loguru import logger
+
+    from ai_proxy.core.errors import StoreError
+
+    try:
+        await store.drop(instance.id)
+    except StoreError as error:
+        logger.warning("the record of proxy {}, which has ended, cannot be removed: {}", instance.id, error)
 
 
 def stopped(ended: Mapping[str, Any]) -> str:
@@ -226,7 +238,7 @@ async def _list_proxies(store: InstanceStore) -> list[dict[str, Any]]:
     statuses = await asyncio.gather(*map(status_of, instances))
     for instance, how in zip(instances, statuses, strict=True):
         if how is InstanceStatus.DEAD:
-            await store.drop(instance.id)
+            await _forget(store, instance)
     return [as_data(instance, how) for instance, how in zip(instances, statuses, strict=True)]
 
 

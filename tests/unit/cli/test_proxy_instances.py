@@ -12,6 +12,7 @@ import psutil
 import pytest
 from loguru import logger
 
+from ai_proxy.cli.proxy import _end_all, _list_proxies
 from ai_proxy.core.errors import StoreError
 from ai_proxy.core.options import ProxyMode
 from ai_proxy.core.settings import TlsMode, TlsSettings
@@ -198,6 +199,28 @@ async def test_a_process_that_ended_is_dead_also_before_it_is_reaped() -> None:
 
     assert alive is not None
     assert await status_of(ours) is InstanceStatus.DEAD
+
+
+class FullInstances(BrokenInstances):
+    """A store that can be read, on a disk that is full."""
+
+    def __init__(self, *instances: Instance) -> None:
+        self._instances = list(instances)
+
+    async def all(self) -> list[Instance]:
+        return self._instances
+
+
+async def test_a_store_on_a_full_disk_keeps_no_proxy_from_being_stopped_and_listed() -> None:
+    process = await asyncio.create_subprocess_exec("sleep", "60")
+    ours = replace(instance(), pid=process.pid, birth=birth(process.pid) or "")
+
+    (ended,) = await _end_all(FullInstances(ours), [ours], 5.0)
+    await process.wait()
+    (listed,) = await _list_proxies(FullInstances(ours))
+
+    assert ended["outcome"] == "stopped"
+    assert listed["state"] == "dead"
 
 
 async def test_one_on_another_machine_is_not_judged() -> None:
