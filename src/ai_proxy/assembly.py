@@ -222,12 +222,12 @@ def management(parts: Parts) -> LazyApplication:
 
 
 def _within_open_files(settings: ServerSettings) -> ServerSettings:
-    """Return settings whose connections fit the limit of open files; warn when that lowers them."""
+    """Return settings whose connections fit the limit of open files; warn when it lowers them by a tenth."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return settings
     possible = replace(settings, limits=within_open_files(settings.limits, files))
-    if possible != settings:
+    if possible.limits.max_connections < 0.9 * settings.limits.max_connections:
         logger.warning(
             "only {} files may be open at once, so at most {} clients can connect instead of {};"
             " raise the limit with 'ulimit -n', or with LimitNOFILE= in the systemd unit",

@@ -15,9 +15,9 @@ HOMES = (
     ("/usr/local", ""),
     ("~/.pyenv/versions", "{0}.*/"),
     ("~/.local/share/uv/python", "cpython-{0}.*/"),
+    (str(Path(sys.base_prefix).parent), "{0}.*/"),
 )
-"""Where versions of Python are installed, and in which folders there."""
-
+"""Where versions of Python are installed, and in which folders there; beside this one, whatever HOME is."""
 
 TESTS = ("tests/unit/core", "tests/unit/config")
 """Those that take seconds; the imports of the program's commands reach the rest."""
@@ -51,9 +51,13 @@ def run(*command: str | Path, path: str = "") -> str:
 
 @pytest.mark.thorough
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("version", "python"), [pytest.param(*other, id=other[0]) for other in others()])
-def test_what_decides_passes_its_tests_under(version: str, python: Path, tmp_path: Path) -> None:
-    environment = tmp_path / "environment"
+def test_what_decides_passes_its_tests_under_every_other_python_that_is_here(tmp_path: Path) -> None:
+    for version, python in others():
+        passes_its_tests(version, python, tmp_path / version)
+
+
+def passes_its_tests(version: str, python: Path, environment: Path) -> None:
+    """Install the program into an environment of that version, run the tests there and a command."""
     there = environment / "bin" / "python"
     run("uv", "venv", "--quiet", "--python", python, environment)
     run("uv", "pip", "sync", "--quiet", "--python", there, "requirements.lock")
