@@ -70,7 +70,7 @@ def test_a_key_opens_models_and_nothing_else_until_it_is_revoked(proxy: Proxy) -
     )
 
 
-@pytest.mark.threat("an operator's mistake", "a secret in a log, an error or a configuration that is shown")
+@pytest.mark.threat("an operator's mistake", "a secret in a log, an error or a shown configuration")
 def test_the_plain_text_of_a_key_is_nowhere(proxy: Proxy) -> None:
     proxy.configure(tiny=llamacpp("--alias", "tiny"))
     proxy.serve("--log-level", "trace")

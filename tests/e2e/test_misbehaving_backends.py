@@ -119,7 +119,7 @@ def test_one_that_stalls_in_a_stream_is_cut_off_by_the_idle_limit(proxy: Proxy) 
     eventually(lambda: in_flight(proxy) == 0)
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 def test_one_that_floods_its_log_costs_bounded_memory_and_answers(proxy: Proxy) -> None:
     proxy.configure(bad=fake(Behaviour.FLOOD_LOG))
     proxy.serve()
@@ -134,7 +134,7 @@ def test_one_that_floods_its_log_costs_bounded_memory_and_answers(proxy: Proxy) 
     assert grown < 30 * 1024 * 1024
 
 
-@pytest.mark.threat("a backend", "a life beyond its stop")
+@pytest.mark.threat("a backend", "survival of its stop")
 def test_one_that_ignores_sigterm_is_killed_after_its_grace(proxy: Proxy) -> None:
     proxy.configure(bad=fake(Behaviour.IGNORE_SIGTERM))
     proxy.serve()
@@ -147,7 +147,7 @@ def test_one_that_ignores_sigterm_is_killed_after_its_grace(proxy: Proxy) -> Non
     assert proxy.service("bad")["state"] == "stopped"
 
 
-@pytest.mark.threat("a backend", "a life beyond its stop")
+@pytest.mark.threat("a backend", "survival of its stop")
 def test_one_with_stubborn_children_is_ended_with_all_of_them(proxy: Proxy) -> None:
     proxy.configure(bad=fake(Behaviour.CHILDREN))
     proxy.serve()

@@ -91,7 +91,7 @@ def test_a_reload_adds_removes_and_leaves_the_rest_alone(proxy: Proxy) -> None:
     assert proxy.ask("/service/new/v1/chat/completions", chat()).status == 200
 
 
-@pytest.mark.threat("an operator's mistake", "a configuration that is half in force")
+@pytest.mark.threat("an operator's mistake", "a partially applied configuration")
 def test_a_bad_reload_changes_nothing(proxy: Proxy) -> None:
     proxy.configure(kept=fake(Behaviour.OK))
     proxy.serve()

@@ -289,7 +289,7 @@ def test_a_read_only_disk_lets_clients_in_once_it_can_be_written(proxy_on_small_
 
 
 @pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
-def test_a_data_directory_that_vanishes_is_told_and_no_key_is_made_into_nothing(proxy: Proxy) -> None:
+def test_a_missing_data_directory_is_logged_and_key_creation_fails(proxy: Proxy) -> None:
     user, _ = make_key(proxy)
     admin, _ = make_key(proxy, Scope.ADMIN)
     proxy.configure(a=fake(Behaviour.OK))
@@ -349,7 +349,7 @@ def test_a_store_of_a_newer_version_lets_nobody_in_and_is_left_as_it_is(proxy: P
 
 
 @pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
-def test_a_damaged_store_lets_nobody_in_and_leaves_the_owner_his_commands(proxy: Proxy) -> None:
+def test_a_damaged_store_refuses_clients_and_serves_the_owners_commands(proxy: Proxy) -> None:
     user, _ = make_key(proxy)
     proxy.configure(a=fake(Behaviour.OK))
     with database_of(proxy).open("r+b") as file:

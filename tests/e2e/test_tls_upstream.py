@@ -73,7 +73,7 @@ def test_requests_reach_it_with_its_own_name_and_below_its_base_path(
     assert proxy.service("cloud")["models"] == ["cloud", "remote"]
 
 
-@pytest.mark.threat("a backend", "a request where its certificate is not trusted")
+@pytest.mark.threat("a backend", "a request despite an untrusted certificate")
 def test_one_whose_certificate_is_not_trusted_never_gets_a_request(proxy: Proxy, remote: str) -> None:
     proxy.configure(cloud={"type": "openai", "url": remote, "start_timeout": "5s"})
     proxy.serve()

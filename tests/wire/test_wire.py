@@ -73,7 +73,7 @@ async def responses(received: bytes, methods: list[bytes]) -> list[tuple[int, by
     return found
 
 
-@pytest.mark.threat("somebody on the network", "a request hidden in another")
+@pytest.mark.threat("somebody on the network", "request smuggling")
 @pytest.mark.parametrize("row", REQUESTS, ids=lambda row: row.name)
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_request_is_forwarded_or_refused_as_the_table_says(rig: WireRig, row: RequestRow) -> None:
@@ -131,7 +131,7 @@ async def ask(client: RawClient, method: bytes) -> tuple[str, int, bytes]:
     return INVALID, response.status, b""
 
 
-@pytest.mark.threat("a backend", "a response of its own in the place of another's")
+@pytest.mark.threat("a backend", "response smuggling")
 @pytest.mark.parametrize("row", RESPONSES, ids=lambda row: row.name)
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_response_is_passed_on_or_refused_as_the_table_says(rig: WireRig, row: ResponseRow) -> None:

@@ -106,7 +106,7 @@ class Plan:
         lines: Header lines on every response.
         answer: The response to a request that is answered from its head; None for any other.
         max_body: Most bytes of the body; 0 for any number.
-        limited_in: The setting of `max_body`; empty when there is none.
+        max_body_setting: The setting of `max_body`; empty when there is none.
         backend_credentials: Whether the backend gets the service's own key.
         streams_body: Whether the body is passed on as it arrives.
         is_form: Whether the body is a multipart form that names a model.
@@ -129,7 +129,7 @@ class Plan:
     lines: bytes = b""
     answer: LocalResponse | None = None
     max_body: int = 0
-    limited_in: str = IN_POLICY
+    max_body_setting: str = IN_POLICY
     backend_credentials: bool = False
     streams_body: bool = False
     is_form: bool = False
@@ -182,7 +182,7 @@ def make_plan(
                 if service_id := plan.destination.service_id:
                     plan.principal.check_service(service_id)
                 elif not 0 < plan.max_body < MANAGEMENT_BODY:
-                    plan.max_body, plan.limited_in = MANAGEMENT_BODY, ""
+                    plan.max_body, plan.max_body_setting = MANAGEMENT_BODY, ""
                     if request.length > MANAGEMENT_BODY:
                         plan.error = too_large(MANAGEMENT_BODY, "")
             except ProxyError as error:
@@ -341,7 +341,7 @@ class Exchange:
         limit = self.plan.max_body
         if 0 < limit < self.received:
             self.client.discard()
-            self.break_off(too_large(limit, self.plan.limited_in))
+            self.break_off(too_large(limit, self.plan.max_body_setting))
             return
         if self.error is not None or self.plan.answer is not None:
             return
@@ -364,26 +364,26 @@ class Exchange:
         else:
             self.error = error
             self.body, self.payload = None, b""
-            self._let_go()
+            self._release_held()
 
     def _hold(self, count: int) -> None:
-        """Count bytes that stay in memory.
+        """Take bytes that stay in memory from the budget.
 
         Raises:
-            OverloadedError: They may not.
+            OverloadedError: The client's budget or the whole one is used up.
         """
         self.shared.held.take(self.plan.principal.client_id, count)
         self.held += count
 
-    def _let_go(self) -> None:
-        """Count what was held as held no longer."""
+    def _release_held(self) -> None:
+        """Give the bytes that were counted as held back to the budget."""
         if self.held:
             self.shared.held.give_back(self.plan.principal.client_id, self.held)
             self.held = 0
 
     def forget(self) -> None:
         """Release the memory of a request that will never be served."""
-        self._let_go()
+        self._release_held()
 
     def _new_body(self) -> Body:
         if self.plan.streams_body:
@@ -499,21 +499,21 @@ class Exchange:
                     return
                 try:
                     if self.shared.tracing is not None:
-                        self._trace(self.shared.tracing)
+                        self._begin_trace(self.shared.tracing)
                     self._follow(resolver, resolver.resolve(self.shared, self.payload, self.request_id))
                 except ProxyError as error:
                     self.error = error
                 if self.error is not None and not self.is_ready:
                     return  # until the rest of a small upload has come
-            self._go_on()
+            self._dispatch()
         except Exception as error:  # noqa: BLE001 - a surprise must not leave its request unanswered
             self.fail(self._unexpected(error))
 
     async def _resolve_large(self, resolver: Resolver) -> None:
         if self.shared.tracing is not None:
-            self._trace(self.shared.tracing)
+            self._begin_trace(self.shared.tracing)
         self._follow(resolver, await self._read_large(resolver.resolve, self.payload))
-        self._go_on()
+        self._dispatch()
 
     async def _read_large[Found](self, read: Read[Found], payload: bytes | bytearray) -> Found:
         """Read a body in the reader's thread, while other requests go on."""
@@ -521,8 +521,8 @@ class Exchange:
         call = partial(read, self.shared, payload, self.request_id)
         return await asyncio.get_running_loop().run_in_executor(self.shared.reader, call)
 
-    def _go_on(self) -> None:
-        """Go where the request is answered."""
+    def _dispatch(self) -> None:
+        """Hand the request to what answers it: an error, an unload, or a destination."""
         destination = self.destination
         if self.error is not None:
             self.fail(self.error)
@@ -546,7 +546,7 @@ class Exchange:
         except RateLimitedError as error:
             self._refuse_body(error)
 
-    def _trace(self, tracing: Tracing) -> None:
+    def _begin_trace(self, tracing: Tracing) -> None:
         """Begin a trace of the request, unless it has one."""
         if not self.traceparent:
             own = tracing.begin(self.plan.traceparent) or self.plan.traceparent
@@ -683,7 +683,7 @@ class Exchange:
         beginning = self._render(pool)
         if self.plan.streams_body:
             self.payload = b""
-            self._let_go()
+            self._release_held()
             self.client.resume_request()
             if self.wants_continue():
                 self.client.transport.write(CONTINUE)
@@ -765,7 +765,7 @@ class Exchange:
         self.first_byte = self.shared.now() - self.started
         if self.held:
             self.payload = b""  # it is not sent again
-            self._let_go()
+            self._release_held()
         rewriter, resolver = self.rewriter, self.resolver
         if rewriter is not None:
             self._rewrite_head(rewriter, status, head)
@@ -1091,7 +1091,7 @@ class Exchange:
             except Exception as error:  # noqa: BLE001 - an engine's strange answer must not keep a lease or a limit
                 logger.opt(exception=error).error("the tokens of a response could not be counted")
         if self.held:
-            self._let_go()
+            self._release_held()
         if self.meters:
             leave(self.meters, now, self._charge(tokens) if self.plan.principal.counts_tokens else 0)
         if self.lease is not None:

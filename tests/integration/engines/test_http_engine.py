@@ -59,7 +59,7 @@ async def test_unix_sockets_base_paths_and_keys_are_respected(engine: HttpEngine
     assert list(await engine.models(asked, upstream)) == [Model("m")]
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 async def test_a_list_of_models_that_is_too_long_is_logged_once(
     engine: HttpEngine, upstream: Upstream
 ) -> None:

@@ -49,7 +49,7 @@ GARBAGE = {
 }
 
 
-@pytest.mark.threat("a backend", "an answer that looks whole and is not")
+@pytest.mark.threat("a backend", "a truncated answer that looks complete")
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 async def test_an_answer_that_is_not_http_is_502(rig: WireRig, garbage: bytes) -> None:
     rig.backend.script = answer(garbage)
@@ -79,7 +79,7 @@ async def test_a_backend_that_ends_before_its_head_is_502(rig: WireRig, sent: by
     assert (await client.ask(build_request())).status == 200
 
 
-@pytest.mark.threat("a backend", "an answer that looks whole and is not")
+@pytest.mark.threat("a backend", "a truncated answer that looks complete")
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("sent", [LENGTH, CHUNKED, INSIDE_A_CHUNK, BEFORE_THE_LAST_LINE_END])
 async def test_a_response_that_breaks_off_is_visibly_truncated(
@@ -138,7 +138,7 @@ ENDLESS = {
 }
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 @pytest.mark.parametrize(("beginning", "more"), ENDLESS.values(), ids=ENDLESS)
 async def test_what_never_ends_behind_a_body_ends_the_response_visibly(
@@ -164,7 +164,7 @@ async def test_what_never_ends_behind_a_body_ends_the_response_visibly(
     assert sent < 16 * 1024 * 1024
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 @pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Hints\r\nA: b\r\n\r\n"])
 async def test_interim_responses_without_end_are_502(rig: WireRig, interim: bytes) -> None:
     async def flood(connection: BackendConnection) -> None:

@@ -182,7 +182,7 @@ async def fill(connection: BackendConnection) -> None:
         await connection.send(b"x" * 100_000)
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 async def test_a_client_that_does_not_read_pauses_the_backend(rig: WireRig) -> None:
     rig.backend.script = fill
     client = await rig.client(receive_buffer=4096)

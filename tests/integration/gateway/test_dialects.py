@@ -111,7 +111,7 @@ async def test_what_was_read_before_an_engine_died_is_rewritten(rig: WireRig) ->
     assert (await client.until_closed()).count(b'"content":"word"') == 5000
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 @pytest.mark.parametrize("framing", ["chunked", "until it closes"])
 async def test_a_flood_that_comes_with_the_head_and_the_end_is_rewritten_in_slices(
     rig: WireRig, framing: str, monkeypatch: pytest.MonkeyPatch
@@ -137,7 +137,7 @@ async def test_a_flood_that_comes_with_the_head_and_the_end_is_rewritten_in_slic
     assert max(sizes) <= SLICE
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 async def test_a_translated_request_does_not_last_as_long_as_its_answer(rig: WireRig) -> None:
     rig.backend.script = by_hand
     client = await rig.client()
@@ -220,9 +220,11 @@ async def test_an_engines_error_is_told_in_the_clients_dialect_with_its_status(r
     assert (chat.status, json.loads(chat.body)) == (400, {"error": "too long"})
 
 
-@pytest.mark.threat("a backend", "an answer that looks whole and is not")
+@pytest.mark.threat("a backend", "a truncated answer that looks complete")
 @pytest.mark.parametrize("path", ["/v1/messages", "/api/chat"])
-async def test_an_engine_that_dies_in_a_stream_is_told_and_never_ends_well(rig: WireRig, path: str) -> None:
+async def test_an_engine_that_dies_in_a_stream_is_an_error_and_a_truncated_response(
+    rig: WireRig, path: str
+) -> None:
     rig.backend.script = answer_and_close(HEAD + chunk(PIECES[0]))
     body = MESSAGES if path == "/v1/messages" else CHAT
 
@@ -231,9 +233,9 @@ async def test_an_engine_that_dies_in_a_stream_is_told_and_never_ends_well(rig: 
     assert b"error" in response.body.splitlines()[-1] or b"error" in response.body.splitlines()[-2]
 
 
-@pytest.mark.threat("a backend", "an answer that looks whole and is not")
+@pytest.mark.threat("a backend", "a truncated answer that looks complete")
 @pytest.mark.parametrize("path", ["/v1/messages", "/api/chat"])
-async def test_a_stream_that_ends_without_its_end_never_ends_well(rig: WireRig, path: str) -> None:
+async def test_a_stream_without_its_final_event_is_truncated(rig: WireRig, path: str) -> None:
     rig.backend.script = answer_and_close(HEAD + chunk(PIECES[0]) + b"0\r\n\r\n")
     body = MESSAGES if path == "/v1/messages" else CHAT
 

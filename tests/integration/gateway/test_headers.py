@@ -108,9 +108,9 @@ async def test_end_to_end_response_headers_arrive_as_sent(rig: WireRig) -> None:
     assert response.header(b"x-latin") == b"\xe9"
 
 
-@pytest.mark.threat("somebody on the network", "the identity of somebody else")
+@pytest.mark.threat("somebody on the network", "another client's identity")
 @pytest.mark.parametrize("name", [b"X-AI-Proxy-Principal", b"x-ai-proxy-principal", b"X-Ai-pRoXy-PRINCIPAL"])
-async def test_a_client_cannot_say_who_it_is(rig: WireRig, name: bytes) -> None:
+async def test_a_client_cannot_set_its_own_principal(rig: WireRig, name: bytes) -> None:
     await rig.ask(build_request(b"/api/v1/services", name + b": owner"))
     await rig.ask(build_request(b"/api/v1/services", b"Connection: x-ai-proxy-principal", name + b": owner"))
     await rig.ask(build_request(b"/service/svc/x", name + b": owner"))
@@ -170,7 +170,7 @@ async def test_an_error_of_the_backend_passes_untouched(rig: WireRig) -> None:
     assert response.error_code is None
 
 
-@pytest.mark.threat("a backend", "words of the proxy in its own answers")
+@pytest.mark.threat("a backend", "answers that impersonate the proxy")
 @pytest.mark.parametrize(
     ("first_line", "passed_on"),
     [
@@ -206,7 +206,7 @@ async def test_every_response_over_public_tls_asks_for_https_from_now_on(rig: Wi
         assert (await rig.ask(request)).header(b"strict-transport-security") is None
 
 
-@pytest.mark.threat("a backend", "words of the proxy in its own answers")
+@pytest.mark.threat("a backend", "answers that impersonate the proxy")
 @pytest.mark.parametrize("status", [600, 999])
 async def test_a_status_that_http_does_not_have_is_502(rig: WireRig, status: int) -> None:
     rig.backend.script = answer(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status)
@@ -214,8 +214,8 @@ async def test_a_status_that_http_does_not_have_is_502(rig: WireRig, status: int
     assert (await rig.ask(build_request())).error_code == b"upstream_invalid_response"
 
 
-@pytest.mark.threat("a backend", "words of the proxy in its own answers")
-async def test_only_the_proxy_itself_says_what_only_the_proxy_says(rig: WireRig) -> None:
+@pytest.mark.threat("a backend", "answers that impersonate the proxy")
+async def test_proxy_headers_of_a_backend_are_removed(rig: WireRig) -> None:
     said = ok(b"hello", b"X-AI-Proxy-Error: rate_limited", b"x-ai-proxy-other: 1", b"X-AI: 2")
     rig.backend.script = rig.management.script = answer(said)
 

@@ -51,7 +51,7 @@ def begun(who: bytes) -> bytes:
     return BEGUN.replace(b"\r\n", b"\r\nwho: " + who + b"\r\n", 1)
 
 
-@pytest.mark.threat("an ordinary key", "more memory than its share")
+@pytest.mark.threat("an ordinary key", "more memory than its budget")
 async def test_a_request_is_counted_before_its_body_is_held() -> None:
     async with wire_rig(FEW) as rig:
         rig.gateway.shared.guard = Metered()
@@ -67,7 +67,7 @@ async def test_a_request_is_counted_before_its_body_is_held() -> None:
         await eventually(lambda: not rig.gateway.shared.held.total)
 
 
-@pytest.mark.threat("an ordinary key", "more memory than its share")
+@pytest.mark.threat("an ordinary key", "more memory than its budget")
 async def test_a_client_is_told_100_only_when_its_request_is_within_its_limits() -> None:
     async with wire_rig(FEW) as rig:
         rig.gateway.shared.guard = Metered()
@@ -81,7 +81,7 @@ async def test_a_client_is_told_100_only_when_its_request_is_within_its_limits()
         assert (await second.until_closed()).startswith(b"HTTP/1.1 429")
 
 
-@pytest.mark.threat("an ordinary key", "more memory than its share")
+@pytest.mark.threat("an ordinary key", "more memory than its budget")
 async def test_one_client_holds_no_more_than_its_share() -> None:
     async with wire_rig(FEW) as rig:
         first, second = await rig.client(), await rig.client()
@@ -123,7 +123,7 @@ async def test_what_was_held_is_given_back_when_the_backend_answers() -> None:
         assert held.total == 0
 
 
-@pytest.mark.threat("an ordinary key", "more memory than its share")
+@pytest.mark.threat("an ordinary key", "more memory than its budget")
 async def test_bodies_of_requests_that_wait_for_a_start_are_counted() -> None:
     async with wire_rig(FEW) as rig:
         rig.gateway.publish([offer(models=("m",))])
@@ -172,7 +172,7 @@ async def test_what_was_read_ahead_is_given_back_when_its_client_leaves() -> Non
         assert rig.gateway.shared.held.total == 0
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 async def test_other_requests_are_answered_while_a_large_body_is_read() -> None:
     async with wire_rig() as rig:
         rig.gateway.publish([offer(models=("m",), aliases={"alias": "m"})])
@@ -185,7 +185,7 @@ async def test_other_requests_are_answered_while_a_large_body_is_read() -> None:
         assert json.loads(rig.backend.requests[0].body)["model"] == "m"
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 @pytest.mark.parametrize("size", [1000, LARGE + 1])
 async def test_nothing_of_a_refused_body_is_kept(size: int) -> None:
     async with wire_rig() as rig:
@@ -204,7 +204,7 @@ async def test_nothing_of_a_refused_body_is_kept(size: int) -> None:
             gc.enable()
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 async def test_nothing_of_a_body_is_kept_when_its_client_leaves() -> None:
     async with wire_rig(FEW) as rig:
         client = await rig.client()
@@ -221,8 +221,8 @@ async def test_nothing_of_a_body_is_kept_when_its_client_leaves() -> None:
             gc.enable()
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
-async def test_nothing_of_a_broken_body_is_kept_while_its_client_reads_why() -> None:
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
+async def test_a_broken_body_is_released_while_its_client_reads_the_error() -> None:
     async with wire_rig(FEW) as rig:
         client = await rig.client()
         gc.collect()
@@ -241,7 +241,7 @@ async def test_nothing_of_a_broken_body_is_kept_while_its_client_reads_why() -> 
             gc.enable()
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 async def test_a_large_body_of_too_many_members_is_400() -> None:
     async with wire_rig() as rig:
         rig.gateway.publish([offer(models=("m",), aliases={"alias": "m"})])
@@ -253,10 +253,10 @@ async def test_a_large_body_of_too_many_members_is_400() -> None:
         assert b"more than 1000 members" in response.body
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 @pytest.mark.parametrize("kind", [JSON, b"Content-Type: text/plain"])
 @pytest.mark.parametrize("framing", [b"Content-Length: 2000000", b"Transfer-Encoding: chunked"])
-async def test_the_management_app_gets_no_large_body(kind: bytes, framing: bytes) -> None:
+async def test_a_large_body_for_the_management_app_is_refused(kind: bytes, framing: bytes) -> None:
     async with wire_rig() as rig:
         client = await rig.client()
         await client.send(build_request(b"/v1/models", kind, framing, method=b"POST"))
@@ -269,7 +269,7 @@ async def test_the_management_app_gets_no_large_body(kind: bytes, framing: bytes
         assert b"must not exceed 1 MB" in response.body
 
 
-@pytest.mark.threat("somebody on the network", "the memory or the time of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or CPU time")
 async def test_too_many_headers_are_refused_before_the_head_has_ended() -> None:
     async with wire_rig() as rig:
         client = await rig.client()
@@ -284,7 +284,7 @@ async def test_too_many_headers_are_refused_before_the_head_has_ended() -> None:
 HALF_A_HEAD = b"GET /service/svc/x HTTP/1.1\r\nHost: test\r\nX-A: " + b"a" * 40_000
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
 async def test_heads_that_do_not_end_are_bounded_together() -> None:
     async with wire_rig(FEW) as rig:
         held = rig.gateway.shared.held

@@ -83,7 +83,7 @@ async def test_a_head_within_the_limits_passes() -> None:
         ).status == 200
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
 @pytest.mark.parametrize("trickle", [False, True])
 async def test_a_head_that_takes_too_long_is_408(trickle: bool) -> None:
     async with wire_rig(Limits(head_timeout=SOON, shutdown_timeout=0.5)) as rig:
@@ -158,7 +158,7 @@ async def test_a_backend_that_answers_in_time_is_waited_for() -> None:
             assert (await client.response()).status == 200
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 async def test_a_stream_that_falls_silent_is_truncated() -> None:
     async with wire_rig(stream_idle_timeout=SOON) as rig:
         rig.backend.script = by_hand
@@ -319,7 +319,7 @@ async def test_a_lack_of_files_is_logged_once_and_clients_are_accepted_afterward
     assert len(lines) <= 3
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
 async def test_connections_far_beyond_the_cap_are_refused_before_they_ask() -> None:
     async with wire_rig(Limits(max_connections=1, shutdown_timeout=0.5)) as rig:
         held = [await rig.client() for _ in range(1 + HEALTH_RESERVE)]
@@ -330,7 +330,7 @@ async def test_connections_far_beyond_the_cap_are_refused_before_they_ask() -> N
         assert (await crowded.response()).error_code == b"overloaded"
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
 async def test_a_connection_beyond_the_cap_is_told_so() -> None:
     async with wire_rig(Limits(max_connections=2, shutdown_timeout=0.5)) as rig:
         first, second = await rig.client(), await rig.client()

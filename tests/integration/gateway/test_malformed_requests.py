@@ -94,7 +94,7 @@ async def assert_refused(rig: WireRig, request: bytes) -> None:
     assert b"/smuggled" not in [seen.target for seen in rig.backend.requests]
 
 
-@pytest.mark.threat("somebody on the network", "a request hidden in another")
+@pytest.mark.threat("somebody on the network", "request smuggling")
 @pytest.mark.parametrize("request_bytes", REFUSED_HEADS.values(), ids=REFUSED_HEADS)
 async def test_refuses_a_bad_head(rig: WireRig, request_bytes: bytes) -> None:
     await assert_refused(rig, request_bytes)
@@ -117,7 +117,7 @@ async def test_refuses_bad_chunks_of_a_buffered_body(rig: WireRig, chunks: bytes
     assert rig.backend.requests == []
 
 
-@pytest.mark.threat("somebody on the network", "a request hidden in another")
+@pytest.mark.threat("somebody on the network", "request smuggling")
 @pytest.mark.parametrize("chunks", REFUSED_CHUNKS.values(), ids=REFUSED_CHUNKS)
 async def test_refuses_bad_chunks_of_a_streamed_body(rig: WireRig, chunks: bytes) -> None:
     await assert_refused(rig, CHUNKED + chunks)

@@ -114,7 +114,7 @@ async def test_a_model_of_two_services_is_404_that_names_both(rig: WireRig) -> N
     assert "svc/phi or other/phi" in error(response)["message"]
 
 
-@pytest.mark.threat("a backend", "the requests for another service")
+@pytest.mark.threat("a backend", "requests for another service")
 async def test_the_log_says_when_another_service_lists_the_same_models(rig: WireRig) -> None:
     lines: list[str] = []
     rig.gateway.publish([offer(listed=["phi", "qwen"]), offer("other")])
@@ -128,7 +128,7 @@ async def test_the_log_says_when_another_service_lists_the_same_models(rig: Wire
     assert lines == [f"several services have the model phi and 1 more; {example}\n"]
 
 
-@pytest.mark.threat("an ordinary key", "the key of a service")
+@pytest.mark.threat("an ordinary key", "a service's API key")
 async def test_the_services_key_is_sent_and_never_the_clients(rig: WireRig) -> None:
     rig.gateway.publish([offer(listed=["m"], api_key="sk-service"), offer("other", listed=["n"])])
     keys = [b"Authorization: Bearer mine", b"X-Api-Key: mine", b"api-key: mine", b"Cookie: session=mine"]
@@ -191,7 +191,7 @@ async def test_an_engines_own_error_passes_untouched(rig: WireRig) -> None:
     assert (response.status, response.body, response.error_code) == (400, body, None)
 
 
-@pytest.mark.threat("a backend", "a stream that no client asked for")
+@pytest.mark.threat("a backend", "an unrequested stream to a client")
 async def test_a_stream_that_nobody_asked_for_is_502(rig: WireRig) -> None:
     rig.backend.script = answer_and_close(CHUNKED + chunk(EVENT) + b"0\r\n\r\n")
 

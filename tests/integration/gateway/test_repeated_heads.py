@@ -138,7 +138,7 @@ async def test_a_head_request_between_repeated_answers_gets_no_body(rig: WireRig
     assert (first.body, second.body, third.body, fourth.body) == (b"12345", b"12345", b"", b"67890")
 
 
-@pytest.mark.threat("a backend", "a response of its own in the place of another's")
+@pytest.mark.threat("a backend", "response smuggling")
 async def test_surplus_after_a_repeated_answer_is_not_passed_on(rig: WireRig) -> None:
     plain = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345"
     rig.backend.script = answer(plain, plain + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")

@@ -106,8 +106,8 @@ async def test_a_streamed_body_that_was_sent_is_not_sent_again() -> None:
         assert rig.backends["spare"].requests == []
 
 
-@pytest.mark.threat("a local user", "a request for a backend that has ended")
-async def test_a_request_does_not_reach_who_has_taken_the_address_of_a_backend_that_ended() -> None:
+@pytest.mark.threat("a local user", "a request, by taking the address of an ended backend")
+async def test_a_request_does_not_reach_another_program_at_the_address_of_an_ended_backend() -> None:
     async with wire_rig() as rig:
         rig.admission.standing = False
 

@@ -153,7 +153,7 @@ async def test_a_streamed_body_has_no_limit() -> None:
         assert (await rig.ask(build_request(body=b"x" * 100_000))).status == 200
 
 
-@pytest.mark.threat("somebody on the network", "a request hidden in another")
+@pytest.mark.threat("somebody on the network", "request smuggling")
 @pytest.mark.parametrize("target", [b"/nowhere", b"/service/none/x", b"/service/svc/x"])
 async def test_the_body_of_a_rejected_request_is_never_parsed_as_a_request(target: bytes) -> None:
     async with wire_rig(SMALL) as rig:
@@ -299,7 +299,7 @@ async def test_an_unknown_expectation_is_ignored(rig: WireRig) -> None:
     assert (await rig.ask(build_request(b"/service/svc/x", b"Expect: wonders"))).status == 200
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
 async def test_endless_trailers_are_431() -> None:
     async with wire_rig(Limits(max_head=4096)) as rig:
         client = await rig.client()
@@ -312,7 +312,7 @@ async def test_endless_trailers_are_431() -> None:
         assert (await client.response()).error_code == b"head_too_large"
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
 async def test_endless_chunk_extensions_are_431() -> None:
     async with wire_rig(Limits(max_head=4096)) as rig:
         client = await rig.client()

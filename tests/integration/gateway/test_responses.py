@@ -64,7 +64,7 @@ async def test_a_chunk_that_comes_in_pieces_arrives_as_it_is(rig: WireRig, piece
     assert len(rig.backend.connections) == 1
 
 
-@pytest.mark.threat("a backend", "words of the proxy in its own answers")
+@pytest.mark.threat("a backend", "answers that impersonate the proxy")
 @pytest.mark.parametrize("size", [10_000, 7])
 async def test_a_trailer_never_becomes_a_header(rig: WireRig, size: int) -> None:
     trailers = b"X-Late: 1\r\nX-Request-ID: late\r\n"
@@ -199,7 +199,7 @@ async def test_a_body_until_close_whose_end_is_known_becomes_chunks(
     assert rig.admission.outcomes == [("svc", Outcome.OK)] * 2
 
 
-@pytest.mark.threat("a backend", "an answer that looks whole and is not")
+@pytest.mark.threat("a backend", "a truncated answer that looks complete")
 @pytest.mark.parametrize("size", [10_000, 1])
 @pytest.mark.parametrize(("media_type", "body"), BROKEN_OFF.values(), ids=BROKEN_OFF)
 async def test_a_body_until_close_that_breaks_off_is_visibly_truncated(
@@ -214,7 +214,7 @@ async def test_a_body_until_close_that_breaks_off_is_visibly_truncated(
     assert rig.admission.outcomes == [("svc", Outcome.BROKEN)]
 
 
-@pytest.mark.threat("a backend", "an answer that looks whole and is not")
+@pytest.mark.threat("a backend", "a truncated answer that looks complete")
 @pytest.mark.parametrize(
     "head", [b"Content-Type: text/html", b"X: y", b"Content-Type: application/json\r\nContent-Encoding: gzip"]
 )
@@ -242,7 +242,7 @@ async def test_a_body_until_close_whose_end_cannot_be_known_ends_in_a_reset_when
         await client.until_eof()
 
 
-@pytest.mark.threat("a backend", "a response of its own in the place of another's")
+@pytest.mark.threat("a backend", "response smuggling")
 @pytest.mark.parametrize(
     ("method", "response", "body"),
     [
@@ -284,7 +284,7 @@ async def test_surplus_within_a_later_read_is_dropped_with_its_connection(rig: W
     assert (await client.ask(build_request())).body == b"second"
 
 
-@pytest.mark.threat("a backend", "a response of its own in the place of another's")
+@pytest.mark.threat("a backend", "response smuggling")
 @pytest.mark.parametrize("surplus", [NOT_ASKED_FOR, b"x", b"\r\n", b"0\r\n\r\n", b"x\r\n\r\n"])
 async def test_surplus_after_chunks_never_reaches_the_client(rig: WireRig, surplus: bytes) -> None:
     rig.backend.script = answer(CHUNKED + b"5\r\nhello\r\n0\r\n\r\n" + surplus)
@@ -309,7 +309,7 @@ async def test_surplus_after_chunks_that_began_ends_the_message_visibly(rig: Wir
     assert await client.until_closed() == b""
 
 
-@pytest.mark.threat("a backend", "a response of its own in the place of another's")
+@pytest.mark.threat("a backend", "response smuggling")
 @pytest.mark.parametrize("response", [ok(b"hello"), CHUNKED + b"0\r\n\r\n"], ids=["length", "chunks"])
 async def test_surplus_on_an_idle_connection_ends_it(rig: WireRig, response: bytes) -> None:
     rig.backend.script = answer(response)

@@ -420,7 +420,7 @@ async def test_nothing_follows_a_response_that_is_not_whole() -> None:
         assert len(rig.backend.requests) == 1
 
 
-@pytest.mark.threat("a backend", "a response of its own in the place of another's")
+@pytest.mark.threat("a backend", "response smuggling")
 async def test_a_second_response_behind_one_whose_chunks_are_taken_off_is_never_passed_on() -> None:
     async with wire_rig() as rig:
         surplus = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nSURPLUS"

@@ -73,7 +73,7 @@ async def test_a_response_that_is_cut_in_its_head_is_502(end: Callable[[int], To
         assert (told.status, told.error_code) == (502, b"upstream_closed")
 
 
-@pytest.mark.threat("a backend", "an answer that looks whole and is not")
+@pytest.mark.threat("a backend", "a truncated answer that looks complete")
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("response", [LENGTH, CHUNKED], ids=["length", "chunked"])
 async def test_a_response_that_is_cut_in_its_body_breaks_off(
@@ -108,7 +108,7 @@ async def test_an_engine_that_never_hears_the_request_is_504() -> None:
         assert rig.backend.requests == []
 
 
-@pytest.mark.threat("a backend", "an answer that looks whole and is not")
+@pytest.mark.threat("a backend", "a truncated answer that looks complete")
 async def test_a_response_that_falls_silent_in_its_body_breaks_off() -> None:
     async with before_engine(patience=SOON) as (rig, relay):
         relay.to_client = (half_open(b"0123456789" * 20),)
@@ -202,7 +202,7 @@ async def test_a_client_that_falls_silent_in_its_head_is_told_408() -> None:
         assert told.status == 408
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
 async def test_a_client_that_falls_silent_in_its_upload_is_told_408_and_frees_the_engine() -> None:
     async with before_proxy(Limits(body_timeout=SOON, shutdown_timeout=0.5)) as (rig, relay):
         relay.to_server = (half_open(b"xxx"),)
@@ -215,7 +215,7 @@ async def test_a_client_that_falls_silent_in_its_upload_is_told_408_and_frees_th
         assert (await (await rig.backend.connection()).until_closed()).endswith(b"xxx")
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
 async def test_a_client_that_takes_nothing_any_more_is_cut_off_and_frees_the_engine() -> None:
     async with before_proxy(Limits(write_timeout=SOON, shutdown_timeout=0.5)) as (rig, relay):
         relay.to_client = (half_open(b"\r\n\r\n"),)

@@ -68,8 +68,8 @@ async def test_of_two_keys_the_better_one_does_not_win(house: House, second: byt
     assert unseen(house)
 
 
-@pytest.mark.threat("a backend", "the keys of clients")
-async def test_the_same_key_twice_is_kept_from_backends_twice(house: House) -> None:
+@pytest.mark.threat("a backend", "clients' keys")
+async def test_a_key_sent_in_two_headers_is_removed_from_both(house: House) -> None:
     key, _ = await house.key()
 
     response = await house.ask(SERVICE, bearer(key), b"X-Api-Key: " + key, b"api-key: " + key)
@@ -79,9 +79,11 @@ async def test_the_same_key_twice_is_kept_from_backends_twice(house: House) -> N
     assert key not in b"".join(value for _, value in request.headers)
 
 
-@pytest.mark.threat("a backend", "the keys of clients")
+@pytest.mark.threat("a backend", "clients' keys")
 @pytest.mark.parametrize("named", [b"authorization", b"Authorization, Host", b"AUTHORIZATION,close"])
-async def test_to_name_the_key_in_connection_neither_hides_nor_leaks_it(house: House, named: bytes) -> None:
+async def test_a_key_header_named_in_connection_is_neither_hidden_nor_leaked(
+    house: House, named: bytes
+) -> None:
     key, _ = await house.key()
 
     good = await house.ask(SERVICE, b"Connection: " + named, bearer(key))
@@ -96,9 +98,9 @@ async def test_to_name_the_key_in_connection_neither_hides_nor_leaks_it(house: H
 SPOOFS = [b"X-AI-Proxy-Principal: owner", b"x-ai-proxy-principal: owner", b"X-AI-PROXY-CLIENT: local"]
 
 
-@pytest.mark.threat("somebody on the network", "the identity of somebody else")
+@pytest.mark.threat("somebody on the network", "another client's identity")
 @pytest.mark.parametrize("connection", [b"A: b", b"Connection: x-ai-proxy-principal, x-ai-proxy-client"])
-async def test_nobody_but_the_gateway_says_who_calls(house: House, connection: bytes) -> None:
+async def test_only_the_gateway_sets_the_principal(house: House, connection: bytes) -> None:
     plain, key = await house.key(Scope.ADMIN, Scope.INFERENCE)
 
     for target in (ADMIN, ADMIN, SERVICE):
@@ -111,7 +113,7 @@ async def test_nobody_but_the_gateway_says_who_calls(house: House, connection: b
     assert request.header(b"x-ai-proxy-principal") is request.header(b"x-ai-proxy-client") is None
 
 
-@pytest.mark.threat("somebody on the network", "the identity of somebody else")
+@pytest.mark.threat("somebody on the network", "another client's identity")
 async def test_trailers_bring_neither_keys_nor_names(house: House) -> None:
     plain, key = await house.key(Scope.ADMIN)
     framed = b"1\r\nx\r\n0\r\n%b\r\n\r\n"
@@ -161,7 +163,7 @@ REFUSED_WITH_A_BODY = {
 }
 
 
-@pytest.mark.threat("somebody on the network", "a request hidden in another")
+@pytest.mark.threat("somebody on the network", "request smuggling")
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize(("head", "body"), REFUSED_WITH_A_BODY.values(), ids=REFUSED_WITH_A_BODY)
 async def test_the_body_of_a_refused_request_is_never_a_request(
@@ -194,7 +196,7 @@ async def test_what_comes_behind_a_refused_body_is_a_request_and_refused_as_well
     assert house.rig.management.requests == []
 
 
-@pytest.mark.threat("somebody on the network", "a request hidden in another")
+@pytest.mark.threat("somebody on the network", "request smuggling")
 async def test_the_key_of_one_request_is_not_that_of_the_next(house: House) -> None:
     admin, _ = await house.key(Scope.ADMIN, Scope.INFERENCE)
     other, _ = await house.key()
@@ -212,7 +214,7 @@ async def test_the_key_of_one_request_is_not_that_of_the_next(house: House) -> N
 @pytest.mark.threat("somebody on the network", "access without a key")
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS", b"POST", b"PUT", b"DELETE", b"PROPFIND"])
 @pytest.mark.parametrize("target", [SERVICE, ADMIN, b"/v1/models", b"/v1/chat/completions"])
-async def test_no_method_does_without_a_key(house: House, method: bytes, target: bytes) -> None:
+async def test_every_method_needs_a_key(house: House, method: bytes, target: bytes) -> None:
     await house.key()
     client = await house.rig.client()
 
@@ -224,7 +226,7 @@ async def test_no_method_does_without_a_key(house: House, method: bytes, target:
     assert entry.what == f"{method.decode()} {target.decode()}"
 
 
-@pytest.mark.threat("an ordinary key", "the key of a service")
+@pytest.mark.threat("an ordinary key", "a service's API key")
 async def test_trace_does_not_show_what_the_proxy_adds_for_a_backend(house: House) -> None:
     key, _ = await house.key(Scope.INFERENCE, Scope.ADMIN)
 
@@ -278,8 +280,8 @@ async def test_a_key_in_the_query_or_path_is_none_and_is_kept_nowhere(house: Hou
     assert secret not in str([vars(house.rig.recorder)])
 
 
-@pytest.mark.threat("an ordinary key", "a key in what is recorded")
-async def test_a_key_that_comes_where_none_belongs_is_recorded_nowhere(house: House) -> None:
+@pytest.mark.threat("an ordinary key", "a key in logs or records")
+async def test_a_key_in_an_unexpected_place_is_never_recorded(house: House) -> None:
     house.rig.gateway.publish([offer(listed=("m",))])
     plain, _ = await house.key()
     encoded = plain.replace(b"_", b"%5f")
@@ -315,7 +317,7 @@ async def test_a_key_may_be_as_long_as_a_head_and_is_still_wrong(house: House, l
     assert response.error_code == b"invalid_api_key"
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
 async def test_a_key_of_a_megabyte_is_not_even_read(house: House) -> None:
     await house.key()
     client = await house.rig.client()
@@ -327,7 +329,7 @@ async def test_a_key_of_a_megabyte_is_not_even_read(house: House) -> None:
 
 
 @pytest.mark.threat("somebody on the network", "a key by guessing")
-async def test_keys_are_found_by_digest_so_that_no_prefix_of_one_is_any_nearer(house: House) -> None:
+async def test_keys_are_looked_up_by_digest_so_that_a_matching_prefix_reveals_nothing(house: House) -> None:
     """What a look-up compares is nothing that a client can come nearer to, byte by byte."""
     plain, key = await house.key()
     ring: KeyRing = house.security.keys
@@ -358,8 +360,8 @@ async def test_ollamas_listener_asks_for_keys_as_well(house: House) -> None:
     assert {request.target for request in house.rig.management.requests} == {b"/ollama/api/tags"}
 
 
-@pytest.mark.threat("a limited key", "a service that only has the name of its model")
-async def test_a_key_for_models_is_for_no_service_that_is_merely_called_like_them(house: House) -> None:
+@pytest.mark.threat("a limited key", "a service named like its model")
+async def test_a_key_for_a_model_does_not_reach_a_service_of_the_same_name(house: House) -> None:
     models, _ = await house.key(models=frozenset({"s*"}))
     named, _ = await house.key(models=frozenset({"svc"}))
 

@@ -112,9 +112,9 @@ async def test_this_machines_names_and_addresses_will_do(house: House, host: byt
     assert (await ask_host(house, host)).status == 200
 
 
-@pytest.mark.threat("a web page", "access by a name that it points to 127.0.0.1 (DNS rebinding)")
+@pytest.mark.threat("a web page", "access by DNS rebinding")
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_foreign_name_gets_nowhere_and_is_written_down(house: House, path: bytes) -> None:
+async def test_a_request_for_a_foreign_host_is_refused_and_audited(house: House, path: bytes) -> None:
     response = await ask_host(house, b"evil.example", path)
 
     assert (response.status, untouched(house)) == (403, True)
@@ -122,16 +122,16 @@ async def test_a_foreign_name_gets_nowhere_and_is_written_down(house: House, pat
     assert (entry.result, entry.what) == ("host_refused", f"GET {path.decode()}")
 
 
-@pytest.mark.threat("a web page", "access by a name that it points to 127.0.0.1 (DNS rebinding)")
+@pytest.mark.threat("a web page", "access by DNS rebinding")
 async def test_a_target_in_absolute_form_does_not_stand_in_for_the_host(house: House) -> None:
     response = await ask_host(house, b"evil.example", b"http://localhost/service/svc/x")
 
     assert response.error_code == b"host_refused"
 
 
-@pytest.mark.threat("a web page", "access by a name that it points to 127.0.0.1 (DNS rebinding)")
+@pytest.mark.threat("a web page", "access by DNS rebinding")
 @pytest.mark.parametrize("second", [b"Host: evil.example", b"host: localhost", b"HOST: "])
-async def test_two_hosts_are_none(house: House, second: bytes) -> None:
+async def test_a_request_with_two_hosts_is_refused(house: House, second: bytes) -> None:
     response = await house.rig.ask(b"GET /service/svc/x HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % second)
 
     assert (response.status, untouched(house)) == (400, True)
@@ -147,7 +147,7 @@ async def test_behind_a_reverse_proxy_its_name_is_one_of_ours_where_the_owner_sa
     assert (good.status, bad.status) == (200, 403)
 
 
-@pytest.mark.threat("a web page", "use of this machine by its visitor's browser")
+@pytest.mark.threat("a web page", "access to this machine through a visitor's browser")
 @pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
 async def test_a_foreign_page_is_refused(house: House, origin: bytes) -> None:
     responses = [
@@ -166,9 +166,9 @@ async def test_a_page_of_this_machine_may_call(house: House, origin: bytes) -> N
     assert (await house.ask(SERVICE, b"Origin: " + origin)).status == 200
 
 
-@pytest.mark.threat("a web page", "use of this machine by its visitor's browser")
+@pytest.mark.threat("a web page", "access to this machine through a visitor's browser")
 @pytest.mark.parametrize("origins", [(b"http://test", b"https://evil.example"), (b"null", b"http://test")])
-async def test_two_origins_are_a_foreign_one(house: House, origins: tuple[bytes, bytes]) -> None:
+async def test_a_request_with_two_origins_is_refused(house: House, origins: tuple[bytes, bytes]) -> None:
     response = await house.ask(SERVICE, *(b"Origin: " + origin for origin in origins))
 
     assert (response.error_code, untouched(house)) == (b"origin_refused", True)
@@ -186,7 +186,7 @@ FETCHES = [
 ]
 
 
-@pytest.mark.threat("a web page", "use of this machine by its visitor's browser")
+@pytest.mark.threat("a web page", "access to this machine through a visitor's browser")
 @pytest.mark.parametrize("site", [b"cross-site", b"same-site"])
 @pytest.mark.parametrize(("mode", "dest"), FETCHES)
 async def test_what_a_page_loads_or_frames_is_refused_without_an_origin_too(
@@ -203,8 +203,8 @@ async def test_a_link_may_be_followed(house: House) -> None:
     assert (await house.ask(b"/docs", *fetch)).status == 200
 
 
-@pytest.mark.threat("a web page", "use of this machine by its visitor's browser")
-async def test_a_form_of_a_page_that_hides_where_it_is_from_is_refused(house: House) -> None:
+@pytest.mark.threat("a web page", "access to this machine through a visitor's browser")
+async def test_a_form_post_with_a_null_origin_is_refused(house: House) -> None:
     form = (b"Content-Type: text/plain", b"Origin: null", b"Sec-Fetch-Mode: navigate")
 
     response = await house.ask(b"/api/v1/services/svc/stop", *form, body=b"x")
@@ -212,7 +212,7 @@ async def test_a_form_of_a_page_that_hides_where_it_is_from_is_refused(house: Ho
     assert (response.error_code, untouched(house)) == (b"origin_refused", True)
 
 
-@pytest.mark.threat("a web page", "anything through a preflight")
+@pytest.mark.threat("a web page", "access through a preflight request")
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_preflight_reaches_nothing_whatever_it_asks_about(keyed: House, path: bytes) -> None:
     wishes = (WISH, b"Access-Control-Request-Headers: authorization, x-ai-proxy-principal")
@@ -248,9 +248,9 @@ async def test_what_is_no_proper_preflight_of_a_known_page_is_refused(
     assert untouched(keyed)
 
 
-@pytest.mark.threat("a web page", "anything through a preflight")
+@pytest.mark.threat("a web page", "access through a preflight request")
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"DELETE"])
-async def test_no_other_method_passes_for_a_preflight(keyed: House, method: bytes) -> None:
+async def test_only_options_is_treated_as_a_preflight(keyed: House, method: bytes) -> None:
     response = await keyed.ask(b"/api/v1/keys", CHAT_PAGE, WISH, method=method)
 
     assert (response.status, untouched(keyed)) == (401, True)
@@ -268,7 +268,7 @@ async def test_a_preflight_has_no_body_that_could_be_kept(keyed: House, framing:
     assert (response.status, response.header(b"connection")) == (401, b"close")
 
 
-@pytest.mark.threat("a web page", "anything through a preflight")
+@pytest.mark.threat("a web page", "access through a preflight request")
 async def test_a_preflight_opens_no_tunnel(keyed: House) -> None:
     client = await keyed.rig.client()
 
@@ -283,17 +283,19 @@ async def test_a_preflight_opens_no_tunnel(keyed: House) -> None:
     assert await client.until_closed() == b""
 
 
-@pytest.mark.threat("a web page", "the logins of its visitor")
-async def test_a_page_that_may_call_still_needs_a_key(keyed: House) -> None:
+@pytest.mark.threat("a web page", "a visitor's credentials")
+async def test_an_allowed_origin_still_needs_a_key(keyed: House) -> None:
     response = await keyed.ask(SERVICE, CHAT_PAGE)
 
     assert response.status == 401
     assert response.header(b"access-control-allow-origin") == b"https://chat.example"
 
 
-@pytest.mark.threat("a web page", "responses that the policy does not let it read")
+@pytest.mark.threat("a web page", "responses that the policy denies it")
 @pytest.mark.parametrize("origin", [b"null", b"https://evil.example", b"HTTPS://CHAT.EXAMPLE.evil"])
-async def test_a_foreign_page_cannot_read_what_even_a_good_key_is_told(keyed: House, origin: bytes) -> None:
+async def test_a_foreign_page_cannot_read_a_response_even_with_a_valid_key(
+    keyed: House, origin: bytes
+) -> None:
     key, _ = await keyed.key(Scope.ADMIN)
 
     response = await keyed.ask(b"/api/v1/keys", bearer(key), b"Origin: " + origin)
@@ -303,8 +305,8 @@ async def test_a_foreign_page_cannot_read_what_even_a_good_key_is_told(keyed: Ho
     assert response.header(b"vary") == b"Origin"
 
 
-@pytest.mark.threat("a web page", "the logins of its visitor")
-async def test_where_all_pages_may_call_none_is_given_the_visitors_logins(house: House) -> None:
+@pytest.mark.threat("a web page", "a visitor's credentials")
+async def test_a_policy_that_allows_all_origins_sends_no_credentials(house: House) -> None:
     await house.key()
     await house.policy(cors={"origins": ["*"]})
 

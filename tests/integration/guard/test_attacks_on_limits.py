@@ -45,7 +45,7 @@ def limited(given: list[int]) -> bool:
 
 @pytest.mark.threat("a limited key", "more requests than its limit")
 @pytest.mark.parametrize("keyed", [True, False])
-async def test_a_limit_of_the_address_holds_whatever_is_asked_how(house: House, keyed: bool) -> None:
+async def test_a_limit_of_an_address_holds_for_every_path_and_method(house: House, keyed: bool) -> None:
     key, _ = await house.key() if keyed else (b"", None)
     await house.policy(per_ip=FEW)
     who = bearer(key) if keyed else b"A: b"
@@ -128,7 +128,7 @@ async def test_a_kept_connection_meets_the_limit_with_every_request(house: House
 
 
 @pytest.mark.threat("a limited key", "more requests than its limit")
-async def test_requests_that_are_given_up_are_counted_once_something_was_done_for_them(house: House) -> None:
+async def test_a_cancelled_request_counts_once_it_was_forwarded(house: House) -> None:
     await house.policy(per_ip=FEW)
     house.rig.backend.script = by_hand
     for number in range(BURST):
@@ -200,14 +200,16 @@ SPOOFS = [
 
 @pytest.mark.threat("somebody on the network", "access from an address that is not allowed")
 @pytest.mark.parametrize("headers", SPOOFS)
-async def test_nobody_writes_himself_onto_the_allowlist(house: House, headers: tuple[bytes, ...]) -> None:
+async def test_a_client_cannot_put_its_address_on_the_allowlist_by_a_header(
+    house: House, headers: tuple[bytes, ...]
+) -> None:
     await house.policy(allowlist=["10.0.0.0/8"], trusted_proxies=["127.0.0.0/8"])
 
     assert (await house.ask(SERVICE, *headers)).error_code == b"address_refused"
 
 
 @pytest.mark.threat("somebody on the network", "access from an address that is not allowed")
-async def test_whom_the_proxy_is_not_told_to_trust_it_does_not(house: House) -> None:
+async def test_forwarded_addresses_count_only_from_trusted_proxies(house: House) -> None:
     await house.policy(per_ip=FEW, trusted_proxies=["192.0.2.0/24", "2001:db8::/32", "::1"])
 
     assert limited(
@@ -226,7 +228,7 @@ async def wave(client: RawClient, start: int) -> list[int]:
     return given
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
 async def test_a_flood_of_wrong_keys_stays_small_and_others_are_served(house: House) -> None:
     plain, _ = await house.key()
     attackers = [await house.rig.client() for _ in range(4)]
@@ -268,7 +270,7 @@ async def test_who_floods_is_held_up_by_the_limit_of_his_address_and_others_are_
     }
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
 async def test_what_is_known_of_addresses_does_not_grow_for_ever(house: House) -> None:
     await house.policy(per_ip=FEW, allowlist=["0.0.0.0/0", "::/0"])
     limiter, policy = house.security.limiter, house.security.policy
@@ -301,8 +303,8 @@ async def test_refusals_that_cannot_be_written_do_not_fill_memory(house: House) 
     assert sum([entry.count async for entry in audit.export()]) == 60 * REFUSALS.per_minute
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
-async def test_connections_that_only_stand_there_are_ended_and_make_room(tmp_path: Path) -> None:
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
+async def test_idle_connections_are_closed_to_make_room(tmp_path: Path) -> None:
     limits = Limits(max_connections=3, keep_alive_timeout=0.1, head_timeout=0.1, shutdown_timeout=0.5)
     async with guarded(tmp_path, limits=limits) as house:
         idle = [await house.rig.client() for _ in range(2)]

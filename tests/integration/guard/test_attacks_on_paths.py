@@ -189,9 +189,9 @@ async def test_what_is_managed_is_there_and_takes_an_admins_key(site: Site, targ
     assert site.managed()
 
 
-@pytest.mark.threat("somebody on the network", "management by a trick with the path")
+@pytest.mark.threat("somebody on the network", "management through path confusion")
 @pytest.mark.parametrize("target", TRICKS)
-async def test_no_trick_with_a_path_manages_anything(site: Site, target: bytes) -> None:
+async def test_no_spelling_of_a_path_reaches_management_without_its_scope(site: Site, target: bytes) -> None:
     for method in (b"GET", b"POST", b"HEAD", b"DELETE"):
         assert await site.status(target, method=method) >= 400 or target.startswith(b"/health?")
         await site.status(target, bearer(site.inference), method=method)
@@ -207,10 +207,12 @@ PIECES += ["API", "x", "localhost:80", "[::1]", "assets", "chat", "completions",
 targets = st.lists(st.sampled_from(PIECES), min_size=1, max_size=7).map("".join)
 
 
-@pytest.mark.threat("somebody on the network", "management by a trick with the path")
+@pytest.mark.threat("somebody on the network", "management through path confusion")
 @given(target=targets, method=st.sampled_from([b"GET", b"POST", b"HEAD", b"DELETE"]))
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_no_path_at_all_manages_anything(site: Site, target: str, method: bytes) -> None:
+async def test_no_random_path_reaches_management_without_its_scope(
+    site: Site, target: str, method: bytes
+) -> None:
     line = target.replace(" ", "%20").encode()
 
     await site.status(line, bearer(site.inference), method=method)
@@ -224,7 +226,7 @@ async def test_no_path_at_all_manages_anything(site: Site, target: str, method: 
 @pytest.mark.threat("an ordinary key", "management of the proxy")
 @given(targets)
 @settings(max_examples=1000)
-def test_what_leads_to_the_management_app_takes_an_admins_key_but_for_models_and_health(target: str) -> None:
+def test_every_path_of_the_management_app_needs_the_admin_scope_except_models_and_health(target: str) -> None:
     gateway_sees = target.encode()
     table = RoutingTable(Destination(""), plain_reader(()), services={b"svc": Destination("svc")})
     try:

@@ -13,7 +13,7 @@ SERVICE = b"/service/svc/x"
 PATHS = [(SERVICE, b""), (CHAT, b'{"model": "svc"}')]
 
 
-@pytest.mark.threat("an ordinary key", "anything after it was revoked")
+@pytest.mark.threat("an ordinary key", "access after its revocation")
 @pytest.mark.parametrize(("path", "body"), PATHS)
 async def test_while_it_waits_for_a_service_to_load(house: House, path: bytes, body: bytes) -> None:
     plain, key = await house.key()
@@ -67,7 +67,7 @@ async def test_while_it_waits_behind_a_request_without_a_key(house: House) -> No
     assert house.rig.backend.requests == []
 
 
-@pytest.mark.threat("an ordinary key", "anything after it was revoked")
+@pytest.mark.threat("an ordinary key", "access after its revocation")
 @pytest.mark.parametrize("kind", [b"application/octet-stream", b"application/json"])
 async def test_while_its_body_is_on_its_way(house: House, kind: bytes) -> None:
     plain, key = await house.key()

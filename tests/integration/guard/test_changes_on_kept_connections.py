@@ -177,8 +177,8 @@ class Changes(RuleBasedStateMachine):
         self.house.rig.gateway.publish([offer()])
 
 
-@pytest.mark.threat("an ordinary key", "a new request after it expired")
-async def test_a_head_that_is_known_is_looked_at_again_when_its_key_expires(house: House) -> None:
+@pytest.mark.threat("an ordinary key", "a new request after its expiry")
+async def test_a_cached_head_is_checked_again_when_its_key_expires(house: House) -> None:
     plain, _ = await house.key(expires=house.clock.wall() + 60)
     client = await house.rig.client()
     request = build_request(b"/service/svc/x", bearer(plain))

@@ -61,7 +61,7 @@ async def test_a_key_is_taken_from_each_header_that_may_carry_one(house: House, 
     assert key not in b"".join(value for _, value in house.rig.backend.requests[0].headers)
 
 
-@pytest.mark.threat("an ordinary key", "the trust that a backend has in addresses")
+@pytest.mark.threat("an ordinary key", "a spoofed client address at a backend")
 async def test_only_the_proxy_tells_the_backend_of_a_model_where_a_request_comes_from(
     house: House,
 ) -> None:
@@ -79,7 +79,7 @@ async def test_only_the_proxy_tells_the_backend_of_a_model_where_a_request_comes
     assert (told, untold) == ([b"127.0.0.1"], [])
 
 
-@pytest.mark.threat("an ordinary key", "the trust that a backend has in addresses")
+@pytest.mark.threat("an ordinary key", "a spoofed client address at a backend")
 async def test_what_a_trusted_proxy_says_of_that_is_passed_on(house: House) -> None:
     house.rig.gateway.publish([offer(listed=("m",))])
     await house.policy(trusted_proxies=["127.0.0.0/8"])
@@ -90,8 +90,8 @@ async def test_what_a_trusted_proxy_says_of_that_is_passed_on(house: House) -> N
     assert (b"x-forwarded-for", b"192.0.2.7") in house.rig.backend.requests[0].headers
 
 
-@pytest.mark.threat("an ordinary key", "a key in what is recorded")
-async def test_a_key_in_place_of_a_model_or_of_an_id_is_recorded_nowhere(house: House) -> None:
+@pytest.mark.threat("an ordinary key", "a key in logs or records")
+async def test_a_key_in_place_of_a_model_or_a_request_id_is_never_recorded(house: House) -> None:
     house.rig.gateway.publish([offer(listed=("m",))])
     key, _ = await house.key()
 
@@ -115,8 +115,8 @@ async def test_what_else_is_in_such_a_header_is_the_backends(house: House) -> No
     assert request.header(b"x-api-key") is None
 
 
-@pytest.mark.threat("a backend", "the keys of clients")
-async def test_repeated_requests_show_the_key_to_nobody(house: House) -> None:
+@pytest.mark.threat("a backend", "clients' keys")
+async def test_repeated_requests_never_forward_the_key(house: House) -> None:
     key, _ = await house.key()
     client = await house.rig.client()
 
@@ -152,7 +152,7 @@ async def test_two_different_keys_are_one_too_many(house: House) -> None:
     assert response.error_code == b"invalid_api_key"
 
 
-@pytest.mark.threat("an ordinary key", "anything after it was revoked")
+@pytest.mark.threat("an ordinary key", "access after its revocation")
 async def test_a_revoked_key_stops_at_once_on_a_connection_that_used_it(house: House) -> None:
     plain, key = await house.key()
     client = await house.rig.client()
@@ -164,7 +164,7 @@ async def test_a_revoked_key_stops_at_once_on_a_connection_that_used_it(house: H
     assert (await client.ask(request)).error_code == b"invalid_api_key"
 
 
-@pytest.mark.threat("an ordinary key", "anything after it was revoked")
+@pytest.mark.threat("an ordinary key", "access after its revocation")
 async def test_a_revoked_key_loses_the_stream_it_has_begun(house: House) -> None:
     plain, key = await house.key()
     house.rig.backend.script = by_hand
@@ -180,8 +180,8 @@ async def test_a_revoked_key_loses_the_stream_it_has_begun(house: House) -> None
     assert await backend.until_closed() is not None
 
 
-@pytest.mark.threat("an ordinary key", "a new request after it expired")
-async def test_an_expired_key_ends_nothing_that_was_begun_but_begins_nothing(house: House) -> None:
+@pytest.mark.threat("an ordinary key", "a new request after its expiry")
+async def test_an_expired_key_starts_no_request_and_interrupts_none(house: House) -> None:
     plain, _ = await house.key(expires=house.clock.wall() + 60)
     house.rig.backend.script = by_hand
     client = await house.rig.client()
@@ -213,7 +213,7 @@ async def test_an_upload_with_a_wrong_key_is_never_asked_for(house: House) -> No
 
 @pytest.mark.threat("an ordinary key", "management of the proxy")
 @pytest.mark.parametrize("path", MANAGEMENT)
-async def test_managing_takes_a_key_for_that(house: House, path: bytes) -> None:
+async def test_management_needs_the_admin_scope(house: House, path: bytes) -> None:
     inference, _ = await house.key()
     admin, _ = await house.key(Scope.ADMIN)
 
@@ -250,8 +250,8 @@ async def test_the_management_app_hears_who_calls_and_from_where_from_us_alone(h
     assert request.header(b"authorization") is None
 
 
-@pytest.mark.threat("an ordinary key", "what a failed backend has written to its log")
-async def test_the_log_of_a_failed_backend_takes_a_key_for_managing(house: House) -> None:
+@pytest.mark.threat("an ordinary key", "the log of a failed backend")
+async def test_the_log_of_a_failed_backend_needs_the_admin_scope(house: House) -> None:
     error = ServiceFailedError("svc failed: exit code 3", log_tail=["/home/alice/secret.gguf: not found"])
     house.rig.admission.refusals["svc"] = error
     ordinary, _ = await house.key()
@@ -267,8 +267,8 @@ async def test_the_log_of_a_failed_backend_takes_a_key_for_managing(house: House
     assert json.loads(told_all.body)["log_tail"] == list(error.log_tail)
 
 
-@pytest.mark.threat("a limited key", "a service that only has the name of its model")
-async def test_a_key_for_some_models_is_for_no_service_but_theirs(house: House) -> None:
+@pytest.mark.threat("a limited key", "a service named like its model")
+async def test_a_key_for_some_models_reaches_only_their_services(house: House) -> None:
     some, _ = await house.key(models=frozenset({"other", "svc2/*"}))
     whole, _ = await house.key(models=frozenset({"svc/*"}))
 
@@ -276,8 +276,8 @@ async def test_a_key_for_some_models_is_for_no_service_but_theirs(house: House) 
     assert (await house.ask(b"/service/svc/x", bearer(whole))).status == 200
 
 
-@pytest.mark.threat("somebody on the network", "what there is, without a key")
-async def test_without_a_key_nothing_is_told_of_what_there_is(house: House) -> None:
+@pytest.mark.threat("somebody on the network", "the names of services without a key")
+async def test_a_request_without_a_key_does_not_learn_which_services_exist(house: House) -> None:
     await house.key()
 
     response = await house.ask(b"/service/svcc/x")

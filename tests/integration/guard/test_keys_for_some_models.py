@@ -15,7 +15,7 @@ def chat(key: bytes, **body: object) -> bytes:
 
 
 @pytest.mark.threat("a limited key", "another model's answers")
-async def test_it_is_refused_every_other_model_however_often_its_head_comes_again(house: House) -> None:
+async def test_other_models_are_refused_on_a_cached_head_too(house: House) -> None:
     house.rig.gateway.publish([offer(listed=(SOME, OTHERS))])
     key, _ = await house.key(models=frozenset({SOME}))
     client = await house.rig.client()
@@ -28,7 +28,7 @@ async def test_it_is_refused_every_other_model_however_often_its_head_comes_agai
 
 
 @pytest.mark.threat("a limited key", "another model's answers")
-async def test_it_is_refused_them_where_the_body_has_to_be_changed_as_well(house: House) -> None:
+async def test_other_models_are_refused_where_the_body_has_to_be_changed_too(house: House) -> None:
     house.rig.gateway.publish([offer(listed=(SOME, OTHERS), set_params={"seed": 7})])
     key, _ = await house.key(models=frozenset({SOME}))
     client = await house.rig.client()
@@ -41,7 +41,7 @@ async def test_it_is_refused_them_where_the_body_has_to_be_changed_as_well(house
 
 
 @pytest.mark.threat("a limited key", "another model's answers")
-async def test_what_one_connection_may_ask_says_nothing_of_another(house: House) -> None:
+async def test_the_models_of_one_connection_do_not_apply_to_another(house: House) -> None:
     house.rig.gateway.publish([offer(listed=(SOME, OTHERS))])
     few, _ = await house.key(models=frozenset({SOME}))
     every, _ = await house.key()

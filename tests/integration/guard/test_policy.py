@@ -28,7 +28,7 @@ EVIL = b"Origin: https://evil.example"
 
 @pytest.mark.threat("somebody on the network", "access from an address that is not allowed")
 @pytest.mark.parametrize("path", PATHS)
-async def test_whoever_is_not_on_the_allowlist_gets_nowhere(house: House, path: bytes) -> None:
+async def test_an_address_outside_the_allowlist_is_refused(house: House, path: bytes) -> None:
     await house.policy(allowlist=["10.0.0.0/8"])
 
     response = await house.ask(path)
@@ -58,7 +58,7 @@ async def test_only_a_trusted_proxy_says_who_calls(house: House) -> None:
     assert [spoofed.status, forwarded.status, lying.status] == [403, 200, 403]
 
 
-@pytest.mark.threat("a web page", "use of this machine by its visitor's browser")
+@pytest.mark.threat("a web page", "access to this machine through a visitor's browser")
 async def test_a_page_of_another_origin_cannot_use_its_visitors_machine(house: House) -> None:
     refused = [
         await house.ask(b"/service/svc/x", EVIL),
@@ -128,8 +128,8 @@ async def test_after_its_preflight_the_connection_goes_on(house: House) -> None:
     assert response.header(b"access-control-allow-origin") == b"https://chat.example"
 
 
-@pytest.mark.threat("a web page", "responses that the policy does not let it read")
-async def test_what_a_backend_says_of_other_origins_is_not_passed_on_beside_the_policy(house: House) -> None:
+@pytest.mark.threat("a web page", "responses that the policy denies it")
+async def test_cors_headers_of_a_backend_are_replaced_by_those_of_the_policy(house: House) -> None:
     await house.policy(cors={"origins": ["https://chat.example"]})
     house.rig.backend.script = answer(ok(b"x", b"Access-Control-Allow-Origin: *", b"A: b"))
     client = await house.rig.client()
@@ -203,7 +203,7 @@ async def test_a_place_is_free_again_when_its_request_is_over_or_its_client_gone
 
 
 @pytest.mark.threat("a limited key", "more tokens than its limit")
-async def test_tokens_are_a_debt_that_the_next_request_meets(house: House) -> None:
+async def test_tokens_over_the_limit_delay_the_next_request(house: House) -> None:
     plain, _ = await house.key(allowance=Allowance(tpm=9))
     house.rig.gateway.publish([offer()])
     house.rig.backend.script = answer(ok(USAGE, b"content-type: application/json"))
@@ -232,9 +232,7 @@ async def test_tokens_count_by_path_as_well(house: House, *, streamed: bool) -> 
 
 @pytest.mark.threat("a limited key", "more tokens than its limit")
 @pytest.mark.parametrize("path", [b"/service/svc/v1/chat/completions", b"/v1/chat/completions"])
-async def test_what_an_engine_does_not_report_is_charged_by_what_can_be_seen(
-    house: House, path: bytes
-) -> None:
+async def test_unreported_tokens_are_estimated_from_the_bytes(house: House, path: bytes) -> None:
     plain, _ = await house.key(allowance=Allowance(tpm=100))
     house.rig.gateway.publish([offer()])
     house.rig.backend.script = answer(CHUNKED + chunk(EVENT) + DONE)
@@ -247,7 +245,7 @@ async def test_what_an_engine_does_not_report_is_charged_by_what_can_be_seen(
 
 
 @pytest.mark.threat("a limited key", "more tokens than its limit")
-async def test_an_answer_whose_tokens_are_limited_is_not_asked_for_compressed(house: House) -> None:
+async def test_a_backend_is_asked_for_uncompressed_responses_where_tokens_are_limited(house: House) -> None:
     limited, _ = await house.key(allowance=Allowance(tpm=9))
     free, _ = await house.key()
 
@@ -263,7 +261,7 @@ LAST_USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":900,"completion_toke
 
 @pytest.mark.threat("a limited key", "more tokens than its limit")
 @pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": False, "x": 1}}])
-async def test_an_engine_is_asked_for_the_usage_that_a_client_does_not_want(
+async def test_usage_is_requested_from_the_engine_and_stripped_for_the_client(
     house: House, options: dict[str, Any]
 ) -> None:
     plain, _ = await house.key(allowance=Allowance(tpm=100))
@@ -319,7 +317,7 @@ async def test_an_absurd_number_of_tokens_is_a_debt_and_breaks_nothing(house: Ho
 
 
 @pytest.mark.threat("a limited key", "another model's answers")
-async def test_a_key_asks_for_its_own_models_only_by_whatever_name(house: House) -> None:
+async def test_a_key_reaches_only_its_own_models_by_any_name(house: House) -> None:
     plain, _ = await house.key(models=frozenset({"mine*"}))
     house.rig.gateway.publish([offer("svc", PLAIN, models=("mine-7b", "other"))])
 
@@ -336,7 +334,7 @@ async def test_a_key_asks_for_its_own_models_only_by_whatever_name(house: House)
     assert [entry.result for entry in await house.audit()] == ["forbidden"]
 
 
-@pytest.mark.threat("a limited key", "a body over the limit")
+@pytest.mark.threat("a limited key", "a body over the size limit")
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_a_body_over_the_policys_size_is_refused(house: House, *, chunked: bool) -> None:
     await house.policy(max_request_mb=1)

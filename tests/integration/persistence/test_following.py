@@ -41,7 +41,7 @@ async def until_revoked(security: Security, key: ApiKey) -> None:
     await until(security, lambda: not security.keys.is_in_force(key.id))
 
 
-@pytest.mark.threat("an ordinary key", "anything after it was revoked")
+@pytest.mark.threat("an ordinary key", "access after its revocation")
 async def test_a_revocation_by_another_instance(url: str) -> None:
     async with instance(url) as here, instance(url) as there:
         _, key = await here.keys.create(Grant("laptop"))

@@ -63,7 +63,7 @@ async def test_a_flood_of_refusals_displaces_no_action(store: Store) -> None:
 
 
 @pytest.mark.threat("an operator's mistake", "a changed audit log")
-async def test_what_is_still_to_be_kept_cannot_be_removed(store: Store, url: str) -> None:
+async def test_entries_within_their_retention_cannot_be_deleted(store: Store, url: str) -> None:
     await store.audit.append([action(1.0, "a"), action(9.0, "b"), refusal(1.0)])
     await store.audit.trim(5.0, 100, 100, refused=False)
 

@@ -241,7 +241,7 @@ async def test_a_store_that_never_held_a_key_may_go(tmp_path: Path) -> None:
 
 @pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
 @pytest.mark.parametrize("with_keys", [True, False])
-async def test_no_loss_is_accepted_that_did_not_happen(tmp_path: Path, *, with_keys: bool) -> None:
+async def test_accept_loss_refuses_an_intact_store(tmp_path: Path, *, with_keys: bool) -> None:
     async with vault_in(tmp_path) as state:
         if with_keys:
             await state.security.keys.create(Grant("laptop"))
@@ -254,7 +254,7 @@ async def test_no_loss_is_accepted_that_did_not_happen(tmp_path: Path, *, with_k
 
 
 @pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
-async def test_a_store_that_cannot_be_read_is_not_given_up(tmp_path: Path) -> None:
+async def test_an_unreadable_store_cannot_be_accepted_as_lost(tmp_path: Path) -> None:
     await make_keys(tmp_path)
     with (tmp_path / "ai-proxy.db").open("r+b") as file:
         file.write(b"\xa5" * 4096)
@@ -266,7 +266,7 @@ async def test_a_store_that_cannot_be_read_is_not_given_up(tmp_path: Path) -> No
 
 
 @pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
-async def test_a_pepper_that_is_missing_is_told_and_none_is_made_in_its_place(tmp_path: Path) -> None:
+async def test_a_missing_pepper_is_an_error_and_is_not_replaced(tmp_path: Path) -> None:
     await make_keys(tmp_path)
     (tmp_path / "pepper").unlink()
 

@@ -184,7 +184,7 @@ class TestCrash:
                 details.append((await exit_of(runtime, handle)).detail)
         assert details == ["killed: out of memory", "killed by SIGKILL"]
 
-    @pytest.mark.threat("a backend", "a life beyond its stop")
+    @pytest.mark.threat("a backend", "survival of its stop")
     async def test_children_that_left_the_session_are_ended(self, runtime: ProcessRuntime) -> None:
         handle = await start(runtime, service(ESCAPING))
         await heard(runtime.logs("svc"), "away")
@@ -243,15 +243,17 @@ class TestListener:
     async def test_none_yet_is_told_as_a_refused_connection(self, runtime: ProcessRuntime) -> None:
         assert runtime.listener_fault(await start(runtime, service(SLEEP))) == "connection refused"
 
-    @pytest.mark.threat("a local user", "the prompts for a backend whose port it has taken")
-    async def test_that_of_another_program_is_told_with_its_name(self, runtime: ProcessRuntime) -> None:
+    @pytest.mark.threat("a local user", "prompts, by taking a backend's port")
+    async def test_a_listener_of_another_program_is_a_fault_that_names_the_program(
+        self, runtime: ProcessRuntime
+    ) -> None:
         handle = await start(runtime, service(SLEEP))
         port = handle.upstreams[0].port
         with socket.create_server(("127.0.0.1", port)):
             fault = runtime.listener_fault(handle)
         assert re.fullmatch(rf"another program .*\(pid {os.getpid()}\) listens on its port {port}", fault)
 
-    @pytest.mark.threat("a local user", "the prompts for a backend whose port it has taken")
+    @pytest.mark.threat("a local user", "prompts, by taking a backend's port")
     async def test_one_that_takes_the_port_later_is_noticed(self, runtime: ProcessRuntime) -> None:
         close = "signal.signal(signal.SIGUSR1, lambda *_: (s.close(), print('closed', flush=True)))"
         handle = await listening(runtime, f"import signal; {close}; print('set', flush=True); time.sleep(60)")

@@ -87,7 +87,7 @@ async def test_what_is_no_tls_gets_no_answer_and_harms_nobody(tls: TlsRig, said:
     assert (await tls.ask(await tls.connect())).startswith(b"HTTP/1.1 200 OK")
 
 
-@pytest.mark.threat("somebody on the network", "the memory and the connections of the proxy")
+@pytest.mark.threat("somebody on the network", "exhaustion of memory or connections")
 @pytest.mark.parametrize("begun", [0, 1, 20, -1], ids=["silence", "a byte", "some", "all but the end"])
 async def test_a_handshake_that_stalls_is_ended_in_time(tls: TlsRig, begun: int) -> None:
     stalling = await tls.rig.client(tls.port)

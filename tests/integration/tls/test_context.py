@@ -141,7 +141,7 @@ def test_a_key_that_is_too_weak_is_refused_with_what_to_do(tmp_path: Path) -> No
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-async def test_openssl_agrees_on_nothing_old(files: PemFiles, options: list[str], works: bool) -> None:
+async def test_openssl_negotiates_no_old_protocol(files: PemFiles, options: list[str], works: bool) -> None:
     async with echo_server(LiveContext(files).listening) as server:
         client = await asyncio.create_subprocess_exec(
             "openssl",

@@ -132,7 +132,7 @@ def test_every_change_is_in_the_log(keeper: Keeper) -> None:
     assert {(one["who"], one["where_from"]) for one in keeper("audit", *JSON).data} == {("owner", "local")}
 
 
-@pytest.mark.threat("an operator's mistake", "a secret in a log, an error or a configuration that is shown")
+@pytest.mark.threat("an operator's mistake", "a secret in a log, an error or a shown configuration")
 def test_a_whole_key_given_instead_of_its_id_is_not_repeated(keeper: Keeper) -> None:
     plain = keeper("api-keys", "create", "laptop").out.strip()
 

@@ -255,8 +255,8 @@ async def test_at_a_terminal_it_is_a_conversation_that_remembers(base: Path, pro
     ]
 
 
-@pytest.mark.threat("a backend", "the terminal of an operator")
-async def test_at_a_terminal_an_answer_controls_nothing(base: Path, proxy: Proxy) -> None:
+@pytest.mark.threat("a backend", "control of an operator's terminal")
+async def test_an_answer_cannot_control_the_terminal(base: Path, proxy: Proxy) -> None:
     proxy.events = [word("\x1b]0;a title\x07 \x1b[2J \x9b2J"), *finish()]
 
     async with terminal("chat", "hello", "--run-dir", str(base)) as (process, screen, _):

@@ -48,7 +48,7 @@ def test_without_environment_the_folder_is_the_users_own_in_tmp() -> None:
     assert base_folder(None, {}).name == f"ai-proxy-{os.geteuid()}"
 
 
-@pytest.mark.threat("a local user", "a run directory that it has prepared")
+@pytest.mark.threat("a local user", "control through a prepared run directory")
 def test_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
     base = tmp_path / "run"
     base.mkdir()
@@ -58,7 +58,7 @@ def test_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
         create_instance_folder(base, 1)
 
 
-@pytest.mark.threat("a local user", "a run directory that it has prepared")
+@pytest.mark.threat("a local user", "control through a prepared run directory")
 def test_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")

@@ -37,7 +37,7 @@ async def metrics_of(session: aiohttp.ClientSession) -> str:
         return await response.text()
 
 
-@pytest.mark.threat("an operator's mistake", "a secret in a log, an error or a configuration that is shown")
+@pytest.mark.threat("an operator's mistake", "a secret in a log, an error or a shown configuration")
 def test_the_plain_text_of_keys_is_kept_and_told_nowhere(keeper: Keeper, tmp_path: Path) -> None:
     plain, said = asyncio.run(make_and_look(keeper.data, tmp_path))
     plain.append(keeper("api-keys", "create", "laptop").out.strip())

@@ -35,8 +35,8 @@ async def test_ps_shows_every_service(command: CommandLine, plane: FakePlane) ->
     assert "http://127.0.0.1:9" in second
 
 
-@pytest.mark.threat("a backend", "the terminal of an operator")
-async def test_what_a_backend_says_controls_no_terminal(command: CommandLine, plane: FakePlane) -> None:
+@pytest.mark.threat("a backend", "control of an operator's terminal")
+async def test_backend_output_cannot_control_the_terminal(command: CommandLine, plane: FakePlane) -> None:
     plane.set("llama3", Event.EXITED, state=State.FAILED, failure="\x1b[2J[bold]it")
 
     ran = await command("ps")

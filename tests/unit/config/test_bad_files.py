@@ -29,7 +29,7 @@ def test_reports_every_error_with_its_place_and_a_hint(path: Path) -> None:
     assert reported(path) == expected(path)
 
 
-@pytest.mark.threat("an operator's mistake", "a secret in a log, an error or a configuration that is shown")
+@pytest.mark.threat("an operator's mistake", "a secret in a log, an error or a shown configuration")
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
 def test_never_shows_a_secret(path: Path) -> None:
     with pytest.raises(ConfigError) as caught:

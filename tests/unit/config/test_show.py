@@ -35,7 +35,7 @@ def test_defaults_and_the_runtime_are_filled_in() -> None:
     assert (coder["runtime"], coder["start_timeout"], coder["on_exit"]) == ("process", "5m", "stop")
 
 
-@pytest.mark.threat("an operator's mistake", "a secret in a log, an error or a configuration that is shown")
+@pytest.mark.threat("an operator's mistake", "a secret in a log, an error or a shown configuration")
 def test_literal_variables_that_sound_secret_are_masked(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("services: {a: {type: vllm, env: {HF_TOKEN: hf_abc, MODE: fast}}}", encoding="utf-8")

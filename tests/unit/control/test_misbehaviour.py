@@ -352,7 +352,7 @@ async def test_a_request_waits_for_as_long_as_a_pull_makes_progress(stage: Stage
 # Another program may have the address of a service.
 
 
-@pytest.mark.threat("a local user", "the prompts for a backend whose port it has taken")
+@pytest.mark.threat("a local user", "prompts, by taking a backend's port")
 async def test_what_another_program_answers_does_not_make_a_service_ready(stage: Stage) -> None:
     await stage.plane.open([declare()])
     stage.runtime.strangers["svc"] = "another program listens on its port 8080"
@@ -367,7 +367,7 @@ async def test_what_another_program_answers_does_not_make_a_service_ready(stage:
     assert stage.plane.scheduler.stands(await request)
 
 
-@pytest.mark.threat("a local user", "the prompts for a backend whose port it has taken")
+@pytest.mark.threat("a local user", "prompts, by taking a backend's port")
 async def test_a_start_fails_with_the_name_of_the_program_that_has_its_address(stage: Stage) -> None:
     await stage.plane.open([declare()])
     stage.runtime.strangers["svc"] = "another program listens on its port 8080"
@@ -379,7 +379,7 @@ async def test_a_start_fails_with_the_name_of_the_program_that_has_its_address(s
         await request
 
 
-@pytest.mark.threat("a local user", "the prompts for a backend whose port it has taken")
+@pytest.mark.threat("a local user", "prompts, by taking a backend's port")
 async def test_a_lease_does_not_stand_while_another_program_has_the_address(stage: Stage) -> None:
     await stage.plane.open([declare()])
     lease = await served(stage)

@@ -485,7 +485,7 @@ async def test_models_are_the_service_and_what_its_engine_lists(stage: Stage) ->
     assert stage.plane.service("svc").models == ("svc", "tiny.gguf")
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 async def test_a_list_without_end_is_cut_and_the_log_says_so(stage: Stage) -> None:
     lines: list[str] = []
     sink = logger.add(lines.append, level="WARNING", format="{message}")
@@ -500,7 +500,7 @@ async def test_a_list_without_end_is_cut_and_the_log_says_so(stage: Stage) -> No
     assert f"not all models of svc are offered: {omitted}" in "".join(lines)
 
 
-@pytest.mark.threat("a local user", "the requests for another service")
+@pytest.mark.threat("a local user", "requests for another service")
 async def test_what_was_found_running_takes_no_model_of_a_declared_service(stage: Stage) -> None:
     stage.engine.listed |= {"svc": (Model("phi"),), "ollama": (Model("phi"),)}
     await ready(stage, declare())

@@ -83,7 +83,7 @@ def test_a_declared_name_wins_over_an_id_and_that_over_what_an_engine_lists() ->
     assert ModelTable.of([listing]).find("x").offer is listing
 
 
-@pytest.mark.threat("a local user", "the requests for another service")
+@pytest.mark.threat("a local user", "requests for another service")
 def test_a_declared_service_wins_over_one_that_was_found_running() -> None:
     declared, found = offer("one", ("phi",)), replace(offer("two", ("phi", "qwen")), found=True)
 
@@ -94,7 +94,7 @@ def test_a_declared_service_wins_over_one_that_was_found_running() -> None:
     assert table.find("two/phi").offer is found
 
 
-@pytest.mark.threat("a backend", "the requests for another service")
+@pytest.mark.threat("a backend", "requests for another service")
 @pytest.mark.parametrize("name", ["one", "one/phi", "one/other", "flm://plain/phi"])
 def test_a_list_takes_no_name_that_selects_another_service(name: str) -> None:
     never_ran = offer("one", models=("m",))
@@ -105,7 +105,7 @@ def test_a_list_takes_no_name_that_selects_another_service(name: str) -> None:
     assert table.find(f"two/{name}").target == name
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 def test_thousands_of_models_are_found_by_their_names() -> None:
     names = tuple(f"m{number}" for number in range(50_000))
 
@@ -115,8 +115,8 @@ def test_thousands_of_models_are_found_by_their_names() -> None:
     assert table.find("m49999").target == "m49999"
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
-def test_near_names_are_sought_among_as_many_as_take_no_time() -> None:
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
+def test_the_search_for_near_names_is_bounded() -> None:
     hostile = ("".join(pair) * 50 for pair in itertools.permutations(string.ascii_lowercase, 2))
     many = (f"{name}{number}" for name in hostile for number in range(1000))
 
@@ -157,7 +157,7 @@ def test_an_engine_in_the_name_chooses_among_those_that_know_the_model() -> None
     assert table.find("flm://vllm/phi").offer is two
 
 
-@pytest.mark.threat("a backend", "the requests for another service")
+@pytest.mark.threat("a backend", "requests for another service")
 def test_a_list_takes_no_model_of_an_engine_from_a_service_that_never_ran() -> None:
     table = ModelTable.of([offer("one", engine="vllm"), offer("two", ("phi",), engine="vllm")])
 
@@ -175,7 +175,7 @@ def test_an_engine_in_the_name_that_two_services_have_is_not_enough() -> None:
 PROCESS = ProcessLaunch(("serve",))
 
 
-@pytest.mark.threat("a limited key", "a start of a service that may have the model")
+@pytest.mark.threat("a limited key", "the start of a service outside its models")
 @pytest.mark.parametrize("name", ["box/m1", "flm://plain/m1", "flm://box/m1"])
 def test_a_service_that_has_listed_nothing_yet_may_have_any_model_but_no_limited_key_gets_there(
     name: str,

@@ -9,9 +9,9 @@ from ai_proxy.core.terminal import IN_JSON, visible
 ALLOWED = "\t\n"
 
 
-@pytest.mark.threat("a backend", "the terminal of an operator")
+@pytest.mark.threat("a backend", "control of an operator's terminal")
 @given(st.text())
-def test_nothing_that_controls_a_terminal_is_left(text: str) -> None:
+def test_control_characters_are_removed(text: str) -> None:
     assert not [one for one in visible(text) if ord(one) < 32 and one not in ALLOWED]
     assert not [one for one in visible(text) if 0x7F <= ord(one) < 0xA0]
 

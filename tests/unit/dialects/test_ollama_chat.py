@@ -159,7 +159,7 @@ def test_tool_calls_are_told_whole_with_objects_for_arguments() -> None:
     assert ChatResponse.model_validate(calls).message.tool_calls is not None
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 def test_arguments_of_a_tool_without_end_are_an_error() -> None:
     translation = chat()
     translation.feed(call(0, id="call_1", name="now"))

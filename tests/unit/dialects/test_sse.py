@@ -92,7 +92,7 @@ def test_comments_and_small_events_never_reach_the_limit() -> None:
     ] * 100
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 def test_a_line_in_many_small_pieces_takes_no_more_memory_than_it_is_long() -> None:
     parser = Parser()
 

@@ -41,9 +41,9 @@ def test_lm_studio_answers_unknown_paths_with_status_200_and_lists_nothing() -> 
     assert read_openai({"error": "Unexpected endpoint or method. (GET /v1/models)"}) is None
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 @pytest.mark.parametrize("entry", [b"{}", b"[]", b"0", b'{"id":"a","x":[{}]}'])
-def test_a_list_of_too_many_values_is_not_read(entry: bytes) -> None:
+def test_a_model_list_with_too_many_values_is_ignored(entry: bytes) -> None:
     body = b'{"data":[' + b",".join([entry] * (MAX_VALUES + 1)) + b"]}"
 
     assert read_openai(Answer(200, body).json) is None

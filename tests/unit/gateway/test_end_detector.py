@@ -29,7 +29,7 @@ def test_an_end_is_recognised_however_it_comes(cuts: list[int]) -> None:
     assert not watched(EVENTS, *pieces(stream[:-16], [cut for cut in within if cut < 30])).is_complete
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 @pytest.mark.parametrize("headers", [EVENTS, JSON], ids=["events", "JSON"])
 def test_a_body_that_is_too_long_to_be_kept_has_no_end_that_is_known(
     headers: list[tuple[bytes, bytes]],
@@ -44,9 +44,9 @@ def test_a_stream_is_known_again_after_an_event_that_was_too_long() -> None:
     assert watched(EVENTS, b"x" * (MAX_COLLECTED + 1), b"\n\ndata: [DONE]\n\n").is_complete
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 @pytest.mark.parametrize("unit", [b"x", b"\n", b"x\n", b'"choices":[]', b'"done" '])
-def test_little_is_kept_and_searched_of_an_event_that_does_not_end(unit: bytes) -> None:
+def test_the_end_detector_keeps_a_bounded_part_of_an_endless_event(unit: bytes) -> None:
     detector = watched(EVENTS, *[unit * (SLICE // len(unit))] * 100)
 
     assert len(detector._kept) <= 2 * KEPT + 1

@@ -9,9 +9,9 @@ from ai_proxy.gateway.held import HeldBytes
 LIMITS = Limits(max_json_body=10, max_held_bodies=100, max_held_bodies_per_client=40)
 
 
-@pytest.mark.threat("an ordinary key", "more memory than its share")
+@pytest.mark.threat("an ordinary key", "more memory than its budget")
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 30), st.booleans())))
-def test_no_client_and_not_all_together_hold_more_than_they_may(steps: list[tuple[str, int, bool]]) -> None:
+def test_held_bytes_stay_within_both_budgets(steps: list[tuple[str, int, bool]]) -> None:
     held, taken = HeldBytes(LIMITS), list[tuple[str, int]]()
 
     for client, count, takes in steps:

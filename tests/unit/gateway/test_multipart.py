@@ -70,7 +70,7 @@ SECOND = {
 @pytest.mark.parametrize("head", SECOND.values(), ids=SECOND)
 @settings(deadline=None)
 @given(size=st.integers(1, 400))
-def test_a_second_model_is_noticed_however_it_is_written_and_cut(head: bytes, size: int) -> None:
+def test_a_second_model_part_is_found_in_every_spelling_and_split(head: bytes, size: int) -> None:
     first = b'--a+b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall\r\n--a+b\r\n'
     file = b'Content-Disposition: form-data; name="file"; filename="f"\r\n\r\nRIFF\r\n--a+b\r\n'
     form = first + file + head + b"\r\n\r\nlarge\r\n--a+b--\r\n"
@@ -94,7 +94,7 @@ OTHER_READINGS = {
 @pytest.mark.parametrize("content", OTHER_READINGS.values(), ids=OTHER_READINGS)
 @settings(deadline=None)
 @given(size=st.integers(1, 200))
-def test_a_form_that_some_would_take_apart_elsewhere_is_refused(content: bytes, size: int) -> None:
+def test_a_form_with_ambiguous_boundaries_is_refused(content: bytes, size: int) -> None:
     form = (
         b'--a+b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall\r\n'
         b'--a+b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n' + content
@@ -105,7 +105,7 @@ def test_a_form_that_some_would_take_apart_elsewhere_is_refused(content: bytes, 
         feed_pieces(field, form, size)
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 def test_nothing_is_kept_of_a_long_file() -> None:
     field = ModelField(BOUNDARY)
     field.feed(b'--a+b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall\r\n--a+b\r\n\r\n')
@@ -118,7 +118,7 @@ def test_nothing_is_kept_of_a_long_file() -> None:
     assert len(field._parts._data) < 100
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 def test_headers_of_a_part_that_do_not_end_are_refused() -> None:
     field = ModelField(BOUNDARY)
     field.feed(b'--a+b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall\r\n--a+b\r\n')
@@ -170,7 +170,7 @@ def test_a_boundary_among_the_headers_of_a_part_is_refused() -> None:
 @pytest.mark.threat("a limited key", "another model's answers")
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\n", b"\n\r\n", b"\r\r", b"\n", b"\r\nno header\r\n"])
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_a_second_model_behind_headers_that_end_otherwise_is_refused_before_it_passes(
+def test_a_second_model_behind_malformed_part_headers_is_refused_before_it_is_forwarded(
     end: bytes, size: int
 ) -> None:
     head = b'--b\r\nContent-Disposition: form-data; name="model"'
@@ -213,7 +213,7 @@ def test_headers_that_could_be_read_in_two_ways_are_refused(head: bytes) -> None
 
 
 @pytest.mark.threat("a limited key", "another model's answers")
-def test_spaces_around_the_sign_of_a_parameter_hide_no_name() -> None:
+def test_spaces_around_the_equals_sign_of_a_parameter_hide_no_name() -> None:
     field = ModelField(b"b")
 
     field.feed(b'--b\r\nContent-Disposition: form-data; name = "model"\r\n\r\nm\r\n--b--\r\n')

@@ -147,7 +147,7 @@ def test_the_names_of_members_are_told_from_what_is_in_them(members: dict[str, A
 
 @pytest.mark.threat("a limited key", "another model's answers")
 @given(st.lists(st.sampled_from(["model", "mod\\u0065l", "\\u004Dodel", "x", "models"]), min_size=1))
-def test_a_model_is_refused_when_it_is_said_twice_however_it_is_written(names: list[str]) -> None:
+def test_a_second_model_is_refused_in_every_spelling(names: list[str]) -> None:
     body = ("{" + ",".join(f'"{name}": "m"' for name in names) + "}").encode()
     twice = sum(json.loads(f'"{name}"').lower() == "model" for name in names) > 1
 
@@ -160,7 +160,7 @@ def test_a_model_is_refused_when_it_is_said_twice_however_it_is_written(names: l
         assert not twice
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 def test_a_body_of_too_many_members_is_refused_before_it_is_read() -> None:
     many = ",".join(f'"{number:x}" :1' for number in range(60_000))
 
@@ -170,7 +170,7 @@ def test_a_body_of_too_many_members_is_refused_before_it_is_read() -> None:
     check_members(b'{"model":"m","metadata":{%b}}' % many.encode())
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 def test_a_body_of_too_many_brackets_is_not_walked_to_its_end() -> None:
     twice = b'{"a":{"model":"x"},"b":{"model":"y"},"model":"m","x":[%b]}'
 
@@ -180,9 +180,9 @@ def test_a_body_of_too_many_brackets_is_not_walked_to_its_end() -> None:
         check_one_model(twice % (b"[]," * (MAX_TOKENS // 2)))
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 @pytest.mark.parametrize("unit", [b'" :', b'"model":1,', b'"model":{},', b'"'])
-def test_looking_for_names_keeps_none_of_them(unit: bytes) -> None:
+def test_searching_names_takes_no_memory(unit: bytes) -> None:
     body = b'{"model":"m","\\u0041":' + unit * (1_000_000 // len(unit))
 
     tracemalloc.start()

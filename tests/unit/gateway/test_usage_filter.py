@@ -35,7 +35,7 @@ def test_what_comes_behind_the_last_event_is_passed_on() -> None:
     assert translated(removal(), WANTED + b"data: cut off") == WANTED + b"data: cut off"
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 def test_an_event_without_end_is_an_error() -> None:
     with pytest.raises(UpstreamInvalidError):
         removal().feed(b"x" * (MAX_COLLECTED + 1))

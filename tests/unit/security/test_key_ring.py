@@ -67,7 +67,7 @@ async def test_an_expired_key_is_refused(ring: KeyRing, clock: FakeClock) -> Non
         ring.verify(plain.text.encode(), clock.wall() + 10)
 
 
-@pytest.mark.threat("an ordinary key", "anything after it was revoked")
+@pytest.mark.threat("an ordinary key", "access after its revocation")
 async def test_a_revoked_key_is_refused_at_once_and_after_a_restart(
     ring: KeyRing, store: Store, clock: FakeClock
 ) -> None:
@@ -103,7 +103,7 @@ async def test_revoking_twice_is_no_error_and_keeps_the_first_moment(ring: KeyRi
 
 
 @pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
-async def test_revoking_the_last_key_does_not_open_the_door(ring: KeyRing) -> None:
+async def test_revoking_the_last_key_keeps_authentication_on(ring: KeyRing) -> None:
     assert not ring.has_keys
     _, key = await ring.create(GRANT)
     await ring.revoke(key.id)

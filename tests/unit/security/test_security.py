@@ -76,7 +76,7 @@ async def test_a_key_that_cannot_be_read_is_refused_and_ends_nothing(
 
 
 @pytest.mark.threat("an operator's mistake", "an open proxy on a public address")
-async def test_an_only_key_that_cannot_be_read_does_not_open_the_door(url: str, clock: FakeClock) -> None:
+async def test_an_unreadable_only_key_keeps_authentication_on(url: str, clock: FakeClock) -> None:
     async with open_store(url) as store, open_security(store, PEPPER, clock) as security:
         await security.keys.create(Grant("laptop"))
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database, database:

@@ -43,7 +43,7 @@ async def test_what_cannot_be_written_is_written_later_and_once(store: Store, cl
     assert await store.usage.totals() == [Usage("k1", "llama3", DAY, 3, 3, 3)]
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 async def test_made_up_models_do_not_fill_the_memory(store: Store, clock: FakeClock) -> None:
     ledger = UsageLedger(store.usage, clock)
     for number in range(MAX_PENDING + 1):
@@ -87,7 +87,7 @@ async def test_finished_requests_count_for_the_keys_they_came_with(store: Store,
     assert (row.key_id, row.model, row.requests, row.tokens_in, row.tokens_out) == ("k1", "llama3", 2, 18, 21)
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 async def test_a_key_that_invents_names_all_day_takes_no_room_from_others(
     store: Store, clock: FakeClock
 ) -> None:
@@ -104,7 +104,7 @@ async def test_a_key_that_invents_names_all_day_takes_no_room_from_others(
     assert sum(one.requests for one in totals) == 12_012
 
 
-@pytest.mark.threat("an ordinary key", "the memory or the time of the proxy")
+@pytest.mark.threat("an ordinary key", "exhaustion of memory or CPU time")
 async def test_keys_that_invent_names_together_fill_no_disk(store: Store, clock: FakeClock) -> None:
     ledger = UsageLedger(store.usage, clock)
     keys = MAX_A_DAY // MAX_A_KEY + 5

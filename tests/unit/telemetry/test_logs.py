@@ -35,8 +35,8 @@ def test_text_tells_when_where_what_and_what_is_bound(console: io.StringIO) -> N
     assert line.endswith("starting <b>it</b> service=llama3 request_id=r1\n")
 
 
-@pytest.mark.threat("a backend", "the terminal of an operator")
-def test_what_a_backend_says_controls_no_terminal(console: io.StringIO) -> None:
+@pytest.mark.threat("a backend", "control of an operator's terminal")
+def test_backend_output_cannot_control_the_terminal(console: io.StringIO) -> None:
     logs.configure(console=console)
 
     logger.bind(service="\x1b[2J").info("it said {}", "\x1b]0;a title\x07\x9b2J")
@@ -44,8 +44,8 @@ def test_what_a_backend_says_controls_no_terminal(console: io.StringIO) -> None:
     assert console.getvalue().endswith("it said \\x1b]0;a title\\x07\\x9b2J service=\\x1b[2J\n")
 
 
-@pytest.mark.threat("a backend", "the terminal of an operator")
-def test_what_a_backend_says_controls_no_terminal_in_a_traceback_either(console: io.StringIO) -> None:
+@pytest.mark.threat("a backend", "control of an operator's terminal")
+def test_backend_output_in_a_traceback_cannot_control_the_terminal(console: io.StringIO) -> None:
     logs.configure(console=console)
 
     try:

@@ -145,7 +145,7 @@ def models(samples: Samples, service: str) -> set[str]:
     return {labels["model"] for labels in found if labels["service"] == service}
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 def test_models_stay_bounded_whatever_names_are_made_up(recorder: Metrics) -> None:
     for number in range(2 * MAX_MODELS):
         recorder.finished(finished(service_id="", model=f"unknown {number}", status=404))
@@ -161,7 +161,7 @@ def test_models_stay_bounded_whatever_names_are_made_up(recorder: Metrics) -> No
     assert value(samples, "ai_proxy_model_requests_total", **refused) == 2 * MAX_MODELS
 
 
-@pytest.mark.threat("a backend", "the memory or the time of the proxy")
+@pytest.mark.threat("a backend", "exhaustion of memory or CPU time")
 @given(name=st.text(alphabet=st.characters(), max_size=300))
 def test_metrics_can_be_read_whatever_a_model_is_called(name: str) -> None:
     recorder = Metrics()

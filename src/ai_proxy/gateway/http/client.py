@@ -352,7 +352,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Drop everything that was being done for this client."""
         self._server.leave(self)
-        self._let_go_of_head()
+        self._release_head()
         self._read(E.LOST)
         self._forget_queue()
         self._open = None  # it holds what has come of a body, and this connection
@@ -384,7 +384,7 @@ class ClientConnection(asyncio.Protocol):
                 self._fed = 0
             self._parse(data)
             if reading is HEAD and self.reading is not HEAD:
-                self._let_go_of_head()
+                self._release_head()
         elif reading is TUNNEL:
             if self.current is not None:
                 self.current.send_tunnel(data)
@@ -427,7 +427,7 @@ class ClientConnection(asyncio.Protocol):
     def _hold_head(self, count: int) -> None:
         """Count what a read left of a head that has not ended: many clients may leave theirs so."""
         if self._held_of != self._heads:
-            self._let_go_of_head()
+            self._release_head()
             self._held_of = self._heads
         try:
             self._state.held.take(self._peer, count)
@@ -436,7 +436,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._head_held += count
 
-    def _let_go_of_head(self) -> None:
+    def _release_head(self) -> None:
         if self._head_held:
             self._state.held.give_back(self._peer, self._head_held)
             self._head_held = 0

@@ -224,7 +224,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.paused:
             self.paused = False
             if self.backlog:
-                asyncio.get_running_loop().call_soon(self._go_on)
+                asyncio.get_running_loop().call_soon(self._drain_backlog)
             elif not self.transport.is_closing():
                 self.transport.resume_reading()
 
@@ -327,16 +327,16 @@ class UpstreamConnection(asyncio.Protocol):
         if not begun:
             if not self.transport.is_closing():
                 self.transport.pause_reading()
-            self._go_on()
+            self._drain_backlog()
 
-    def _go_on(self) -> None:
+    def _drain_backlog(self) -> None:
         """Take the next slice, unless the client does not keep up; then `resume` goes on."""
         exchange = self.exchange
         if not self.backlog or exchange is None or self.paused:
             return
         self._take_slice(exchange)
         if self.backlog:
-            asyncio.get_running_loop().call_soon(self._go_on)
+            asyncio.get_running_loop().call_soon(self._drain_backlog)
         elif not self.paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
