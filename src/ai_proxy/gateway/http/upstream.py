@@ -145,6 +145,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "backlog",
         "cached",
+        "draining",
         "end_detector",
         "exchange",
         "framing",
@@ -188,6 +189,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since = 0
         self.paused = False
         self.backlog = b""  # what has been read, and is taken in the next turns of the loop
+        self.draining: asyncio.Handle | None = None  # the next slice of it
         self.cached: CachedResponseHead | None = None
         self.misses = 0
 
@@ -224,7 +226,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.paused:
             self.paused = False
             if self.backlog:
-                asyncio.get_running_loop().call_soon(self._drain_backlog)
+                self._schedule_drain()
             elif not self.transport.is_closing():
                 self.transport.resume_reading()
 
@@ -331,14 +333,19 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _drain_backlog(self) -> None:
         """Take the next slice, unless the client does not keep up; then `resume` goes on."""
+        self.draining = None
         exchange = self.exchange
         if not self.backlog or exchange is None or self.paused:
             return
         self._take_slice(exchange)
         if self.backlog:
-            asyncio.get_running_loop().call_soon(self._drain_backlog)
+            self._schedule_drain()
         elif not self.paused and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _schedule_drain(self) -> None:
+        if self.draining is None:  # a second one would take two slices in one turn
+            self.draining = asyncio.get_running_loop().call_soon(self._drain_backlog)
 
     def _take_slice(self, exchange: Receiver) -> None:
         data, self.backlog = self.backlog[:SLICE], self.backlog[SLICE:]
